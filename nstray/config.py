@@ -1,0 +1,219 @@
+"""The job's settings: validated once, here, at the edge; frozen; and their fingerprint.
+
+Every field is an option of the command line (dashes for underscores) and a key of ``--config job.yaml``. The fields of
+the optimisation have their rules and defaults in `nstray.engine.settings`; this module adds images, layout and the run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from nstray.engine.settings import Dtype, LossScale, Optimizer, Pooling, StylizeConfig, check, check_terms
+from nstray.errors import ConfigError
+
+SizeRule = Literal["longest", "shortest", "area", "exact"]
+ImageFormat = Literal["png", "jpeg", "webp"]
+Device = Literal["auto", "cpu", "cuda"]
+WeightsInput = Literal["auto", "rgb", "bgr"]
+
+_D = StylizeConfig()
+
+
+def _rule(name: str) -> AfterValidator:
+    return AfterValidator(lambda value: check(name, value))
+
+
+def _split(value: Any) -> Any:
+    return [v for v in value.split(",") if v.strip()] if isinstance(value, str) else value
+
+
+def _size(value: Any) -> int | str:
+    """``512`` or, for ``size_rule: exact``, ``640x480`` (width x height)."""
+    text = str(value).strip().lower()
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if isinstance(value, bool) or not match:
+        raise ValueError(f"must be a number of pixels (512) or WIDTHxHEIGHT (640x480); got {value!r}")
+    sides = [int(s) for s in match.groups() if s]
+    if not all(1 <= s <= 65_536 for s in sides):
+        raise ValueError(f"each side must be from 1 to 65536 pixels; got {value!r}")
+    return sides[0] if len(sides) == 1 else f"{sides[0]}x{sides[1]}"
+
+
+Layers = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Size = Annotated[int | str, BeforeValidator(_size)]
+
+
+class JobConfig(BaseModel):
+    """One job's settings. Frozen. Raises pydantic's ValidationError; `load` turns that into `ConfigError`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # network
+    weights: str = Field(
+        "imagenet", description="imagenet (torchvision's, downloaded), random (seeded, no download), or a path or URI of a .safetensors or .pth file"
+    )
+    weights_input: WeightsInput = Field(
+        "auto",
+        description="the input the weights were trained on: rgb (torchvision's mean and std), bgr (Caffe's, 0-255 minus a mean), auto: ask the file",
+    )
+    pooling: Annotated[Pooling, _rule("pooling")] = Field(_D.pooling, description="average (the paper's) or max")
+    # loss
+    content_layers: Annotated[Layers, _rule("content_layers")] = Field(_D.content_layers, description="taps of the content term, comma-separated")
+    style_layers: Annotated[Layers, _rule("style_layers")] = Field(
+        _D.style_layers, description="taps of the style term, comma-separated, each weighted 1/k"
+    )
+    content_weight: Annotated[float, _rule("content_weight")] = Field(_D.content_weight, description="alpha of the paper's equation 7")
+    style_weight: Annotated[float, _rule("style_weight")] = Field(_D.style_weight, description="beta of the paper's equation 7")
+    tv_weight: Annotated[float, _rule("tv_weight")] = Field(_D.tv_weight, description="weight of total variation; 0 as in the paper")
+    loss_scale: Annotated[LossScale, _rule("loss_scale")] = Field(
+        _D.loss_scale, description="mean: content divided by N M; paper: the printed sums, literally"
+    )
+    # start and optimiser
+    init: Annotated[str, _rule("init")] = Field(_D.init, description="content, noise, style, or an image's path or URI")
+    seed: Annotated[int, _rule("seed")] = Field(_D.seed, description="from which every pair's own seed is derived")
+    optimizer: Annotated[Optimizer, _rule("optimizer")] = Field(_D.optimizer, description="lbfgs or adam")
+    learning_rate: Annotated[float, _rule("learning_rate")] = Field(
+        _D.learning_rate, description="Adam's step in pixel units of 0..1; L-BFGS finds its own"
+    )
+    evaluations: Annotated[int, _rule("evaluations")] = Field(_D.evaluations, description="forward + backward passes per pair")
+    dtype: Annotated[Dtype, _rule("dtype")] = Field(
+        _D.dtype, description="of the convolutions: float32 or bfloat16; Gram matrices and losses stay float32"
+    )
+    # images
+    size: Size = Field(512, description="pixels, as size_rule reads them; WIDTHxHEIGHT with exact")
+    size_rule: SizeRule = Field(
+        "longest",
+        description="longest or shortest side, area (size x size pixels at the image's own aspect), or exact (scaled to cover, centre-cropped)",
+    )
+    upsample: bool = Field(False, description="let an image smaller than its size grow; else it keeps its own size")
+    max_bytes: Annotated[int, Field(ge=1)] = Field(64 * 2**20, description="an input file above this many bytes is an error row")
+    max_pixels: Annotated[int, Field(ge=1)] = Field(
+        100_000_000, description="an input image above this many pixels is an error row; checked before decoding"
+    )
+    image_format: ImageFormat = Field("png", description="of the output: png, jpeg or webp")
+    quality: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="jpeg (default 95) or webp (default: lossless)")
+    # layout and run
+    batch_size: Annotated[int, _rule("batch_size")] = Field(
+        _D.batch_size, description="pairs of one shape optimised together; halved by itself where memory is short"
+    )
+    shard_size: Annotated[int, Field(ge=1, le=65_536)] = Field(16, description="pairs per output part: what a dying worker can lose")
+    device: Device = Field("auto", description="cuda, cpu, or auto: cuda where the cluster has GPUs")
+    actors: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="workers wanted; default: as many as the cluster's devices hold, following it as it grows"
+    )
+    gpus_per_actor: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="GPU share of one worker")
+    cpus_per_actor: Annotated[int, Field(ge=1)] = Field(4, description="threads of one worker where there is no GPU (at most the largest machine's)")
+    depth: Annotated[int, Field(ge=1, le=8)] = Field(
+        2, description="shards in flight per worker: one optimises while the next is fetched and the last is written"
+    )
+    stall_timeout: Annotated[float, Field(gt=0)] = Field(900.0, description="seconds without one evaluation after which a worker counts as hung")
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01, description="share of error rows above which a complete job ends with exit code 3"
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> JobConfig:
+        check_terms(self.content_weight, self.style_weight, self.content_layers, self.style_layers)
+        check_size(self.size, self.size_rule)
+        if self.image_format == "png" and self.quality is not None:
+            raise ValueError("quality has no meaning for png; use image_format jpeg or webp, or leave quality out")
+        return self
+
+    def engine(self) -> StylizeConfig:
+        """The part of the settings that `nstray.engine` takes. An `init` that is an image is resolved by the caller."""
+        values = {f.name: getattr(self, f.name) for f in dataclass_fields(StylizeConfig)}
+        return StylizeConfig(**values)
+
+    def result_fields(self) -> dict[str, Any]:
+        """The settings that change which rows or pictures come out, JSON-ready; `weights` is left to its id."""
+        return self.model_dump(mode="json", exclude=set(RUN_FIELDS) | {"weights"})
+
+
+# Fields that change how a job runs but not what comes out: free to differ between a run and its resume.
+RUN_FIELDS = (
+    "batch_size",
+    "device",
+    "actors",
+    "gpus_per_actor",
+    "cpus_per_actor",
+    "depth",
+    "stall_timeout",
+    "max_error_rate",
+)
+# Fields a manifest row may set for itself, by a column of the same name.
+ROW_FIELDS = ("seed", "init", "size", "size_rule", "content_weight", "style_weight", "tv_weight", "evaluations")
+
+
+def check_size(size: int | str, size_rule: str) -> None:
+    """Raise ValueError where WIDTHxHEIGHT is given to a rule that takes one number."""
+    if isinstance(size, str) and size_rule != "exact":
+        raise ValueError(f"size {size!r} needs size_rule exact; {size_rule} takes one number of pixels")
+
+
+def row_adapter(name: str) -> TypeAdapter[list[Any]]:
+    """A validator of a whole column of overrides of field `name` (no nulls), with the field's own type and rule."""
+    field = JobConfig.model_fields[name]
+    kind: Any = field.annotation
+    for extra in field.metadata:
+        kind = Annotated[kind, extra]
+    return TypeAdapter(list[kind])
+
+
+def fingerprint(config: JobConfig, weights_id: str) -> str:
+    """sha256 (hex) of everything that decides the results: the result fields and the identity of the weights."""
+    record = {**config.result_fields(), "weights_id": weights_id}
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line per key whose value differs: ``size: 512 there, 256 here``."""
+    keys = sorted(set(old) | set(new))
+    return [f"{k}: {old.get(k, 'absent')!r} there, {new.get(k, 'absent')!r} here" for k in keys if old.get(k) != new.get(k)]
+
+
+def explain(error: ValidationError) -> str:
+    """A validation error as lines of ``field: what is wrong``, with the nearest name for one that does not exist."""
+    lines = []
+    for item in error.errors():
+        name = str(item["loc"][0]) if item["loc"] else "settings"
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, JobConfig.model_fields, n=1)
+            lines.append(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+        else:
+            lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
+    return "; ".join(dict.fromkeys(lines))
+
+
+def make(values: Mapping[str, Any]) -> JobConfig:
+    """A JobConfig from plain values; raises `ConfigError` naming every wrong field."""
+    try:
+        return JobConfig(**values)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+
+
+def load(path: str | None, overrides: Iterable[tuple[str, Any]] = ()) -> JobConfig:
+    """Settings of a YAML file (or the defaults), with `overrides` winning; raises `ConfigError`."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"--config {path}: {error.strerror}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--config {path} is not YAML: {error}") from None
+        if read is not None and not isinstance(read, dict):
+            raise ConfigError(f"--config {path}: expected lines of 'name: value', got {type(read).__name__}")
+        values.update({str(k).replace("-", "_"): v for k, v in (read or {}).items()})
+    values.update(overrides)
+    return make(values)

@@ -1,0 +1,126 @@
+"""Every exception nstray raises on purpose, and the closed list of codes an error row may carry.
+
+NstrayError
+ +-- UsageError              the call or the configuration is wrong (exit 2)
+ |    +-- ConfigError        a field of the job's settings
+ |    +-- ManifestError      the manifest, with file, row and column
+ |    +-- WeightsError       the network's weights
+ |    +-- OutputError        the output belongs to another job, or is not one of ours
+ +-- StorageError            a file or an object store (exit 1)
+ |    +-- NotFound           no such object, file or bucket
+ |    |    +-- NoSuchBucket  no such bucket
+ |    +-- AccessDenied       credentials missing, wrong, or not allowed
+ |    +-- Unreachable        the endpoint is down or timed out
+ |    +-- AlreadyExists      a create-if-absent put found the key taken
+ |    +-- Changed            a conditional put found another version
+ |    +-- TooLarge           the object is larger than the reader allows
+ +-- JobFailed               the job cannot go on (exit 1)
+ +-- PairError               this pair cannot be stylised: becomes its error row
+
+A user's mistake reaches the terminal as the message alone, never as a traceback.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """The closed list of values of the column ``error_code``."""
+
+    NOT_FOUND = "not_found"  # the image's URI names nothing
+    ACCESS_DENIED = "access_denied"  # the image may not be read with these credentials
+    FETCH_FAILED = "fetch_failed"  # the store answered with anything else, or not at all
+    EMPTY_FILE = "empty_file"  # zero bytes
+    TOO_MANY_BYTES = "too_many_bytes"  # over the byte cap, not read
+    TOO_MANY_PIXELS = "too_many_pixels"  # over the pixel cap, not decoded
+    NOT_AN_IMAGE = "not_an_image"  # HTML, text, anything no image decoder knows
+    UNSUPPORTED_FORMAT = "unsupported_format"  # an image, but not a still JPEG, PNG or WebP
+    DECODE_FAILED = "decode_failed"  # truncated or corrupt
+    TOO_SMALL = "too_small"  # too few pixels for the deepest layer, or for `exact` without upsampling
+    OUT_OF_MEMORY = "out_of_memory"  # this pair alone does not fit the device
+    DIVERGED = "diverged"  # the loss is not a finite number at the start or at the end
+    WORKER_DIED = "worker_died"  # this pair, alone, killed its worker twice
+    TIMED_OUT = "timed_out"  # this pair, alone, made no progress before its deadline
+    INTERNAL = "internal"  # an exception nobody foresaw, with its text in error_message
+
+
+class NstrayError(Exception):
+    """Base of all; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(NstrayError):
+    """The user's call or configuration; says what to change."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A field of the job's settings is wrong; the message names it."""
+
+
+class ManifestError(UsageError):
+    """The manifest is wrong; the message names file, row and column."""
+
+
+class WeightsError(UsageError):
+    """Weights that can't be found, read, or lack a layer the job needs."""
+
+
+class OutputError(UsageError):
+    """The output folder holds another job, or something that is not a job."""
+
+
+class StorageError(NstrayError):
+    """A file or object could not be read, listed or written; the message names its (redacted) URI."""
+
+
+class NotFound(StorageError):
+    """No such file, object or bucket."""
+
+
+class NoSuchBucket(NotFound):
+    """The bucket itself does not exist, so nothing in it does."""
+
+
+class AccessDenied(StorageError):
+    """Credentials are missing, wrong, or do not allow this."""
+
+
+class Unreachable(StorageError):
+    """The endpoint did not answer in time or refused the connection."""
+
+
+class AlreadyExists(StorageError):
+    """A create-if-absent put found the key taken by somebody else's bytes."""
+
+
+class Changed(StorageError):
+    """A conditional put or read found another version than the one expected."""
+
+
+class TooLarge(StorageError):
+    """The object is larger than the caller allows; its body was not read."""
+
+
+class JobFailed(NstrayError):
+    """The job cannot go on: no worker starts, or every one of them dies."""
+
+
+class PairError(NstrayError):
+    """One pair cannot be stylised.
+
+    Args:
+        code: one of `ErrorCode`.
+        message: for the column ``error_message``: what, where, and what to do; holds no secret.
+    """
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code.value}: {self.message}"
