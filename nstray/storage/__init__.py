@@ -1,0 +1,144 @@
+"""One small interface over local files and S3, and the only way the rest of nstray reaches either.
+
+A URI is ``s3://bucket/key``, ``file:///absolute/path`` or a plain local path (`nstray.storage.uri`). Credentials are the ambient AWS chain alone;
+``AWS_ENDPOINT_URL`` selects MinIO, Ceph, R2 and the like. Whatever botocore or the operating system raises reaches the caller as an
+exception of `nstray.errors` that names the redacted URI and says what to do.
+
+The two writes carry the commit protocol: `put_new` creates or fails; `put_over` replaces, on demand only one known version.
+ETags are kept without quotes; a local file's is ``<mtime_ns>-<size>-<inode>``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nstray.errors import UsageError
+from nstray.storage import local, s3
+from nstray.storage.uri import absolute, is_uri, join, name, parent, redact, resolve, split
+
+__all__ = [
+    "ObjectInfo",
+    "absolute",
+    "delete",
+    "head",
+    "is_uri",
+    "join",
+    "list_files",
+    "list_prefix",
+    "name",
+    "open_input",
+    "parent",
+    "put_new",
+    "put_over",
+    "read",
+    "redact",
+]
+
+BLOCK = 256 * 1024  # bytes of a buffered or range read: a Parquet footer usually fits
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """A stored file: its canonical URI, size in bytes, version, and last change in unix seconds."""
+
+    uri: str
+    size: int
+    etag: str | None
+    modified: float
+
+
+def head(uri: str) -> ObjectInfo | None:
+    """What is stored under `uri`; None if nothing is, or a folder, or (S3 does not tell a HEAD more) the bucket does not exist."""
+    bucket, key = _object(uri)
+    if bucket is not None:
+        stored = s3.head(bucket, key)
+        return None if stored is None else _remote(bucket, stored)
+    status = local.head(key)
+    return None if status is None else _here(key, status)
+
+
+def read(uri: str, *, max_bytes: int | None = None) -> bytes:
+    """The whole object; raises `NotFound`, `AccessDenied`, `Unreachable`, `StorageError`, and `TooLarge` before reading more than `max_bytes`."""
+    bucket, key = _object(uri)
+    return local.read(key, max_bytes) if bucket is None else s3.get(bucket, key, max_bytes=max_bytes).data
+
+
+def open_input(uri: str) -> io.BufferedReader:
+    """A seekable binary file over `uri`, read by ranges, as pyarrow and csv want it; raises as `read` does.
+
+    An object replaced while it is open raises `Changed`; a local file stays the one that was opened.
+    """
+    bucket, key = _object(uri)
+    return local.open_input(key, BLOCK) if bucket is None else io.BufferedReader(s3.Input(bucket, key, BLOCK), BLOCK)
+
+
+def list_files(folder_or_prefix: str, *, recursive: bool = True) -> Iterator[ObjectInfo]:
+    """Every file below a folder, in the order of S3 keys (bytes of the UTF-8 path).
+
+    Local symbolic links are followed; what is neither file nor folder is left out. Raises `NotFound`, at the first step, where the
+    folder or bucket does not exist; a prefix without keys in an existing bucket is an empty folder.
+    """
+    bucket, path = split(folder_or_prefix)
+    if bucket is None:
+        return (_here(*found) for found in local.walk(path, recursive))
+    return (_remote(bucket, stored) for stored in s3.walk(bucket, path.rstrip("/") + "/" if path.strip("/") else "", recursive))
+
+
+def list_prefix(uri_prefix: str) -> Iterator[ObjectInfo]:
+    """Files of one folder whose names start with the last component of `uri_prefix`, sorted; not those of folders below it.
+
+    A missing folder is empty; a missing bucket raises `NotFound`.
+    """
+    bucket, path = resolve(uri_prefix)
+    if bucket is not None:
+        return (_remote(bucket, stored) for stored in s3.walk(bucket, path, False))
+    folder, slash, start = path.rpartition("/")
+    folder = os.path.abspath(folder + slash)
+    return (_here(*found) for found in (local.walk(folder, False, start) if os.path.isdir(folder) else ()))
+
+
+def put_new(uri: str, data: bytes) -> str:
+    """Create `uri` holding `data`, or fail: of several writers exactly one succeeds. Returns the ETag.
+
+    Meeting the same bytes is success, since that is what a retry of our own meets; other bytes raise `AlreadyExists`.
+    A missing local folder is made. S3: one PutObject with If-None-Match; local: a temporary file, fsync, a hard link, fsync of the folder.
+    """
+    bucket, key = _object(uri)
+    return local.put_new(key, data) if bucket is None else s3.put(bucket, key, data, condition="new")
+
+
+def put_over(uri: str, data: bytes, *, if_match: str | None = None) -> str:
+    """Replace `uri` by `data`, with `if_match` only while that is its ETag; returns the new ETag, raises `Changed`."""
+    bucket, key = _object(uri)
+    version = None if if_match is None else if_match.strip('"')
+    if bucket is None:
+        return local.put_over(key, data, version)
+    return s3.put(bucket, key, data, condition="any" if version is None else ("match", version))
+
+
+def delete(uri: str) -> None:
+    """Remove `uri`; no error if it is gone already."""
+    bucket, key = _object(uri)
+    if bucket is None:
+        local.delete(key)
+    else:
+        s3.delete(bucket, key)
+
+
+def _object(uri: str) -> tuple[str | None, str]:
+    """`split` of something that can be read or written, which a bucket by itself can't."""
+    bucket, key = split(uri)
+    if bucket is not None and not key:
+        raise UsageError(f"{redact(uri)} names a bucket; an object is s3://BUCKET/KEY")
+    return bucket, key
+
+
+def _here(path: str, status: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(path, status.st_size, local.etag(status), status.st_mtime)
+
+
+def _remote(bucket: str, stored: s3.Stored) -> ObjectInfo:
+    return ObjectInfo(f"s3://{bucket}/{stored.key}", stored.size, stored.etag, stored.modified)

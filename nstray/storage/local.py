@@ -1,0 +1,228 @@
+"""Local files behind `nstray.storage`: listed in the order of S3 keys, written so that a file is visible whole or not at all.
+
+Temporary files start with ``.nstray-put-``; a writer killed half-way leaves one behind, which is never listed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+
+from nstray.errors import AccessDenied, AlreadyExists, Changed, NotFound, StorageError, TooLarge
+
+_TEMPORARY = ".nstray-put-"
+# What vfat, exFAT and several FUSE file systems answer to a hard link.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+@contextmanager
+def errors(path: str) -> Iterator[None]:
+    """Turn what the operating system raises into exceptions of `nstray.errors` that name `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise _explain(error, path) from error
+
+
+def _explain(error: OSError, path: str) -> StorageError:
+    reason = (error.strerror or str(error)).lower()
+    if error.errno == errno.ENOENT:
+        return NotFound(f"{path}: no such file or folder")
+    if error.errno == errno.ENOTDIR:
+        return NotFound(f"{path}: not a folder, or below something that is a file")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return AccessDenied(f"{path}: {reason}; check the owner and mode of the file and of its folders")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"{path}: disk full or quota used up ({reason}); free space or choose another place")
+    if error.errno == errno.EISDIR:
+        return StorageError(f"{path}: is a folder; a file is needed here")
+    return StorageError(f"{path}: {reason}")
+
+
+def etag(status: os.stat_result) -> str:
+    """The version of a file: ``<mtime_ns>-<size>-<inode>``."""
+    return f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}"
+
+
+def head(path: str) -> os.stat_result | None:
+    """The status of the regular file at `path`; None where there is nothing, or a folder."""
+    with errors(path):
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return None if stat.S_ISDIR(status.st_mode) else _regular(path, status)
+
+
+def read(path: str, max_bytes: int | None) -> bytes:
+    """The whole file; raises `TooLarge` above `max_bytes`."""
+    with open_input(path, io.DEFAULT_BUFFER_SIZE) as file, errors(path):
+        size = os.fstat(file.fileno()).st_size
+        if max_bytes is None:
+            return file.read()
+        if size <= max_bytes:
+            data = file.read(max_bytes + 1)
+            size = max(size, len(data))  # it may have grown
+    if size > max_bytes:
+        raise TooLarge(f"{path}: {size:,} bytes, more than the {max_bytes:,} allowed")
+    return data
+
+
+def open_input(path: str, buffer: int) -> io.BufferedReader:
+    """The regular file at `path`, open for reading."""
+    with errors(path):
+        _regular(path, os.stat(path))
+        return io.BufferedReader(io.FileIO(path), buffer)
+
+
+def _regular(path: str, status: os.stat_result) -> os.stat_result:
+    """`status`, if it is a regular file's; a pipe or device would block its reader or never end."""
+    if stat.S_ISDIR(status.st_mode):
+        raise StorageError(f"{path}: is a folder; a file is needed here")
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageError(f"{path}: not a regular file (a pipe, socket or device); copy its contents into one")
+    return status
+
+
+def walk(folder: str, recursive: bool, start: str = "", above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, os.stat_result]]:
+    """Path and status of the regular files of a folder whose names start with `start`, in the byte order of their paths.
+
+    Symbolic links are followed; `above`, the (device, inode) of the folders we are in, ends those that lead upwards.
+    """
+    found: list[tuple[bytes, str, os.stat_result]] = []
+    with errors(folder):
+        here = os.stat(folder)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith(start) or entry.name.startswith(_TEMPORARY):
+                    continue
+                try:
+                    status = entry.stat()
+                except OSError as error:
+                    if error.errno in (errno.ENOENT, errno.ELOOP):  # a link to nothing, or removed meanwhile
+                        continue
+                    raise
+                if stat.S_ISDIR(status.st_mode):
+                    found.append((os.fsencode(entry.name) + b"/", entry.path, status))
+                elif stat.S_ISREG(status.st_mode):
+                    found.append((os.fsencode(entry.name), entry.path, status))
+    inside = (*above, (here.st_dev, here.st_ino))
+    for key, path, status in sorted(found, key=lambda item: item[0]):
+        if key.endswith(b"/"):
+            if recursive and (status.st_dev, status.st_ino) not in inside:
+                yield from walk(path, True, above=inside)
+            continue
+        try:
+            key.decode()
+        except UnicodeDecodeError:
+            raise StorageError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename the file") from None
+        yield path, status
+
+
+def put_new(path: str, data: bytes) -> str:
+    """See `nstray.storage.put_new`."""
+    folder = os.path.dirname(path)
+    with errors(path):
+        _make_folder(folder)
+        with _temporary(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                if not _same(path, data):
+                    raise AlreadyExists(f"{path} exists already, with other contents") from None
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                raise StorageError(
+                    f"{path}: the file system of {folder} has no hard links, which nstray commits with; use another, or s3://"
+                ) from None
+        _sync_folder(folder)
+        return etag(os.stat(path))
+
+
+def put_over(path: str, data: bytes, if_match: str | None) -> str:
+    """See `nstray.storage.put_over`."""
+    folder = os.path.dirname(path)
+    with errors(path):
+        _make_folder(folder)
+        with _lock(path) or nullcontext() as file:
+            status = os.fstat(file.fileno()) if file else None
+            if if_match is not None and (status is None or etag(status) != if_match) and not _same(path, data):
+                raise Changed(f"{path} {'is gone' if status is None else 'was changed'} since version {if_match} was read")
+            with _temporary(path, data) as temporary:
+                version = etag(os.stat(temporary))
+                os.replace(temporary, path)
+        _sync_folder(folder)
+        return version
+
+
+def delete(path: str) -> None:
+    """Remove the file at `path`; no error if it is gone already."""
+    with errors(path), suppress(FileNotFoundError):
+        os.unlink(path)
+        _sync_folder(os.path.dirname(path))
+
+
+def _same(path: str, data: bytes) -> bool:
+    try:
+        return read(path, len(data)) == data
+    except (TooLarge, NotFound):
+        return False
+
+
+@contextmanager
+def _temporary(path: str, data: bytes) -> Iterator[str]:
+    """A file beside `path` holding `data`, written through to the disk; removed at the end unless it was renamed."""
+    temporary = os.path.join(os.path.dirname(path), _TEMPORARY + uuid.uuid4().hex)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _lock(path: str) -> io.BufferedRandom | None:
+    """The file at `path`, locked against every other `put_over` until it is closed; None where there is none."""
+    while True:
+        try:
+            file = open(path, "r+b")  # noqa: SIM115 - for writing: NFS grants an exclusive lock only then
+        except FileNotFoundError:
+            return None
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        file.close()  # replaced while we waited: lock the new one
+
+
+def _make_folder(folder: str) -> None:
+    if os.path.isdir(folder):
+        return
+    _make_folder(os.path.dirname(folder))
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        if not os.path.isdir(folder):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+    _sync_folder(os.path.dirname(folder))
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that sync no folders
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,341 @@
+"""S3 behind `nstray.storage`: one client per process, conditional puts, range reads, and botocore's errors in our words.
+
+The only module that imports boto3. Measured on radosgw 16.2: If-Match on PUT wants the ETag without quotes (AWS takes both); If-Match on
+a key that is gone gives 412 where AWS gives 404; a suffix range of an empty object gives 416.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+from botocore import exceptions as boto
+from botocore.config import Config
+
+from nstray.errors import AccessDenied, AlreadyExists, Changed, NoSuchBucket, NotFound, NstrayError, StorageError, TooLarge, Unreachable, UsageError
+from nstray.storage.uri import redact
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+ATTEMPTS = 5  # of one request (unless AWS_MAX_ATTEMPTS says otherwise), of a body that breaks off, of a put that meets a conflict
+MAX_BLOCK = 8 * 2**20  # to which range reads grow while a file is read in sequence
+
+_CREDENTIALS = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.CredentialRetrievalError,
+    boto.NoAuthTokenError,
+    boto.TokenRetrievalError,
+    boto.SSOError,
+    boto.MetadataRetrievalError,
+    boto.ProfileNotFound,
+)
+_NETWORK = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
+_WHERE_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), or AWS_PROFILE, "
+    "or give the machine or pod an IAM role; on a cluster, on every node"
+)
+_DENIED = {
+    "SignatureDoesNotMatch": "the secret key is not this access key's: check AWS_SECRET_ACCESS_KEY",
+    "InvalidAccessKeyId": "no such access key: check AWS_ACCESS_KEY_ID, and AWS_ENDPOINT_URL for a store that is not AWS",
+    "ExpiredToken": "the credentials have expired: renew them",
+    "InvalidToken": "the session token is not valid: renew the credentials, or unset AWS_SESSION_TOKEN",
+    "TokenRefreshRequired": "the credentials have expired: renew them",
+    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
+}
+_NOT_ALLOWED = (
+    "these credentials may not do this: check the bucket's policy and the role's (s3:GetObject, s3:PutObject, s3:ListBucket); "
+    "without s3:ListBucket an object that does not exist looks the same"
+)
+
+_lock = threading.Lock()
+_clients: dict[tuple[object, ...], S3Client] = {}
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it at the fork
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def client() -> S3Client:
+    """This process's client; made anew after a fork and when an ``AWS_*`` variable changes."""
+    key = (os.getpid(), *sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+    with _lock:
+        if key not in _clients:
+            _clients.clear()
+            _clients[key] = _make_client()
+        return _clients[key]
+
+
+def forget_client() -> None:
+    """Close this process's client; the next call makes another."""
+    with _lock:
+        for made in _clients.values():
+            made.close()
+        _clients.clear()
+
+
+def _make_client() -> S3Client:
+    core = botocore.session.get_session()
+    session = boto3.Session(botocore_session=core)
+    options: dict[str, Any] = {"connect_timeout": 10, "read_timeout": 60, "max_pool_connections": 32, "tcp_keepalive": True}
+    if not {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"} & set(os.environ):
+        options["retries"] = {"mode": "standard", "total_max_attempts": ATTEMPTS}
+    try:
+        made = session.client("s3", config=Config(**options))
+        host = urlsplit(made.meta.endpoint_url).hostname or ""
+        if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+            return made
+        # MinIO and Ceph serve s3.host/bucket, not bucket.s3.host, and older ones know no CRC32 trailers.
+        if "addressing_style" not in (core.get_scoped_config().get("s3") or {}):
+            options["s3"] = {"addressing_style": "path"}
+        for side in ("request_checksum_calculation", "response_checksum_validation"):
+            if f"AWS_{side.upper()}" not in os.environ:
+                options[side] = "when_required"
+        return session.client("s3", config=Config(**options))
+    except ValueError as error:
+        raise UsageError(f"{redact(str(error))}; check AWS_ENDPOINT_URL (http://HOST:PORT or https://HOST) and AWS_DEFAULT_REGION") from None
+
+
+# --- errors -------------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def errors(uri: str) -> Iterator[None]:
+    """Turn what botocore raises into exceptions of `nstray.errors` that name `uri`, redacted."""
+    try:
+        yield
+    except boto.ClientError as error:
+        raise _explain_answer(error, uri) from None
+    except boto.BotoCoreError as error:
+        raise _explain_failure(error, uri) from None
+
+
+def _answer(error: boto.ClientError) -> tuple[int, str]:
+    """(HTTP status, S3's code); a HEAD has no body, so its code is the status again."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status, str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _explain_answer(error: boto.ClientError, uri: str) -> NstrayError:
+    status, code = _answer(error)
+    where, bucket = redact(uri), redact(uri).removeprefix("s3://").partition("/")[0]
+    text = error.response.get("Error", {}).get("Message") or ""
+    said = f"S3 answered {status} {code}".removesuffix(f" {status}") + (f" ({redact(text)})" if text and text != code else "")
+    if code == "NoSuchBucket":
+        return NoSuchBucket(f"{where}: the bucket {bucket} does not exist; create it, or check its name and AWS_ENDPOINT_URL")
+    if status == 404:
+        return NotFound(f"{where}: no such object")
+    if code in _DENIED or status in (401, 403):
+        return AccessDenied(f"{where}: {said}; {_DENIED.get(code, _NOT_ALLOWED)}")
+    if status in (301, 307) or code == "AuthorizationHeaderMalformed":
+        return StorageError(f"{where}: {said}; the bucket is in another region: set AWS_DEFAULT_REGION")
+    if status == 429 or (status >= 500 and status != 501):
+        return Unreachable(f"{where}: {said}, and kept to it; try again later, or with fewer workers")
+    if status == 412:
+        return Changed(f"{where}: changed since it was opened")
+    return StorageError(f"{where}: {said}")
+
+
+def _explain_failure(error: boto.BotoCoreError, uri: str) -> NstrayError:
+    where, text = redact(uri), redact(str(error))
+    if isinstance(error, _CREDENTIALS):
+        return AccessDenied(f"{where}: {text}; {_WHERE_CREDENTIALS}")
+    if isinstance(error, boto.SSLError):
+        return Unreachable(f"{where}: {text}; check the endpoint's certificate, or name its authority with AWS_CA_BUNDLE")
+    if isinstance(error, _NETWORK):
+        return Unreachable(f"{where}: {text}; check AWS_ENDPOINT_URL, the network, and that the server runs")
+    if isinstance(error, boto.ParamValidationError | boto.InvalidRegionError | boto.InvalidConfigError | boto.ConfigParseError):
+        return UsageError(f"{where}: {text}")
+    return StorageError(f"{where}: {type(error).__name__}: {text}")
+
+
+# --- reading ------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is stored under a key; `etag` without quotes."""
+
+    key: str
+    size: int
+    etag: str
+    modified: float
+
+
+@dataclass(frozen=True)
+class Body:
+    """Bytes of an object from `start` on, of `size` in all."""
+
+    data: bytes
+    start: int
+    size: int
+    etag: str
+
+
+def head(bucket: str, key: str) -> Stored | None:
+    """None where there is no such object; a missing bucket can't be told from that, as the answer to HEAD has no body."""
+    with errors(f"s3://{bucket}/{key}"):
+        try:
+            answer = client().head_object(Bucket=bucket, Key=key)
+        except boto.ClientError as error:
+            if _answer(error)[0] == 404:
+                return None
+            raise
+    return Stored(key, answer["ContentLength"], answer["ETag"].strip('"'), answer["LastModified"].timestamp())
+
+
+def get(bucket: str, key: str, *, max_bytes: int | None = None, span: str | None = None, if_match: str | None = None) -> Body:
+    """An object, or its bytes `span` (of a Range header), as long as its version is `if_match`; starts again where the body breaks off."""
+    uri = f"s3://{bucket}/{key}"
+    conditions: dict[str, Any] = {k: v for k, v in (("Range", span), ("IfMatch", if_match)) if v is not None}
+    with errors(uri):
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                answer = client().get_object(Bucket=bucket, Key=key, **conditions)
+            except boto.ClientError as error:
+                if span is not None and if_match is None and _answer(error)[0] == 416:  # an object without bytes
+                    return Body(b"", 0, 0, "")
+                raise
+            with closing(answer["Body"]) as stream:
+                if max_bytes is not None and answer["ContentLength"] > max_bytes:
+                    raise TooLarge(f"{redact(uri)}: {answer['ContentLength']:,} bytes, more than the {max_bytes:,} allowed")
+                try:
+                    data = stream.read()
+                    break
+                except (*_NETWORK, boto.FlexibleChecksumError):
+                    if attempt == ATTEMPTS:
+                        raise
+            _wait(attempt)
+    start, size = 0, len(data)
+    if answer.get("ContentRange"):  # "bytes 299000-299999/300000"; absent where the store ignores ranges and sends all
+        first, _, rest = answer["ContentRange"].removeprefix("bytes ").partition("-")
+        start, size = int(first), int(rest.partition("/")[2])
+    return Body(data, start, size, answer["ETag"].strip('"'))
+
+
+class Input(io.RawIOBase):
+    """An object as a seekable file that reads ranges of one version of it; wrap it in a BufferedReader.
+
+    The first request brings the last `block` bytes, with them the size: a Parquet footer costs one request.
+    """
+
+    def __init__(self, bucket: str, key: str, block: int) -> None:
+        super().__init__()
+        self._bucket, self._key, self._block, self._step = bucket, key, block, block
+        self._body = get(bucket, key, span=f"bytes=-{block}")
+        self._size, self._etag, self._position = self._body.size, self._body.etag, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"seek to {base + offset}, before the start of the file")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer).cast("B")
+        if self._position >= self._size or not len(view):
+            return 0
+        end = self._body.start + len(self._body.data)
+        if not self._body.start <= self._position < end:
+            self._step = min(2 * self._step, MAX_BLOCK) if self._position == end else self._block
+            last = min(self._position + max(len(view), self._step), self._size) - 1
+            self._body = get(self._bucket, self._key, span=f"bytes={self._position}-{last}", if_match=self._etag)
+        offset = self._position - self._body.start
+        piece = self._body.data[offset : offset + len(view)]
+        if not piece:
+            raise StorageError(f"{redact(f's3://{self._bucket}/{self._key}')}: the store sent other bytes than those asked for at {self._position:,}")
+        view[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+
+def walk(bucket: str, prefix: str, recursive: bool) -> Iterator[Stored]:
+    """Every object whose key starts with `prefix`, in S3's order; not recursive: none with a further slash. Raises `NotFound` for the bucket."""
+    with errors(f"s3://{bucket}/{prefix}"):
+        pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="" if recursive else "/")
+        for page in pages:
+            for item in page.get("Contents", ()):
+                if not item["Key"].endswith("/"):  # an empty object that a console made to show a folder
+                    yield Stored(item["Key"], item["Size"], item["ETag"].strip('"'), item["LastModified"].timestamp())
+
+
+# --- writing ------------------------------------------------------------------------------------------------------------------------
+
+
+def put(bucket: str, key: str, data: bytes, *, condition: Literal["new", "any"] | tuple[Literal["match"], str]) -> str:
+    """Put `data`, on `condition` that the key is new, or holds the version given; returns the ETag.
+
+    After 412 the stored bytes are compared with `data`: botocore repeats a put whose answer was lost, and then meets its own success.
+    """
+    uri = f"s3://{bucket}/{key}"
+    where = redact(uri)
+    match = condition[1] if isinstance(condition, tuple) else None
+    header: dict[str, Any] = {"IfMatch": match} if match is not None else {"IfNoneMatch": "*"} if condition == "new" else {}
+    for attempt in range(1, ATTEMPTS + 1):
+        with errors(uri):
+            try:
+                return client().put_object(Bucket=bucket, Key=key, Body=data, **header)["ETag"].strip('"')
+            except boto.ClientError as error:
+                status, code = _answer(error)
+                if status == 501 and header:
+                    raise StorageError(
+                        f"{where}: this store knows no conditional puts (501 {code}); nstray needs them to commit: use another"
+                    ) from None
+                if status not in (409, 412) and not (match is not None and code == "NoSuchKey"):
+                    raise
+        if status != 409:
+            stored = _same(bucket, key, data)
+            if isinstance(stored, str):
+                return stored
+            if match is not None:
+                raise Changed(f"{where} {'is gone' if stored is None else 'was changed'} since version {match} was read")
+            if stored is False:
+                raise AlreadyExists(f"{where} exists already, with other contents")
+        _wait(attempt)  # 409: another put of this key is under way; or what was in the way is gone again
+    raise StorageError(f"{where}: every one of {ATTEMPTS} puts met another writer's; is more than one program writing this key?")
+
+
+def _same(bucket: str, key: str, data: bytes) -> str | Literal[False] | None:
+    """The ETag of what is stored if it is `data`, False if it is something else, None if nothing is."""
+    try:
+        body = get(bucket, key, max_bytes=len(data))
+    except TooLarge:
+        return False
+    except NotFound:
+        return None
+    return body.etag if body.data == data else False
+
+
+def delete(bucket: str, key: str) -> None:
+    """Remove an object; no error if it is gone already."""
+    with errors(f"s3://{bucket}/{key}"):
+        client().delete_object(Bucket=bucket, Key=key)
+
+
+def _wait(attempt: int) -> None:
+    time.sleep(random.uniform(0.1, 0.2) * 2**attempt)

@@ -1,0 +1,106 @@
+"""What a URI is: ``s3://bucket/key`` (the key taken literally, nothing percent-decoded), ``file:///absolute/path`` or a plain local path."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import unquote
+
+from nstray.errors import UsageError
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_USER_INFO = (
+    re.compile(r"://[^\s/@\"'<>]+@"),
+    re.compile(r"://[^\s/@:\"'<>]+:(?!\d{1,5}/)[^\s@\"'<>]*@"),  # a slash in the password, as AWS secrets have; not HOST:PORT/a@b
+)
+_REDACTIONS = (
+    *((pattern, "://") for pattern in _USER_INFO),
+    (re.compile(r"(https?://[^\s?\"'<>]*)\?[^\s\"'<>]+"), r"\1?..."),
+    (re.compile(r"((?:s3|file)[a-z]?://[^\s?\"'<>]*)\?[\w.-]+=[^\s\"'<>]+"), r"\1?..."),  # a bare ? belongs to the key
+    (re.compile(r"(?i)\b(X-Amz-[\w-]+|AWSAccessKeyId|aws_secret_access_key|aws_session_token|secret_key|Signature)=[^&\s\"'<>]+"), r"\1=..."),
+    (re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{12,}\b"), r"\1..."),
+)
+
+
+def redact(text: str) -> str:
+    """`text` without user names and passwords of URLs, query strings (signed URLs) and AWS key ids, wherever they stand in it."""
+    for pattern, replacement in _REDACTIONS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def is_uri(text: str) -> bool:
+    """Whether `text` starts with a scheme, such as ``s3://`` or ``file://``."""
+    return _SCHEME.match(text) is not None
+
+
+def absolute(uri: str) -> str:
+    """The canonical form: S3 unchanged, everything local an absolute path; raises `UsageError` for a scheme nstray does not read."""
+    bucket, path = resolve(uri)
+    return os.path.abspath(path) if bucket is None else f"s3://{bucket}/{path}" if path or uri.endswith("/") else f"s3://{bucket}"
+
+
+def split(uri: str) -> tuple[str | None, str]:
+    """(bucket, key), or (None, absolute path); raises `UsageError`."""
+    bucket, path = resolve(uri)
+    return bucket, os.path.abspath(path) if bucket is None else path
+
+
+def resolve(uri: str) -> tuple[str | None, str]:
+    """(bucket, key), or (None, path as given: relative, or with a slash at its end); raises `UsageError`."""
+    if not uri or "\0" in uri:
+        raise UsageError(f"not a path or URI: {redact(uri)!r}")
+    match = _SCHEME.match(uri)
+    if match is None:
+        return None, uri
+    scheme, rest = match[1].lower(), uri[match.end() :]
+    if scheme == "s3":
+        bucket, _, key = rest.partition("/")
+        if any(pattern.search(uri) for pattern in _USER_INFO):
+            raise UsageError(f"{redact(uri)}: no credentials in a URI; they come from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, roles)")
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", bucket):
+            raise UsageError(f"{redact(uri)}: {bucket!r} is no bucket name; write s3://BUCKET/KEY")
+        return bucket, key
+    if scheme == "file":
+        path = unquote(rest.removeprefix("localhost"))
+        if not path.startswith("/") or "\0" in path:
+            raise UsageError(f"{redact(uri)}: a file URI is file:///absolute/path")
+        return None, path
+    hint = (
+        "write s3://"
+        if scheme in ("s3a", "s3n")
+        else "nstray reads local paths, file:// and s3:// (other stores through their S3 endpoint: AWS_ENDPOINT_URL)"
+    )
+    raise UsageError(f"{redact(uri)}: {scheme}:// is not supported; {hint}")
+
+
+def join(base_folder: str, relative: str) -> str:
+    """`relative` as seen from `base_folder`; a URI or an absolute path in `relative` wins. Raises `UsageError` where ``..`` leaves the bucket."""
+    if is_uri(relative) or relative.startswith("/"):
+        return absolute(relative)
+    bucket, base = split(base_folder)
+    if bucket is None:
+        return absolute(os.path.join(base, relative))
+    parts = [p for p in base.split("/") if p]
+    for part in relative.split("/"):
+        if part == "..":
+            if not parts:
+                raise UsageError(f"{redact(relative)}, seen from {redact(base_folder)}, leads out of the bucket")
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return f"s3://{bucket}/" + "/".join(parts)
+
+
+def parent(uri: str) -> str:
+    """The folder a URI lies in, without a slash at its end; of a bucket or the root, itself."""
+    bucket, path = split(uri)
+    if bucket is None:
+        return os.path.dirname(path)
+    return f"s3://{bucket}/{path.rstrip('/').rpartition('/')[0]}".rstrip("/")
+
+
+def name(uri: str) -> str:
+    """The last component of a URI; of a bucket, the bucket's."""
+    bucket, path = split(uri)
+    return path.rstrip("/").rpartition("/")[2] or bucket or "/"

@@ -1,0 +1,108 @@
+"""Fixtures shared by the tests: an environment without ambient AWS settings, moto's S3 server, and a real radosgw."""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nstray.storage import s3 as storage_s3
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "radosgw"
+
+
+@pytest.fixture(autouse=True)
+def no_ambient_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may reach an account, a metadata service or a proxy by what happens to be set on this machine."""
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` consecutive free ports, below the range that outgoing connections take theirs from."""
+    for _ in range(200):
+        first = random.randint(20_000, 31_000)
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for i, s in enumerate(sockets):
+                s.bind(("127.0.0.1", first + i))
+            return first
+        except OSError:
+            continue
+        finally:
+            for s in sockets:
+                s.close()
+    raise RuntimeError("no free ports on loopback")
+
+
+@pytest.fixture(scope="session")
+def radosgw() -> Iterator[dict[str, str]]:
+    """A real S3 server; the AWS_* variables its clients need. Skips where Ceph is not installed, unless NSTRAY_REQUIRE_RADOSGW=1."""
+    missing = [p for p in ("radosgw", "ceph", "ceph-mon", "ceph-osd") if shutil.which(p) is None]
+    if missing and os.environ.get("NSTRAY_REQUIRE_RADOSGW") != "1":
+        pytest.skip(f"not installed: {', '.join(missing)} (see scripts/radosgw); NSTRAY_REQUIRE_RADOSGW=1 makes this a failure")
+    folder = tempfile.mkdtemp(prefix="rgw-")
+    try:
+        done = subprocess.run([SCRIPT, "start", folder, str(free_ports(2))], capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            pytest.fail(f"scripts/radosgw start ended with {done.returncode}:\n{done.stderr}")
+        yield dict(word.split("=", 1) for word in shlex.split(done.stdout) if "=" in word)
+    finally:
+        subprocess.run([SCRIPT, "stop", folder], timeout=60, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[dict[str, str]]:
+    """moto's S3 server in a thread; the AWS_* variables its clients need."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testkey",
+        "AWS_SECRET_ACCESS_KEY": "testsecret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server.stop()
+
+
+def _bucket(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    storage_s3.client().create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"
+
+
+@pytest.fixture
+def s3(moto_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A fresh, empty bucket of moto's server, as ``s3://NAME``; the environment leads there."""
+    yield _bucket(moto_server, monkeypatch)
+    storage_s3.forget_client()
+
+
+@pytest.fixture
+def rgw(radosgw: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A fresh, empty bucket of the real server, as ``s3://NAME``; the environment leads there."""
+    yield _bucket(radosgw, monkeypatch)
+    storage_s3.forget_client()
