@@ -1,0 +1,357 @@
+"""Bytes to pixels to bytes: decode, orient, convert, resize, encode; the only module that imports Pillow.
+
+Pixels are uint8 arrays of shape (H, W, 3), RGB, taken to be sRGB: embedded colour profiles are not applied. Input is
+untrusted: three formats, caps checked on the header alone, then a full decode; whatever is wrong with a picture is a
+`PairError` with its code.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from nstray.errors import ErrorCode, PairError
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    def _read_dpi_from_exif(self) -> None:
+        """Not read: nothing here needs it, and on broken EXIF Pillow's reading warns, or loses the picture where warnings are errors."""
+
+
+# The plugins themselves, not Image.open: that one warns from 89 and refuses from 179 million pixels by a process-wide
+# setting, whatever `max_pixels` says, and opens a JPEG with a second picture inside (a phone's) as another format.
+_READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "jpeg": _Jpeg,
+    "png": PngImagePlugin.PngImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+}
+_EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+_MAX_SIDE = {"jpeg": 65_500, "webp": 16_383}  # libjpeg's JPEG_MAX_DIMENSION, libwebp's WEBP_MAX_DIMENSION
+_ORIENTATION = 0x0112
+# Measured on brush strokes at 512 x 512 with the grain of an optimised picture, one core (level: KiB, ms):
+# PNG 1: 561, 50; 3: 561, 50; 4: 521, 65; 6: 521, 64; 9: 521, 64, and on a scanned painting of 402 x 512
+# 1: 369, 32; 4: 345, 69; 6: 343, 111; 9: 343, 125. So 4: the size of 9, never slower than 6.
+_PNG_LEVEL = 4
+# Lossless WebP, the same two (method: KiB, ms; libwebp's effort, which Pillow calls quality, at 0; at 50 it saves under 1 %):
+# 0: 529, 24; 1: 501, 70; 2: 495, 133; 4: 490, 227; 6: 489, 1491, and 0: 286, 14; 1: 260, 40; 2: 258, 93; 4: 256, 113. So 1.
+_WEBP_METHOD = 1
+
+# First bytes -> (offset, magic, what it is); images nstray does not take, then what is no image at all.
+_OTHER_IMAGES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"GIF8", "GIF"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (0, b"BM", "BMP"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"v/1\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"DDS ", "DDS"),
+    (0, b"qoif", "QOI"),
+    *((0, b"P%d\n" % n, "Netpbm") for n in range(1, 8)),
+    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
+    *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")),
+)
+_NO_IMAGES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"PK\3\4", "a ZIP archive"),
+    (0, b"PK\5\6", "a ZIP archive"),
+    (0, b"\x1f\x8b", "gzip data"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd data"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PAR1", "a Parquet file"),
+    (4, b"ftyp", "an MP4 or QuickTime video"),
+    (0, b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
+    (0, b"RIFF", "a RIFF file that is not WebP (sound or video)"),
+)
+
+
+def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int) -> Pixels:
+    """The picture in `data`, upright, opaque, 8-bit RGB.
+
+    EXIF orientation is applied; alpha and transparent colours are composited on white; 16-bit grey is v / 257, rounded;
+    16-bit colour keeps its high byte; CMYK becomes (1 - C)(1 - K); grey, palette and 1-bit become RGB.
+
+    Args:
+        data: a JPEG, PNG or WebP file.
+        what: role and URI of the picture, for messages (``content s3://b/k.jpg``).
+        max_bytes: cap on the file, checked first.
+        max_pixels: cap on width x height, checked on the header before anything is decoded.
+
+    Returns (H, W, 3) uint8. Raises `PairError`, nothing else.
+    """
+    if len(data) > max_bytes:
+        raise PairError(ErrorCode.TOO_MANY_BYTES, f"{what}: {len(data)} bytes, the limit (max_bytes) is {max_bytes}")
+    try:
+        image, _ = _open(data, what, max_pixels)
+        image.load()
+        return _upright(_rgb(image, data), _orientation(image.info.get("exif")))
+    except PairError:
+        raise
+    except Image.DecompressionBombError as error:  # Pillow's WebP reader asks Pillow's own limit (179 million pixels) itself
+        raise PairError(ErrorCode.TOO_MANY_PIXELS, f"{what}: {error}") from None
+    except MemoryError:
+        raise PairError(
+            ErrorCode.OUT_OF_MEMORY, f"{what}: decoding needs more memory than the worker has; lower max_pixels to refuse such pictures"
+        ) from None
+    except Exception as error:
+        raise _failed(what, error) from None
+
+
+def probe(data: bytes) -> tuple[str, int, int]:
+    """Format (``jpeg``, ``png``, ``webp``), width and height from the header, as stored: before any EXIF orientation.
+
+    Raises `PairError`.
+    """
+    try:
+        image, image_format = _open(data, "image", None)
+    except PairError:
+        raise
+    except Exception as error:
+        raise _failed("image", error) from None
+    return image_format, image.width, image.height
+
+
+def target_shape(width: int, height: int, size: int | str, size_rule: str, upsample: bool) -> tuple[int, int]:
+    """Width and height that `size` and `size_rule` make of a picture.
+
+    ``longest`` and ``shortest``: that side becomes `size`. ``area``: about size x size pixels. All three keep the aspect,
+    no side falls below 1, and without `upsample` a smaller picture keeps its own size. ``exact``: `size` x `size` or the
+    ``WxH`` it spells; raises `PairError` TOO_SMALL for a picture that would have to grow, unless `upsample`.
+    """
+    sides = [int(s) for s in str(size).split("x")]
+    if size_rule == "exact":
+        wide, high = sides[0], sides[-1]
+        if (width < wide or height < high) and not upsample:
+            raise PairError(
+                ErrorCode.TOO_SMALL, f"{width}x{height} pixels cannot fill exactly {wide}x{high}; set upsample, a smaller size, or another size_rule"
+            )
+        return wide, high
+    if len(sides) != 1:
+        raise ValueError(f"size {size!r} needs size_rule exact; {size_rule} takes one number of pixels")
+    rules = {"longest": max(width, height), "shortest": min(width, height), "area": math.sqrt(width * height)}
+    if size_rule not in rules:
+        raise ValueError(f"size_rule must be longest, shortest, area or exact; got {size_rule!r}")
+    measure = rules[size_rule]
+    if measure <= sides[0] and not upsample:
+        return width, height
+    return max(1, math.floor(width * sides[0] / measure + 0.5)), max(1, math.floor(height * sides[0] / measure + 0.5))
+
+
+def fit(pixels: Pixels, size: int | str, size_rule: str, upsample: bool, *, what: str, max_pixels: int = 100_000_000) -> Pixels:
+    """`pixels` at the size that `target_shape` gives, by Lanczos; ``exact`` scales to cover and crops the centre.
+
+    Raises `PairError`: TOO_SMALL as `target_shape`; TOO_MANY_PIXELS where growing would pass `max_pixels` (a picture
+    1 pixel high and 10,000 wide would become 2.6 billion pixels under ``shortest`` 512).
+    """
+    height, width = pixels.shape[:2]
+    try:
+        wide, high = target_shape(width, height, size, size_rule, upsample)
+    except PairError as error:
+        raise PairError(error.code, f"{what}: {error.message}") from None
+    if wide * high > max(max_pixels, width * height):
+        raise PairError(ErrorCode.TOO_MANY_PIXELS, f"{what}: {width}x{height} would grow to {wide}x{high}, the limit (max_pixels) is {max_pixels}")
+    box = (0.0, 0.0, float(width), float(height))
+    if size_rule == "exact":
+        scale = max(wide / width, high / height)
+        if scale == 1:  # a crop alone: whole pixels, none interpolated
+            left, top = (width - wide) // 2, (height - high) // 2
+            return np.ascontiguousarray(pixels[top : top + high, left : left + wide])
+        left_f, top_f = max(0.0, (width - wide / scale) / 2), max(0.0, (height - high / scale) / 2)
+        box = (left_f, top_f, width - left_f, height - top_f)
+    if (wide, high) == (width, height):
+        return pixels
+    return np.array(Image.fromarray(np.ascontiguousarray(pixels)).resize((wide, high), Image.Resampling.LANCZOS, box=box))
+
+
+def encode(pixels: Pixels, image_format: str, quality: int | None = None) -> bytes:
+    """A file of `image_format`; the same pixels give the same bytes.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        image_format: ``png``; ``jpeg`` (4:4:4, quality 95 unless given); ``webp`` (lossless unless a quality is given).
+        quality: 1 to 100; not for png.
+
+    Raises `PairError` TOO_MANY_PIXELS where a side is longer than the format can hold; ValueError for other misuse.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"encode takes (H, W, 3) uint8; got {pixels.shape} {pixels.dtype}")
+    extension(image_format)
+    if image_format == "png" and quality is not None:
+        raise ValueError("quality has no meaning for png")
+    longest = max(pixels.shape)
+    if longest > _MAX_SIDE.get(image_format, longest):
+        raise PairError(
+            ErrorCode.TOO_MANY_PIXELS,
+            f"a side of {longest} pixels is more than a {image_format} file holds ({_MAX_SIDE[image_format]}); use image_format png",
+        )
+    options: dict[str, Any] = {}
+    if image_format == "png":
+        options = {"compress_level": _PNG_LEVEL}
+    elif image_format == "jpeg":
+        options = {"quality": 95 if quality is None else quality, "subsampling": 0}
+    elif quality is None:
+        options = {"lossless": True, "quality": 0, "method": _WEBP_METHOD}
+    else:
+        options = {"quality": quality}
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, format=image_format, **options)
+    return out.getvalue()
+
+
+def extension(image_format: str) -> str:
+    """``png``, ``jpg`` or ``webp``, without a dot; ValueError for any other format."""
+    if image_format not in _EXTENSIONS:
+        raise ValueError(f"image_format must be png, jpeg or webp; got {image_format!r}")
+    return _EXTENSIONS[image_format]
+
+
+def _open(data: bytes, what: str, max_pixels: int | None) -> tuple[ImageFile.ImageFile, str]:
+    """The file's header read, its format known, its size within the cap, one frame; nothing decoded yet."""
+    if not data:
+        raise PairError(ErrorCode.EMPTY_FILE, f"{what}: the file is empty (0 bytes)")
+    image_format = _format(data)
+    if image_format is None:
+        raise _stranger(data, what)
+    if image_format == "webp":  # Pillow's WebP reader sets up its frame buffers while it opens: look before it does
+        _check_pixels(*_webp_size(data), what, max_pixels)
+    image = _READERS[image_format](io.BytesIO(data))
+    _check_pixels(image.width, image.height, what, max_pixels)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        name = {"png": "PNG", "webp": "WebP"}.get(image_format, image_format)
+        raise PairError(ErrorCode.UNSUPPORTED_FORMAT, f"{what}: an animated {name} of {frames} frames; give one still picture")
+    return image, image_format
+
+
+def _check_pixels(width: int, height: int, what: str, max_pixels: int | None) -> None:
+    if width < 1 or height < 1:
+        raise PairError(ErrorCode.DECODE_FAILED, f"{what}: its header says {width}x{height} pixels")
+    if max_pixels is not None and width * height > max_pixels:
+        raise PairError(ErrorCode.TOO_MANY_PIXELS, f"{what}: {width}x{height} = {width * height} pixels, the limit (max_pixels) is {max_pixels}")
+
+
+def _format(data: bytes) -> str | None:
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Canvas width and height of a WebP file (RFC 9649, sections 2.5 to 2.7); ValueError where the header is not one."""
+    chunk, body = data[12:16], data[20:30]
+    if chunk == b"VP8X" and len(body) == 10:
+        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
+    if chunk == b"VP8L" and len(body) >= 5 and body[0] == 0x2F:
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if chunk == b"VP8 " and len(body) == 10 and body[3:6] == b"\x9d\x01\x2a":
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    raise ValueError("broken WebP header")
+
+
+def _stranger(data: bytes, what: str) -> PairError:
+    """The error for bytes that are no JPEG, PNG or WebP, saying what they look like."""
+    for offset, magic, name in _OTHER_IMAGES:
+        if data.startswith(magic, offset):
+            return _unsupported(what, name)
+    for offset, magic, name in _NO_IMAGES:
+        if data.startswith(magic, offset):
+            return PairError(ErrorCode.NOT_AN_IMAGE, f"{what}: not an image, it looks like {name}")
+    head = data[:4096]
+    text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="ignore").lstrip().lower()
+    printable = bool(text) and all(c.isprintable() or c.isspace() for c in text)
+    name = f"{len(data)} bytes of no known kind"
+    if printable:
+        name = "text"
+        if text.startswith("version https://git-lfs"):
+            name = "a Git LFS pointer (fetch the file itself with git lfs pull)"
+        elif "<!doctype html" in text or "<html" in text:
+            name = "an HTML page"
+        elif "<svg" in text:
+            return _unsupported(what, "SVG")
+        elif text.startswith("<?xml"):
+            name = "an XML document"
+        elif text.startswith(("{", "[")):
+            name = "JSON"
+    return PairError(ErrorCode.NOT_AN_IMAGE, f"{what}: not an image, it looks like {name}")
+
+
+def _unsupported(what: str, name: str) -> PairError:
+    return PairError(ErrorCode.UNSUPPORTED_FORMAT, f"{what}: a picture of format {name}; convert it to JPEG, PNG or WebP")
+
+
+def _failed(what: str, error: Exception) -> PairError:
+    return PairError(ErrorCode.DECODE_FAILED, f"{what}: truncated or corrupt ({type(error).__name__}: {error})")
+
+
+def _rgb(image: Image.Image, data: bytes) -> Pixels:
+    """The loaded picture as (H, W, 3) uint8, on white."""
+    key = image.info.get("transparency")
+    if image.mode in ("I", "I;16", "I;16B"):
+        deep = np.asarray(image)
+        grey = ((np.clip(deep, 0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
+        if isinstance(key, int):
+            grey[deep == key] = 255
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and key is not None):
+        layered = image.convert("RGBA")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(layered, mask=layered.getchannel("A"))
+        return np.array(white)
+    pixels = np.array(image.convert("RGB"))
+    if isinstance(key, (int, tuple)):  # PNG's tRNS of grey or RGB: one colour is transparent
+        pixels[(pixels == _eight_bit(key, data[24])).all(axis=2)] = 255
+    return pixels
+
+
+def _eight_bit(key: int | tuple[int, ...], depth: int) -> npt.NDArray[np.int64]:
+    """PNG's transparent colour, stored at the file's bit depth, as Pillow scales the pixels of that depth."""
+    values = np.atleast_1d(np.asarray(key, dtype=np.int64))
+    return values >> 8 if depth == 16 else np.minimum(values * 255 // (2**depth - 1), 255)  # Pillow scales a 1-bit key itself
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """`pixels` turned and mirrored as the EXIF orientation (1 to 8) says."""
+    if orientation >= 5:  # stored with rows and columns exchanged
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _orientation(exif: bytes | None) -> int:
+    """EXIF orientation 1 to 8 (EXIF 2.3, section 4.6.2 and table 4); 1, upright, where `exif` is absent, broken or silent.
+
+    Read here rather than by Pillow, which gives up on the whole block, with warnings, for a fault in any other entry.
+    """
+    tiff = (exif or b"").removeprefix(b"Exif\0\0")
+    orders: dict[bytes, Literal["little", "big"]] = {b"II": "little", b"MM": "big"}
+    order = orders.get(tiff[:2])
+    if order is None or len(tiff) < 8:
+        return 1
+    start = int.from_bytes(tiff[4:8], order)
+    count = int.from_bytes(tiff[start : start + 2], order)
+    for at in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
+        if int.from_bytes(tiff[at : at + 2], order) == _ORIENTATION:
+            value = int.from_bytes(tiff[at + 8 : at + 10], order)
+            return value if 1 <= value <= 8 else 1
+    return 1

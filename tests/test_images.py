@@ -1,0 +1,593 @@
+"""Decoding, converting, resizing and encoding, against values computed apart from Pillow; every kind of bad input."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nstray import images
+from nstray.errors import ErrorCode, PairError
+
+RNG = np.random.default_rng(7)
+NOISE = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)
+# Smooth colours, so that JPEG's and WebP's losses stay small.
+_Y, _X = np.mgrid[0:48, 0:64]
+SMOOTH = np.stack([2 * _Y + 60, 3 * _X + 30, 200 - _Y - _X], axis=2).astype(np.uint8)
+
+
+def decode(data: bytes, max_bytes: int = 10**7, max_pixels: int = 10**6) -> np.ndarray:
+    return images.decode(data, what="content a.jpg", max_bytes=max_bytes, max_pixels=max_pixels)
+
+
+def refused(data: bytes, code: ErrorCode, *words: str, **limits: int) -> None:
+    with pytest.raises(PairError) as caught:
+        decode(data, **limits)
+    assert caught.value.code is code, caught.value
+    assert caught.value.message.startswith("content a.jpg: ")
+    for word in words:
+        assert word in caught.value.message
+
+
+def save(picture: Image.Image, image_format: str, **options) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, image_format, **options)
+    return out.getvalue()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra: bytes) -> bytes:
+    """A PNG written chunk by chunk; `rows` without filter bytes, all rows of one length."""
+    stride = len(rows) // height
+    raw = b"".join(b"\0" + rows[i * stride : (i + 1) * stride] for i in range(height))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+def on_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    a = alpha[..., None].astype(float) / 255
+    return np.floor(colour * a + 255 * (1 - a) + 0.5)
+
+
+# Formats and conversions ----------------------------------------------------------------------------------------------
+
+
+def test_plain_pictures():
+    assert np.array_equal(decode(save(Image.fromarray(NOISE), "PNG")), NOISE)
+    assert np.array_equal(decode(save(Image.fromarray(NOISE), "WEBP", lossless=True)), NOISE)
+    for data in (save(Image.fromarray(SMOOTH), "JPEG", quality=95), save(Image.fromarray(SMOOTH), "WEBP", quality=95)):
+        out = decode(data)
+        assert out.dtype == np.uint8
+        assert out.shape == SMOOTH.shape
+        assert np.abs(out.astype(int) - SMOOTH).mean() < 3
+
+
+def test_progressive_jpeg():
+    assert np.abs(decode(save(Image.fromarray(SMOOTH), "JPEG", quality=95, progressive=True)).astype(int) - SMOOTH).mean() < 3
+
+
+def test_jpeg_with_a_second_picture_inside_gives_the_first():
+    data = save(Image.fromarray(SMOOTH), "MPO", save_all=True, append_images=[Image.fromarray(255 - SMOOTH)], quality=95)
+    assert Image.open(io.BytesIO(data)).format == "MPO"
+    assert images.probe(data) == ("jpeg", 64, 48)
+    assert np.abs(decode(data).astype(int) - SMOOTH).mean() < 3
+
+
+def test_grey_one_bit_and_palette():
+    grey = NOISE[:, :, 0]
+    assert np.array_equal(decode(save(Image.fromarray(grey), "PNG")), np.stack([grey] * 3, axis=2))
+    bits = grey > 127
+    assert np.array_equal(decode(save(Image.fromarray(bits), "PNG")), np.stack([bits * np.uint8(255)] * 3, axis=2))
+    grey_jpeg = decode(save(Image.fromarray(SMOOTH[:, :, 0]), "JPEG", quality=95))
+    assert np.abs(grey_jpeg.astype(int) - SMOOTH[:, :, :1]).max() < 5
+    colours = RNG.integers(0, 256, (16, 3), dtype=np.uint8)
+    index = RNG.integers(0, 16, (10, 12), dtype=np.uint8)
+    data = png(12, 10, 8, 3, index.tobytes(), chunk(b"PLTE", colours.tobytes()))
+    assert np.array_equal(decode(data), colours[index])
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP"])
+def test_alpha_is_composited_on_white(image_format):
+    alpha = RNG.integers(0, 256, (24, 40), dtype=np.uint8)
+    data = save(Image.fromarray(np.dstack([NOISE, alpha])), image_format, **({"lossless": True, "exact": True} if image_format == "WEBP" else {}))
+    out = decode(data)
+    assert np.abs(out - on_white(NOISE, alpha)).max() <= 1
+    assert (out[alpha == 0] == 255).all()
+    assert np.array_equal(out[alpha == 255], NOISE[alpha == 255])
+
+
+def test_grey_with_alpha():
+    grey, alpha = RNG.integers(0, 256, (2, 8, 9), dtype=np.uint8)
+    data = png(9, 8, 8, 4, np.dstack([grey, alpha]).tobytes())
+    assert np.abs(decode(data) - on_white(np.stack([grey] * 3, axis=2), alpha)).max() <= 1
+    deep = (np.dstack([grey, alpha]).astype(np.uint16) * 257).astype(">u2")
+    assert np.abs(decode(png(9, 8, 16, 4, deep.tobytes())) - on_white(np.stack([grey] * 3, axis=2), alpha)).max() <= 1
+
+
+def test_palette_with_transparency():
+    colours = RNG.integers(0, 255, (4, 3), dtype=np.uint8)
+    index = RNG.integers(0, 4, (10, 12), dtype=np.uint8)
+    for alphas in (bytes([255, 0, 255, 255]), bytes([10, 0, 200, 255])):  # one clear entry; a graded palette
+        data = png(12, 10, 8, 3, index.tobytes(), chunk(b"PLTE", colours.tobytes()), chunk(b"tRNS", alphas))
+        alpha = np.frombuffer(alphas, np.uint8)[index]
+        assert np.abs(decode(data) - on_white(colours[index], alpha)).max() <= 1
+
+
+def test_one_transparent_colour():
+    key = (10, 20, 30)
+    pixels = NOISE.copy()
+    pixels[3:6, 5:9] = key
+    out = decode(png(40, 24, 8, 2, pixels.tobytes(), chunk(b"tRNS", struct.pack(">3H", *key))))
+    expected = pixels.copy()
+    expected[3:6, 5:9] = 255
+    assert np.array_equal(out, expected)
+
+
+@pytest.mark.parametrize(("depth", "values"), [(1, 2), (2, 4), (4, 16), (8, 256)])
+def test_one_transparent_grey_at_every_depth(depth, values):
+    level = RNG.integers(0, values, (6, 8))
+    level[0, 0], clear = 0, 0  # black: on white it can't be mistaken for what it was
+    packed = np.packbits(((level[:, :, None] >> np.arange(depth - 1, -1, -1)) & 1).astype(np.uint8).reshape(6, -1), axis=1)
+    out = decode(png(8, 6, depth, 0, packed.tobytes(), chunk(b"tRNS", struct.pack(">H", clear))))
+    expected = np.where(level == clear, 255, level * 255 // (values - 1))
+    assert np.array_equal(out, np.stack([expected] * 3, axis=2))
+    opaque = decode(png(8, 6, depth, 0, packed.tobytes()))
+    assert np.array_equal(opaque[:, :, 0], level * 255 // (values - 1))
+
+
+def test_a_transparent_grey_that_is_not_black_at_four_bits():
+    level = np.arange(16).reshape(2, 8)
+    packed = (level[:, ::2] << 4 | level[:, 1::2]).astype(np.uint8)
+    out = decode(png(8, 2, 4, 0, packed.tobytes(), chunk(b"tRNS", struct.pack(">H", 5))))
+    assert np.array_equal(out[:, :, 1], np.where(level == 5, 255, level * 17))
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped():
+    deep = np.array([[0, 128, 129, 257, 300, 12345], [32768, 40000, 65278, 65406, 65407, 65535]], np.uint16)
+    out = decode(png(6, 2, 16, 0, deep.astype(">u2").tobytes()))
+    expected = np.floor(deep / 257 + 0.5).astype(np.uint8)
+    assert expected.min() == 0
+    assert expected.max() == 255
+    assert np.array_equal(out, np.stack([expected] * 3, axis=2))
+    clear = decode(png(6, 2, 16, 0, deep.astype(">u2").tobytes(), chunk(b"tRNS", struct.pack(">H", 12345))))
+    expected[0, 5] = 255
+    assert np.array_equal(clear[:, :, 0], expected)
+
+
+def test_sixteen_bit_colour():
+    deep = RNG.integers(0, 65536, (5, 7, 3)).astype(np.uint16)
+    out = decode(png(7, 5, 16, 2, deep.astype(">u2").tobytes()))
+    assert np.abs(out - deep / 257).max() <= 1
+    exact = (NOISE[:5, :7].astype(np.uint16) * 257).astype(">u2")
+    assert np.array_equal(decode(png(7, 5, 16, 2, exact.tobytes())), NOISE[:5, :7])
+    exact[2, 3] = (0, 257 * 9, 257 * 200)
+    out = decode(png(7, 5, 16, 2, exact.tobytes(), chunk(b"tRNS", struct.pack(">3H", *exact[2, 3]))))
+    assert (out[2, 3] == 255).all()
+    assert np.array_equal(out[0], NOISE[0, :7])
+
+
+def _cmyk(quality: int = 100) -> tuple[np.ndarray, bytes]:
+    inks = np.stack([_Y * 4, _X * 3, 250 - _Y * 3, _X + _Y], axis=2).astype(np.uint8)
+    return inks, save(Image.fromarray(inks, "CMYK"), "JPEG", quality=quality, subsampling=0)
+
+
+def test_cmyk_jpeg_with_adobe_inversion():
+    inks, data = _cmyk()
+    assert b"Adobe" in data  # the marker under which inks are stored inverted
+    share = inks.astype(float) / 255
+    expected = 255 * (1 - share[:, :, :3]) * (1 - share[:, :, 3:])
+    out = decode(data)
+    assert np.abs(out - expected).mean() < 2
+    assert np.abs(out.astype(int) - expected).max() < 12
+
+
+def test_ycck_jpeg():
+    """The Adobe marker's transform 2: YCbCr of the inverted inks, K apart; written as the CMYK planes of such a conversion."""
+    inks, _ = _cmyk()
+    inverted = 255.0 - inks[:, :, :3]
+    red, green, blue = np.moveaxis(inverted, 2, 0)
+    # JFIF's YCbCr, of what the inverted inks are as RGB; libjpeg turns YCCK back into 255 - RGB, which is the stored (inverted) CMY
+    red, green, blue = 255 - red, 255 - green, 255 - blue
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    planes = np.stack([luma, 128 - 0.168736 * red - 0.331264 * green + 0.5 * blue, 128 + 0.5 * red - 0.418688 * green - 0.081312 * blue], axis=2)
+    stored = np.dstack([planes, 255.0 - inks[:, :, 3]])
+    # Pillow inverts what it writes under CMYK, so hand it the complement; then relabel the marker's transform byte.
+    written = save(Image.fromarray(np.clip(255 - stored + 0.5, 0, 255).astype(np.uint8), "CMYK"), "JPEG", quality=100, subsampling=0)
+    at = written.index(b"Adobe") + 11
+    assert written[at] == 0
+    data = written[:at] + b"\x02" + written[at + 1 :]
+    share = inks.astype(float) / 255
+    assert np.abs(decode(data) - 255 * (1 - share[:, :, :3]) * (1 - share[:, :, 3:])).mean() < 3
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (7, 130, 255)])
+def test_one_pixel(colour):
+    data = save(Image.new("RGB", (1, 1), colour), "PNG")
+    assert decode(data).tolist() == [[list(colour)]]
+    assert images.fit(decode(data), 64, "longest", False, what="x").shape == (1, 1, 3)
+    assert images.fit(decode(data), 64, "longest", True, what="x").tolist() == [[list(colour)] * 64] * 64
+
+
+# Orientation ----------------------------------------------------------------------------------------------------------
+
+# What the stored picture is, given the upright one (EXIF 2.3: where row 0 and column 0 of the stored one lie).
+STORED = {
+    1: lambda p: p,
+    2: np.fliplr,
+    3: lambda p: np.rot90(p, 2),
+    4: np.flipud,
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: np.rot90(p, 1),
+    7: lambda p: np.rot90(p, 2).transpose(1, 0, 2),
+    8: lambda p: np.rot90(p, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "JPEG"])
+def test_exif_orientation(orientation, image_format):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = NOISE if image_format != "JPEG" else SMOOTH
+    stored = np.ascontiguousarray(STORED[orientation](upright))
+    options = {"PNG": {}, "WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}[image_format]
+    out = decode(save(Image.fromarray(stored), image_format, exif=exif, **options))
+    assert out.shape == upright.shape
+    assert np.abs(out.astype(int) - upright).max() <= (3 if image_format == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_of_both_byte_orders_and_behind_the_pixels(order):
+    tiff = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    stored = np.ascontiguousarray(np.rot90(NOISE, 1))
+    before = png(24, 40, 8, 2, stored.tobytes(), chunk(b"eXIf", tiff))
+    assert np.array_equal(decode(before), NOISE)
+    plain = png(24, 40, 8, 2, stored.tobytes())
+    assert np.array_equal(decode(plain[:-12] + chunk(b"eXIf", tiff) + plain[-12:]), NOISE)
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"",
+        b"Exif\0\0",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(range(256)),
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x63\0\0\0\0\0\0",  # orientation 99
+        b"Exif\0\0garbage and more garbage",
+        b"Exif\0\0II*\0\x08\0\0\0\x02\0\x1a\x01\x05\0\x01\0\0\0\xf0\xf0\xf0\xf0",  # a resolution that lies beyond the end
+    ],
+)
+def test_corrupt_exif_does_not_lose_the_picture(exif):
+    data = save(Image.fromarray(SMOOTH), "JPEG", quality=95)
+    data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.abs(decode(data).astype(int) - SMOOTH).mean() < 3
+
+
+def test_orientation_survives_a_fault_in_another_entry():
+    tiff = b"II*\0" + struct.pack("<IH", 8, 2) + struct.pack("<HHIHH", 0x0112, 3, 1, 3, 0) + struct.pack("<HHII", 0x010F, 2, 10**9, 10**9)
+    data = save(Image.fromarray(SMOOTH), "JPEG", quality=95)
+    exif = b"Exif\0\0" + tiff
+    data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+    assert np.abs(decode(data).astype(int) - SMOOTH[::-1, ::-1]).mean() < 3
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------
+
+
+def test_empty_file():
+    refused(b"", ErrorCode.EMPTY_FILE, "0 bytes")
+
+
+def test_bytes_cap_comes_before_everything():
+    refused(b"<html>" * 100, ErrorCode.TOO_MANY_BYTES, "600 bytes", "max_bytes", "599", max_bytes=599)
+    assert decode(save(Image.fromarray(NOISE), "PNG"), max_bytes=len(save(Image.fromarray(NOISE), "PNG"))).shape == NOISE.shape
+
+
+@pytest.mark.parametrize(
+    ("data", "looks_like"),
+    [
+        (b"<!DOCTYPE html>\n<html><body>404, with an inline <svg/></body></html>", "an HTML page"),
+        (b"\xef\xbb\xbf  <HTML lang='de'><p>K\xc3\xbcche</p>", "an HTML page"),
+        ("<html><body>Zürich".encode("utf-16"), "an HTML page"),
+        (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "an XML document"),
+        (b'{"error": "forbidden"}', "JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "a Git LFS pointer"),
+        (b"just words\n", "text"),
+        (b"PK\x03\x04" + bytes(40), "a ZIP archive"),
+        (b"\x1f\x8b\x08" + bytes(40), "gzip data"),
+        (b"%PDF-1.7\n", "a PDF document"),
+        (b"PAR1" + bytes(40), "a Parquet file"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "a RIFF file that is not WebP"),
+        (b"\0\0\0\x20ftypisom" + bytes(40), "an MP4 or QuickTime video"),
+        (bytes(range(128, 256)), "128 bytes of no known kind"),
+        (b"\0", "1 bytes of no known kind"),
+    ],
+)
+def test_not_an_image(data, looks_like):
+    refused(data, ErrorCode.NOT_AN_IMAGE, looks_like)
+
+
+@pytest.mark.parametrize(
+    ("image_format", "name"), [("GIF", "GIF"), ("TIFF", "TIFF"), ("BMP", "BMP"), ("ICO", "ICO"), ("PPM", "Netpbm"), ("AVIF", "AVIF")]
+)
+def test_unsupported_formats_that_pillow_writes(image_format, name):
+    Image.init()
+    if image_format not in Image.SAVE:
+        pytest.skip(f"this Pillow cannot write {image_format}")
+    refused(save(Image.fromarray(SMOOTH), image_format), ErrorCode.UNSUPPORTED_FORMAT, f"format {name};", "convert")
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "HEIC"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0" + bytes(40), "AVIF"),
+        (b"<?xml version='1.0'?>\n<!-- made by hand -->\n<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"<svg width='3'/>", "SVG"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), "JPEG XL"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "JPEG 2000"),
+        (b"8BPS\0\1" + bytes(40), "Photoshop"),
+    ],
+)
+def test_unsupported_formats_by_their_first_bytes(data, name):
+    refused(data, ErrorCode.UNSUPPORTED_FORMAT, f"format {name};")
+
+
+@pytest.mark.parametrize(("image_format", "name"), [("PNG", "PNG"), ("WEBP", "WebP")])
+def test_animations(image_format, name):
+    frames = [Image.fromarray(np.roll(SMOOTH, 9 * i, axis=1)) for i in range(3)]
+    data = save(frames[0], image_format, save_all=True, append_images=frames[1:], duration=50)
+    refused(data, ErrorCode.UNSUPPORTED_FORMAT, f"an animated {name} of 3 frames")
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_truncated(image_format, share):
+    data = save(Image.fromarray(NOISE), image_format)
+    refused(data[: int(len(data) * share)], ErrorCode.DECODE_FAILED, "truncated or corrupt")
+
+
+def test_corrupt_pixels_of_a_png():
+    data = bytearray(save(Image.fromarray(NOISE), "PNG"))
+    at = data.index(b"IDAT") + 4 + 700
+    data[at : at + 8] = bytes(255 - b for b in data[at : at + 8])
+    refused(bytes(data), ErrorCode.DECODE_FAILED)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "JPEG"])
+def test_random_damage_is_a_picture_or_a_pair_error_and_nothing_else(image_format):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0
+    whole = save(Image.fromarray(NOISE), image_format, exif=exif)
+    rng = np.random.default_rng(3)
+    outcomes = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for i in range(600):
+            data = np.frombuffer(whole, np.uint8).copy()
+            if i % 3 == 0:
+                data = data[: rng.integers(len(data))]
+            else:
+                places = rng.integers(0, len(data) if i % 3 == 1 else 200, rng.integers(1, 9))
+                data[places] = rng.integers(0, 256, places.size)
+            try:
+                assert decode(data.tobytes()).dtype == np.uint8
+                outcomes.add("picture")
+            except PairError as error:
+                outcomes.add(error.code)
+    assert ErrorCode.DECODE_FAILED in outcomes
+    assert ErrorCode.INTERNAL not in outcomes
+
+
+def test_header_bomb_is_refused_without_decoding():
+    """20,000 x 20,000 in a file that holds no pixels at all: were it decoded, it would be DECODE_FAILED."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    refused(data, ErrorCode.TOO_MANY_PIXELS, "20000x20000", "400000000", "max_pixels", max_pixels=100_000_000)
+    refused(data, ErrorCode.DECODE_FAILED, max_pixels=400_000_000)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"VP8X" + struct.pack("<I", 10) + bytes(4) + (15_999).to_bytes(3, "little") * 2,
+        b"VP8L" + struct.pack("<I", 6) + b"\x2f" + (15_999 | 15_999 << 14).to_bytes(4, "little") + b"\0",
+        b"VP8 " + struct.pack("<I", 10) + b"\x10\0\0\x9d\x01\x2a" + struct.pack("<HH", 16_000, 16_000),
+    ],
+    ids=["extended", "lossless", "lossy"],
+)
+def test_webp_header_bomb(body):
+    data = b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+    refused(data, ErrorCode.TOO_MANY_PIXELS, "16000x16000")
+
+
+def test_pixel_cap_is_inclusive():
+    data = save(Image.fromarray(NOISE), "JPEG")
+    assert decode(data, max_pixels=960).shape == NOISE.shape
+    refused(data, ErrorCode.TOO_MANY_PIXELS, "40x24 = 960 pixels", max_pixels=959)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("limit", [500, 900])  # Pillow would raise above twice its limit, and warn above it
+def test_pillows_own_limit_neither_interferes_nor_warns(monkeypatch, image_format, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit // 3)
+    data = save(Image.fromarray(NOISE), image_format)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode(data).shape == NOISE.shape
+
+
+def test_pillows_own_limit_on_webp_is_a_pair_error(monkeypatch):
+    data = save(Image.fromarray(NOISE), "WEBP")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    code = None  # a Pillow whose WebP reader does not ask
+    try:
+        decode(data)
+    except PairError as error:
+        code = error.code
+    assert code in (None, ErrorCode.TOO_MANY_PIXELS)
+
+
+def test_probe():
+    assert images.probe(save(Image.fromarray(NOISE), "PNG")) == ("png", 40, 24)
+    assert images.probe(save(Image.fromarray(NOISE), "JPEG")) == ("jpeg", 40, 24)
+    assert images.probe(save(Image.fromarray(NOISE), "WEBP")) == ("webp", 40, 24)
+    with pytest.raises(PairError) as caught:
+        images.probe(b"GIF89a")
+    assert caught.value.code is ErrorCode.UNSUPPORTED_FORMAT
+    with pytest.raises(PairError) as caught:
+        images.probe(save(Image.fromarray(NOISE), "PNG")[:20])
+    assert caught.value.code is ErrorCode.DECODE_FAILED
+
+
+# Size -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size", "rule", "upsample", "expected"),
+    [
+        (640, 480, 320, "longest", False, (320, 240)),
+        (480, 640, 320, "longest", False, (240, 320)),
+        (640, 480, 320, "shortest", False, (427, 320)),
+        (640, 480, 320, "area", False, (370, 277)),
+        (300, 300, 512, "longest", False, (300, 300)),
+        (300, 300, 512, "shortest", False, (300, 300)),
+        (600, 300, 512, "area", False, (600, 300)),
+        (600, 300, 512, "area", True, (724, 362)),
+        (300, 200, 600, "longest", True, (600, 400)),
+        (300, 200, 600, "shortest", True, (900, 600)),
+        (10_000, 1, 512, "longest", False, (512, 1)),
+        (1, 10_000, 512, "area", True, (5, 51_200)),
+        (640, 480, 256, "exact", False, (256, 256)),
+        (640, 480, "320x200", "exact", False, (320, 200)),
+        (640, 480, "640x480", "exact", False, (640, 480)),
+        (100, 100, "320x200", "exact", True, (320, 200)),
+    ],
+)
+def test_target_shape(width, height, size, rule, upsample, expected):
+    assert images.target_shape(width, height, size, rule, upsample) == expected
+
+
+@pytest.mark.parametrize(("width", "height"), [(319, 400), (400, 199), (10, 10)])
+def test_exact_does_not_grow_a_picture_unasked(width, height):
+    with pytest.raises(PairError) as caught:
+        images.target_shape(width, height, "320x200", "exact", False)
+    assert caught.value.code is ErrorCode.TOO_SMALL
+    assert "set upsample" in caught.value.message
+    with pytest.raises(PairError, match=r"content b\.png: .*set upsample"):
+        images.fit(np.zeros((height, width, 3), np.uint8), "320x200", "exact", False, what="content b.png")
+
+
+def test_a_rule_and_a_size_that_do_not_go_together():
+    with pytest.raises(ValueError, match="needs size_rule exact"):
+        images.target_shape(10, 10, "320x200", "longest", False)
+    with pytest.raises(ValueError, match="longest, shortest, area or exact"):
+        images.target_shape(10, 10, 5, "widest", False)
+
+
+def test_fit_that_changes_nothing_returns_the_pixels():
+    assert np.array_equal(images.fit(NOISE, 512, "longest", False, what="x"), NOISE)
+    assert np.array_equal(images.fit(NOISE, "40x24", "exact", False, what="x"), NOISE)
+
+
+def test_fit_scales():
+    ramp = np.repeat(np.repeat(np.arange(0, 256, 2, dtype=np.uint8)[None, :, None], 64, axis=0), 3, axis=2)
+    out = images.fit(ramp, 32, "longest", False, what="x")
+    assert out.shape == (16, 32, 3)
+    # a linear ramp stays one: each output pixel is the mean of the four it covers (kernel symmetric; the ends feel the edge)
+    assert np.abs(out[8, 3:-3, 0].astype(float) - ramp[0, :, 0].reshape(32, 4).mean(axis=1)[3:-3]).max() <= 1
+    flat = np.full((50, 70, 3), (12, 200, 77), np.uint8)
+    assert (images.fit(flat, 33, "area", False, what="x") == (12, 200, 77)).all()
+
+
+def test_what_comes_out_can_be_written_to():
+    data = save(Image.fromarray(NOISE), "PNG")
+    for size, rule in ((16, "longest"), (512, "longest"), (12, "exact")):
+        assert images.fit(decode(data), size, rule, False, what="x").flags.writeable  # torch.from_numpy warns where not
+
+
+def test_exact_crops_the_centre():
+    assert np.array_equal(images.fit(NOISE, "20x24", "exact", False, what="x"), NOISE[:, 10:30])
+    assert np.array_equal(images.fit(NOISE, "40x11", "exact", False, what="x"), NOISE[6:17])
+    # thirds of one colour each: scaled to cover 40 x 40, a 120 x 40 picture keeps its middle third
+    thirds = np.repeat(np.repeat(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8), 80, axis=1), 80, axis=0)
+    out = images.fit(thirds, 40, "exact", False, what="x")
+    assert out.shape == (40, 40, 3)
+    assert (out[:, 3:-3] == (0, 255, 0)).all()  # the outermost columns feel their neighbours, as in scaling first and cropping then
+    assert out[20, 0, 0] == out[20, -1, 2] == 14
+
+
+def test_growing_past_the_pixel_cap_is_refused():
+    strip = np.zeros((1, 10_000, 3), np.uint8)
+    with pytest.raises(PairError, match=r"style s\.png: 10000x1 would grow to 5120000x512") as caught:
+        images.fit(strip, 512, "shortest", True, what="style s.png")
+    assert caught.value.code is ErrorCode.TOO_MANY_PIXELS
+    assert images.fit(strip, 512, "shortest", False, what="x", max_pixels=1).shape == strip.shape  # its own size is no growth
+
+
+# Encoding -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_lossless_round_trip(image_format):
+    data = images.encode(NOISE, image_format, None)
+    assert images.probe(data) == (image_format, 40, 24)
+    assert np.array_equal(decode(data), NOISE)
+    assert np.array_equal(decode(images.encode(NOISE[::-1, ::2], image_format)), NOISE[::-1, ::2])  # a view, not contiguous
+
+
+@pytest.mark.parametrize(("image_format", "quality"), [("jpeg", None), ("jpeg", 60), ("webp", 90), ("png", None), ("webp", None)])
+def test_bytes_depend_on_the_pixels_alone(image_format, quality):
+    assert images.encode(SMOOTH, image_format, quality) == images.encode(SMOOTH.copy(), image_format, quality)
+
+
+def test_lossy():
+    assert np.abs(decode(images.encode(SMOOTH, "jpeg")).astype(int) - SMOOTH).mean() < 2
+    assert np.abs(decode(images.encode(SMOOTH, "webp", 95)).astype(int) - SMOOTH).mean() < 4
+    assert images.encode(SMOOTH, "jpeg") == images.encode(SMOOTH, "jpeg", 95) != images.encode(SMOOTH, "jpeg", 94)
+    assert len(images.encode(NOISE, "jpeg", 30)) < len(images.encode(NOISE, "jpeg"))
+    assert len(images.encode(NOISE, "webp", 30)) < len(images.encode(NOISE, "webp", 95)) < len(images.encode(NOISE, "webp"))
+
+
+def test_jpeg_keeps_full_colour_resolution():
+    frame = images.encode(SMOOTH, "jpeg", 80)
+    at = frame.index(b"\xff\xc0") + 2  # SOF0: length 2, precision 1, height 2, width 2, components 1, then id, sampling, table
+    assert [frame[at + 8 + 3 * i + 1] for i in range(3)] == [0x11, 0x11, 0x11]
+
+
+def test_sides_too_long_for_the_format():
+    long = np.zeros((1, 16_384, 3), np.uint8)
+    with pytest.raises(PairError, match=r"16384 .*webp .*16383.*png") as caught:
+        images.encode(long, "webp")
+    assert caught.value.code is ErrorCode.TOO_MANY_PIXELS
+    assert decode(images.encode(long, "jpeg")).shape == long.shape
+    with pytest.raises(PairError, match="65500"):
+        images.encode(np.zeros((65_501, 1, 3), np.uint8), "jpeg")
+    assert decode(images.encode(np.zeros((65_501, 1, 3), np.uint8), "png")).shape == (65_501, 1, 3)
+
+
+def test_misuse_of_encode():
+    for pixels in (NOISE.astype(np.float32), NOISE[:, :, 0], np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match="uint8"):
+            images.encode(pixels, "png")
+    with pytest.raises(ValueError, match="no meaning for png"):
+        images.encode(NOISE, "png", 90)
+    with pytest.raises(ValueError, match="png, jpeg or webp"):
+        images.encode(NOISE, "gif")
+
+
+def test_extension():
+    assert [images.extension(f) for f in ("png", "jpeg", "webp")] == ["png", "jpg", "webp"]
+    with pytest.raises(ValueError, match="png, jpeg or webp"):
+        images.extension("jpg")
