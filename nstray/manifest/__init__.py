@@ -1,0 +1,230 @@
+"""What a pair is, and a manifest of them as a stream of record batches; `build` makes one from two folders.
+
+files reads the files, names knows the columns, rows and columns parse and check, ids finds ids that stand twice, build writes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nstray import storage
+from nstray.config import ROW_FIELDS, JobConfig
+from nstray.errors import ManifestError
+from nstray.manifest.build import build
+from nstray.manifest.columns import DOUBLES, STRINGS, Problems
+from nstray.manifest.files import ManifestFile, RawBatch, digest, find, read
+from nstray.manifest.ids import IdHashes
+from nstray.manifest.names import HINTS, check_names, near_miss
+from nstray.manifest.rows import OVERRIDE_TYPES, Canonical, adapter, canonical
+
+__all__ = ["Manifest", "ManifestInfo", "Pair", "build", "pairs"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row of a manifest.
+
+    Attributes:
+        row: its place in the whole manifest, from 0.
+        content: resolved path or URI.
+        styles: resolved paths or URIs; empty where there is no style term.
+        style_weights: one per style, of sum 1.
+        overrides: the job's settings this row sets for itself, parsed.
+        carried: the other columns' values; of types with nanoseconds, which Python's have not, as Arrow scalars.
+    """
+
+    row: int
+    pair_id: str
+    content: str | None
+    styles: tuple[str, ...]
+    style_weights: tuple[float, ...]
+    overrides: dict[str, Any]
+    carried: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ManifestInfo:
+    """What `Manifest.check` found.
+
+    Attributes:
+        uri: absolute.
+        digest: ``sha256:...`` of the bytes of the file or, for a folder, of its files' names and digests.
+        schema: of the tables that `Manifest.tables` yields.
+        carried: columns that are only carried through.
+        overrides: columns that set one of the job's settings per row.
+        warnings: for a person; nothing is wrong.
+    """
+
+    uri: str
+    rows: int
+    digest: str
+    schema: pa.Schema
+    carried: tuple[str, ...]
+    overrides: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+class Manifest:
+    """A manifest at a path or URI: a Parquet, CSV or JSON Lines file, or a folder of files of one of them."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = storage.absolute(uri)
+
+    def check(self, config: JobConfig) -> ManifestInfo:
+        """Read the whole manifest once, as a stream, and check every row against the rules and the job's settings.
+
+        Raises: `ManifestError` with the first ten problems, a line each; `StorageError` where the files can't be read.
+        """
+        base, files = find(self.uri)
+        problems = Problems()
+        present: dict[str, None] = {}
+        carried: dict[str, pa.DataType] = {}
+        rows = 0
+        with IdHashes() as hashes:
+            for batch in _batches(files):
+                check_names(batch.file.name, batch.names, config)
+                found = canonical(batch, base, config, problems)
+                present.update(dict.fromkeys(found.columns))
+                for name, array in found.carried.items():
+                    carried[name] = _merged(carried.get(name), array.type, name, batch.file.name)
+                hashes.add(IdHashes.of(found.columns["pair_id"].to_pylist()))
+                rows += batch.rows
+            problems.raise_any()
+            if not rows:
+                raise ManifestError(f"{self.uri}: no rows; a manifest needs at least one pair")
+            repeated, count = hashes.twice()
+        if count:
+            _raise_duplicates(files, base, repeated, count)
+        info = ManifestInfo(
+            uri=self.uri,
+            rows=rows,
+            digest=digest(files, folder=base == self.uri),
+            schema=_schema(present, carried),
+            carried=tuple(carried),
+            overrides=tuple(name for name in ROW_FIELDS if name in present),
+            warnings=tuple(text for name in carried if (text := near_miss(name))),
+        )
+        _check_writable(self.uri, info)
+        return info
+
+    def tables(self, info: ManifestInfo) -> Iterator[pa.Table]:
+        """The rows in order, as tables of `info.schema` of bounded size.
+
+        Raises: `ManifestError` where the manifest is not the one that `check` saw.
+        """
+        base, files = find(self.uri)
+        problems = Problems()
+        rows = 0
+        for batch in _batches(files):
+            found = canonical(batch, base, None, problems)
+            problems.raise_any()
+            yield _table(found, batch, rows, info.schema)
+            rows += batch.rows
+        if rows != info.rows:
+            raise ManifestError(f"{self.uri}: changed while it was read: {rows} rows now, {info.rows} when it was checked")
+
+
+def pairs(table: pa.Table, info: ManifestInfo) -> list[Pair]:
+    """The rows of a canonical table as `Pair` objects."""
+    fixed = [table[name].to_pylist() for name in ("row", "pair_id", "content", "style", "style_weights")]
+    own = {name: _parsed(name, table[name].to_pylist()) for name in info.overrides}
+    carried = {name: _values(table[name]) for name in info.carried}
+    return [
+        Pair(
+            row=row,
+            pair_id=pair_id,
+            content=content,
+            styles=tuple(styles),
+            style_weights=tuple(weights),
+            overrides={name: column[i] for name, column in own.items() if column[i] is not None},
+            carried={name: column[i] for name, column in carried.items()},
+        )
+        for i, (row, pair_id, content, styles, weights) in enumerate(zip(*fixed, strict=True))
+    ]
+
+
+def _parsed(name: str, values: list[Any]) -> list[Any]:
+    good = iter(adapter(name).validate_python([v for v in values if v is not None]))
+    return [None if v is None else next(good) for v in values]
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    return list(column) if "[ns" in str(column.type) else column.to_pylist()
+
+
+def _batches(files: list[ManifestFile]) -> Iterator[RawBatch]:
+    for file in files:
+        yield from read(file)
+
+
+def _merged(old: pa.DataType | None, new: pa.DataType, name: str, file: str) -> pa.DataType:
+    """The type that holds both; raises `ManifestError` where none does."""
+    if old is None or old == new:
+        return new
+    try:
+        return pa.unify_schemas([pa.schema([(name, old)]), pa.schema([(name, new)])], promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        raise ManifestError(f"{file}: column {name} holds {new}, where the rows before hold {old}; make it one type in all rows and files") from None
+
+
+def _schema(present: dict[str, None], carried: dict[str, pa.DataType]) -> pa.Schema:
+    fields = [("row", pa.int64()), ("pair_id", pa.string()), ("content", pa.string()), ("style", STRINGS), ("style_weights", DOUBLES)]
+    fields += [(name, OVERRIDE_TYPES[name]) for name in ROW_FIELDS if name in present]
+    fields += [(name, pa.int32()) for name in HINTS if name in present]
+    return pa.schema([*fields, *carried.items()])
+
+
+def _table(found: Canonical, batch: RawBatch, start: int, schema: pa.Schema) -> pa.Table:
+    columns = {"row": pa.array(np.arange(start, start + batch.rows)), **found.columns, **found.carried}
+    arrays = []
+    for field in schema:
+        array = columns.get(field.name)
+        try:
+            arrays.append(pa.nulls(batch.rows, field.type) if array is None else array if array.type == field.type else pc.cast(array, field.type))
+        except pa.ArrowException as error:
+            raise ManifestError(f"{batch.file.name}: column {field.name}: {error}; make it {field.type} in all rows and files") from None
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _check_writable(uri: str, info: ManifestInfo) -> None:
+    """Raise `ManifestError` now for a carried type that can't be sorted into shards or written as Parquet, rather than after the work is done."""
+    for name in info.carried:
+        try:
+            pa.nulls(1, info.schema.field(name).type).take(pa.array([0]))
+            pq.ParquetWriter(io.BytesIO(), pa.schema([info.schema.field(name)])).close()
+        except pa.ArrowException as error:
+            raise ManifestError(f"{uri}: column {name} can't be carried into Parquet: {error}") from None
+
+
+def _raise_duplicates(files: list[ManifestFile], base: str, repeated: np.ndarray[Any, np.dtype[np.int64]], count: int) -> None:
+    """A second pass, for those ids only: raise `ManifestError` with both places of each."""
+    problems = Problems()
+    seen: dict[str, str] = {}
+    lines: list[str] = []
+    for batch in _batches(files):
+        found = canonical(batch, base, None, problems)
+        ids = found.columns["pair_id"].to_pylist()
+        for i in np.flatnonzero(np.isin(IdHashes.of(ids), repeated)):
+            place = f"{batch.file.name} row {batch.first + int(i) + 1}"
+            earlier = seen.setdefault(ids[i], place)
+            if earlier == place:
+                continue
+            if found.default_ids[i]:
+                lines.append(
+                    f"{earlier} and {place}: the same content, style and settings, so the same default pair_id; give each a pair_id, or remove one"
+                )
+            else:
+                lines.append(f"pair_id {ids[i]!r} stands twice: {earlier} and {place}; each row needs its own")
+            if len(lines) == Problems.LIMIT:
+                rest = count - len(lines)
+                raise ManifestError("\n".join([*lines, *([f"... and {rest} more rows that repeat an id"] if rest > 0 else [])]))
+    if lines:
+        raise ManifestError("\n".join(lines))

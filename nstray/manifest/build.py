@@ -1,0 +1,147 @@
+"""Making a manifest: the pictures of a content folder times, or sampled against, the pictures of a style folder."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nstray import storage
+from nstray.errors import AlreadyExists, ManifestError, NotFound
+from nstray.manifest.files import BATCH_ROWS, ending, is_folder_name, kind_of
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+SCHEMA = pa.schema([("pair_id", pa.string()), ("content", pa.string()), ("style", pa.string())])
+# Two of them and "--" make an id of at most 128.
+MAX_SLUG = 63
+
+_Row = tuple[str, str, str]
+
+
+def build(content: str, style: str, *, pairs: str, seed: int, out: str) -> int:
+    """Write a manifest of pairs of the pictures below two folders or prefixes (or two pictures); returns its number of rows.
+
+    Ids are made of the files' names. Paths are relative to the manifest where both folders lie beside or below it, else absolute.
+    Memory: the listings, and the encoded manifest (about 1 byte per row of Parquet where every content meets every style).
+
+    Args:
+        pairs: ``all``, or how many distinct styles each content gets, drawn for that content alone: more contents change no draw.
+        seed: of the draw.
+        out: ends with .parquet, .csv, .jsonl or .ndjson; must not exist.
+    Raises: `ManifestError` for a folder without pictures, more styles asked for than there are, or an `out` that exists.
+    """
+    out = storage.absolute(out)
+    kind = kind_of(out)
+    each = _each(pairs)
+    if storage.head(out) is not None:
+        raise ManifestError(f"{out} exists; remove it first, or write another")
+    contents, styles = _Pictures(content, "content"), _Pictures(style, "style")
+    if each is not None and each > len(styles.uris):
+        raise ManifestError(f"--pairs {each}: only {len(styles.uris)} styles in {styles.folder}; give at most that many, or all")
+    base = storage.parent(out).rstrip("/") + "/"
+    cut = len(base) if all((p.folder.rstrip("/") + "/").startswith(base) for p in (contents, styles)) else 0
+    rows = (
+        (f"{contents.slugs[c]}--{styles.slugs[s]}", contents.uris[c][cut:], styles.uris[s][cut:])
+        for c in range(len(contents.uris))
+        for s in _drawn(each, len(styles.uris), f"{seed}:{contents.relative(c)}")
+    )
+    data = {"parquet": _parquet, "csv": _csv, "jsonl": _json_lines}[kind](rows)
+    try:
+        storage.put_new(out, data)
+    except AlreadyExists:
+        raise ManifestError(f"{out} appeared meanwhile; remove it first, or write another") from None
+    return len(contents.uris) * (each or len(styles.uris))
+
+
+def _each(pairs: str) -> int | None:
+    if pairs == "all":
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", pairs) or int(pairs) == 0:
+        raise ManifestError(f"--pairs {pairs}: must be all, or a whole number of styles per content of at least 1")
+    return int(pairs)
+
+
+def _drawn(each: int | None, styles: int, key: str) -> list[int] | range:
+    return range(styles) if each is None else sorted(random.Random(key).sample(range(styles), each))
+
+
+class _Pictures:
+    """The pictures below a folder, in the order of their names, and a name for each that is fit for an id and stands once."""
+
+    def __init__(self, given: str, role: str) -> None:
+        uri = storage.absolute(given)
+        found = None if is_folder_name(uri) else storage.head(uri)
+        self.folder = uri if found is None else storage.parent(uri)
+        endings = ", ".join(IMAGE_ENDINGS)
+        if found is not None:
+            self.uris = [uri]
+            if ending(storage.name(uri)) not in IMAGE_ENDINGS:
+                raise ManifestError(f"{role} {uri}: not a picture: its name must end with one of {endings}")
+        else:
+            try:
+                listed = [o.uri for o in storage.list_files(uri)]
+            except NotFound as error:
+                raise ManifestError(f"{role} folder {uri}: does not exist ({error})") from None
+            # Names with a dot are not pictures: macOS puts a ._a.jpg beside every a.jpg.
+            self.uris = sorted(u for u in listed if ending(n := storage.name(u)) in IMAGE_ENDINGS and not n.startswith("."))
+            if not self.uris:
+                raise ManifestError(f"{role} folder {uri}: no pictures: none of its {len(listed)} files ends with {endings}")
+        self.slugs = _slugs([self.relative(i) for i in range(len(self.uris))])
+
+    def relative(self, i: int) -> str:
+        """Path of picture i from its folder: the same wherever the folder lies."""
+        return self.uris[i].removeprefix(self.folder).lstrip("/")
+
+
+def _slugs(paths: list[str]) -> list[str]:
+    """A name for each path: its stem where that stands once, else with a hash of the path.
+
+    Never holds ``--`` nor starts or ends with ``-``, so that two of them joined by ``--`` tell which two.
+    """
+    bare = [re.sub(r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._-]+", "-", p.rpartition("/")[2].rpartition(".")[0])).strip("._-") for p in paths]
+    counts = Counter(bare)
+    digits = 8
+    while True:
+        out = [s if s and counts[s] == 1 and len(s) <= MAX_SLUG else _hashed(s, p, digits) for s, p in zip(bare, paths, strict=True)]
+        if len(set(out)) == len(out):
+            return out
+        digits += 8
+
+
+def _hashed(slug: str, path: str, digits: int) -> str:
+    mark = hashlib.blake2b(path.encode()).hexdigest()[:digits]
+    return f"{slug[: MAX_SLUG - digits - 1].rstrip('._-')}-{mark}".lstrip("-")
+
+
+def _parquet(rows: Iterator[_Row]) -> bytes:
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
+        while batch := list(islice(rows, BATCH_ROWS)):
+            writer.write_table(pa.table([pa.array(column, pa.string()) for column in zip(*batch, strict=True)], schema=SCHEMA))
+    return sink.getvalue()
+
+
+def _csv(rows: Iterator[_Row]) -> bytes:
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(SCHEMA.names)
+    for pair_id, content, style in rows:
+        # A cell that starts with "[" would be read as a JSON list.
+        writer.writerow((pair_id, content, json.dumps([style]) if style.startswith("[") else style))
+    return sink.getvalue().encode()
+
+
+def _json_lines(rows: Iterator[_Row]) -> bytes:
+    sink = io.StringIO()
+    for row in rows:
+        sink.write(json.dumps(dict(zip(SCHEMA.names, row, strict=True)), ensure_ascii=False) + "\n")
+    return sink.getvalue().encode()

@@ -1,0 +1,280 @@
+"""The files of a manifest and what stands in them, as a stream of raw record batches: Parquet, CSV and JSON Lines.
+
+Nothing here knows what a pair is, beyond which CSV columns are text. A file is never held whole. Everything that is
+wrong with a file as a file (unreadable, ragged, not UTF-8, not JSON) is a `ManifestError` that names it and the line.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from nstray import storage
+from nstray.config import ROW_FIELDS
+from nstray.errors import ManifestError, NotFound
+
+ENDINGS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+BATCH_ROWS = 65_536
+BLOCK_BYTES = 8 * 2**20
+MAX_LINE_BYTES = 64 * 2**20
+# CSV cells of these columns stay text here: their meaning is not the one a CSV reader would infer.
+TEXT_COLUMNS = ("content", "style", "pair_id", "style_weights", *ROW_FIELDS)
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """One file of a manifest; `kind` is ``parquet``, ``csv`` or ``jsonl``, `size` is in bytes."""
+
+    uri: str
+    name: str
+    kind: str
+    size: int
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Consecutive rows of one file as they are written there.
+
+    Attributes:
+        file: for messages.
+        first: number of the first row among the file's data rows, from 0.
+        names: as in the file, which may name a column twice.
+        columns: one Arrow array per name, each of `rows` values. JSON Lines gives `style` as list<string> always.
+    """
+
+    file: ManifestFile
+    first: int
+    rows: int
+    names: tuple[str, ...]
+    columns: tuple[pa.Array, ...]
+
+
+def ending(name: str) -> str:
+    """The last ending in lower case, dot included; empty where there is none."""
+    return "." + name.rsplit(".", 1)[1].lower() if "." in name else ""
+
+
+def kind_of(uri: str) -> str:
+    """The format of a manifest by its name's ending; raises `ManifestError` for an unknown one."""
+    kind = ENDINGS.get(ending(storage.name(uri)))
+    if kind is None:
+        raise ManifestError(f"{uri}: a manifest's name must end with one of {', '.join(ENDINGS)}")
+    return kind
+
+
+def is_folder_name(uri: str) -> bool:
+    """Whether `uri` can only be a folder: a bucket alone, or a slash at the end."""
+    return uri.endswith("/") or (uri.startswith("s3://") and "/" not in uri[5:])
+
+
+def find(uri: str) -> tuple[str, list[ManifestFile]]:
+    """The folder that relative paths start from, and the manifest's files sorted by name.
+
+    Of a folder: every .parquet, .csv, .jsonl and .ndjson directly in it, all of one format; names that start with "." or "_" are skipped.
+    Raises `ManifestError` where there is none.
+    """
+    found = None if is_folder_name(uri) else storage.head(uri)
+    if found is not None:
+        return storage.parent(uri), [ManifestFile(uri, storage.name(uri), kind_of(uri), found.size)]
+    try:
+        listed = [o for o in storage.list_files(uri, recursive=False) if storage.name(o.uri)[:1] not in (".", "_")]
+    except NotFound as error:
+        raise ManifestError(f"{uri}: no such manifest, neither a file nor a folder ({error})") from None
+    if not listed and uri.startswith("s3://"):
+        raise ManifestError(f"{uri}: no such manifest, neither an object nor a prefix with objects below it")
+    files = [ManifestFile(o.uri, n, ENDINGS[ending(n)], o.size) for o in listed if ending(n := storage.name(o.uri)) in ENDINGS]
+    files.sort(key=lambda f: f.name)
+    if not files:
+        raise ManifestError(f"{uri}: no manifest in this folder: none of its {len(listed)} files ends with {', '.join(ENDINGS)}")
+    other = next((f for f in files if f.kind != files[0].kind), None)
+    if other is not None:
+        raise ManifestError(f"{uri}: files of more than one format: {files[0].name} and {other.name}; keep one format in a folder")
+    return uri, files
+
+
+def digest(files: list[ManifestFile], folder: bool) -> str:
+    """``sha256:...`` of one file's bytes, or of the sorted lines ``name NUL sha256`` of a folder's files."""
+    sums = []
+    for file in files:
+        total = hashlib.sha256()
+        with storage.open_input(file.uri) as stream:
+            while chunk := stream.read(BLOCK_BYTES):
+                total.update(chunk)
+        sums.append((file.name, total.hexdigest()))
+    if not folder:
+        return f"sha256:{sums[0][1]}"
+    return "sha256:" + hashlib.sha256("".join(f"{n}\0{s}\n" for n, s in sums).encode()).hexdigest()
+
+
+def read(file: ManifestFile) -> Iterator[RawBatch]:
+    """The file's rows in order, in batches of bounded size; raises `ManifestError` for a file that can't be read as its ending says."""
+    if file.size == 0:
+        return
+    first = 0
+    readers = {"parquet": _parquet, "csv": _csv, "jsonl": _json_lines}
+    for names, columns, rows in readers[file.kind](file):
+        if rows:
+            yield RawBatch(file, first, rows, names, columns)
+            first += rows
+
+
+_Rows = tuple[tuple[str, ...], tuple[pa.Array, ...], int]
+
+
+def _parquet(file: ManifestFile) -> Iterator[_Rows]:
+    with storage.open_input(file.uri) as stream:
+        try:
+            source = pq.ParquetFile(stream)
+            for batch in source.iter_batches(batch_size=BATCH_ROWS):
+                yield tuple(batch.schema.names), tuple(batch.columns), batch.num_rows
+        except pa.ArrowException as error:
+            raise ManifestError(f"{file.name}: not a Parquet file that can be read: {_first_line(error)}") from None
+        except OSError as error:  # pyarrow's word for a damaged page or column chunk
+            raise ManifestError(f"{file.name}: damaged Parquet file: {_first_line(error)}") from None
+
+
+def _csv(file: ManifestFile) -> Iterator[_Rows]:
+    text = {name: pa.string() for name in TEXT_COLUMNS}
+    ragged: list[Any] = []
+
+    def on_ragged(row: Any) -> str:
+        ragged.append(row)
+        return "error"
+
+    def start(stream: Any, types: dict[str, pa.DataType]) -> Any:
+        return pacsv.open_csv(
+            stream,
+            # One thread: only then does an error know its row.
+            read_options=pacsv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
+            parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=on_ragged),
+            convert_options=pacsv.ConvertOptions(column_types=types),
+        )
+
+    names: tuple[str, ...] = ()
+    try:
+        with storage.open_input(file.uri) as stream:
+            if stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                raise ManifestError(f"{file.name}: not UTF-8 text (it starts like UTF-16); save it as UTF-8")
+            stream.seek(0)
+            empty: list[str] = []
+            if file.size > BLOCK_BYTES:
+                # A column that is empty all through the first block has no type to infer; later rows may hold anything. Asked of a copy:
+                # a reader goes on reading its stream in a thread of its own, closed or not.
+                probe = start(io.BytesIO(stream.read(2 * BLOCK_BYTES)), text)
+                empty = [f.name for f in probe.schema if pa.types.is_null(f.type)]
+                stream.seek(0)
+            reader = start(stream, {**text, **{name: pa.string() for name in empty}})
+            names = tuple(reader.schema.names)
+            binary = [f.name for f in reader.schema if pa.types.is_binary(f.type)]
+            if binary:
+                raise ManifestError(f"{file.name} column {binary[0]}: not UTF-8 text; save the file as UTF-8")
+            for batch in reader:
+                yield names, tuple(batch.columns), batch.num_rows
+    except pa.ArrowException as error:
+        message = _csv_message(error, names or _csv_header(file), ragged)
+        if message:
+            raise ManifestError(f"{file.name}{message}") from None
+
+
+def _csv_header(file: ManifestFile) -> tuple[str, ...]:
+    """The column names, for the message about a first block that does not convert."""
+    with storage.open_input(file.uri) as stream:
+        head = stream.read(BLOCK_BYTES).decode("utf-8-sig", errors="replace")
+    return tuple(next(csv.reader(io.StringIO(head, newline="")), ()))
+
+
+def _csv_message(error: Exception, names: tuple[str, ...], ragged: list[Any]) -> str:
+    """What is wrong, after the file's name; empty where the file merely has no rows."""
+    text = _first_line(error)
+    if "Empty CSV file" in text:
+        return ""
+    if ragged:
+        row = ragged[-1]
+        return f" line {row.number}: {row.actual_columns} columns where the header has {row.expected_columns}: {row.text[:80]!r}"
+    at = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\S+): (.*)", text)
+    if not at:
+        return f": not CSV that can be read: {text}"
+    column = names[int(at[1])] if int(at[1]) < len(names) else f"number {int(at[1]) + 1}"
+    line = f" line {at[2]}" if at[2] else ""
+    if "UTF8" in at[4]:
+        return f"{line}: {column}: not UTF-8 text; save the file as UTF-8"
+    return f"{line}: {column}: {at[4]}, where the rows before hold {at[3]}; make the column one type, or write the manifest as Parquet"
+
+
+def _lines(file: ManifestFile) -> Iterator[bytes]:
+    with storage.open_input(file.uri) as stream:
+        rest = b""
+        while chunk := stream.read(BLOCK_BYTES):
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from whole
+            if len(rest) > MAX_LINE_BYTES:
+                raise ManifestError(f"{file.name}: a line of more than {MAX_LINE_BYTES >> 20} MiB; JSON Lines has one object per line")
+        if rest:
+            yield rest
+
+
+def _json_lines(file: ManifestFile) -> Iterator[_Rows]:
+    rows: list[dict[str, Any]] = []
+    first = 0
+    for number, line in enumerate(_lines(file), 1):
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise ManifestError(f"{file.name} line {number}: not UTF-8 text; save the file as UTF-8") from None
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"{file.name} line {number}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ManifestError(f"{file.name} line {number}: must be a JSON object, {{...}}; got {type(row).__name__}")
+        rows.append(row)
+        if len(rows) == BATCH_ROWS:
+            yield _from_objects(file, first, rows)
+            first += len(rows)
+            rows = []
+    yield _from_objects(file, first, rows)
+
+
+def _from_objects(file: ManifestFile, first: int, rows: list[dict[str, Any]]) -> _Rows:
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    return names, tuple(_json_column(file, first, name, [row.get(name) for row in rows]) for name in names), len(rows)
+
+
+def _json_column(file: ManifestFile, first: int, name: str, values: list[Any]) -> pa.Array:
+    if name == "style":
+        values = [[v] if isinstance(v, str) else v for v in values]
+    elif name in ROW_FIELDS:  # 512 and "640x480" may stand in one column
+        values = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+    types = {"content": pa.string(), "style": pa.list_(pa.string()), "style_weights": pa.list_(pa.float64())}
+    kind = types.get(name)
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, OverflowError) as error:
+        row = next((i for i, v in enumerate(values) if not _fits(v, kind, values)), 0)
+        rule = f"must be {kind} or null" if kind is not None else "a column holds values of one type"
+        raise ManifestError(f"{file.name} row {first + row + 1}: {name}: {rule}; got {values[row]!r:.80} ({_first_line(error)})") from None
+
+
+def _fits(value: Any, kind: pa.DataType | None, values: list[Any]) -> bool:
+    """Whether `value` alone, or after the column's first value, makes a column."""
+    head = [] if kind is not None else [next(v for v in values if v is not None)]
+    try:
+        pa.array([*head, value], kind)
+    except (pa.ArrowException, OverflowError):
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0][:300]
