@@ -1,0 +1,38 @@
+"""The optimisation of Gatys, Ecker and Bethge on batches of pairs, in torch alone.
+
+    from nstray.engine import StylizeConfig, stylize
+    results = stylize([content], [style], StylizeConfig(evaluations=300), weights="imagenet")
+
+Names are imported on first use, so that reading a configuration does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from nstray.engine.settings import StylizeConfig
+
+if TYPE_CHECKING:
+    from nstray.engine.stylize import stylize
+    from nstray.engine.stylizer import Pair, Result, Stylizer
+    from nstray.engine.weights import VGGWeights, load_weights
+
+_HOMES = {
+    "Pair": "stylizer",
+    "Result": "stylizer",
+    "Stylizer": "stylizer",
+    "stylize": "stylize",
+    "VGGWeights": "weights",
+    "load_weights": "weights",
+}
+__all__ = ["Pair", "Result", "StylizeConfig", "Stylizer", "VGGWeights", "load_weights", "stylize"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # A submodule and its main function share the name `stylize`; bind the function once the submodule is loaded.
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

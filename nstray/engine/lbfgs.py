@@ -1,0 +1,167 @@
+"""L-BFGS over a batch of independent problems, each with its own history, step, safeguard and end.
+
+The batch advances in lockstep, one evaluation of all problems per round, but nothing is shared between them: a problem
+whose trial step is refused backs off alone while the others move on. No decision is read back to the host.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SUFFICIENT_DECREASE = 1e-4  # Armijo's constant (Nocedal and Wright, Numerical Optimization, 2nd ed., section 3.1)
+MAX_REFUSALS = 8  # refused trials in a row before the history is thrown away and the gradient's direction taken
+MAX_STALLED = 3 * MAX_REFUSALS  # evaluations in a row without a lower loss after which the problem is at float32's floor
+FLOAT32_NOISE = 2e-7  # relative rounding of a loss summed in float32: a rise this small is not a rise
+
+
+class BatchedLBFGS:
+    """Minimises B functions of n variables each, asked one point at a time.
+
+        optimizer = BatchedLBFGS(x0, first_step=...)
+        for _ in range(evaluations):
+            loss, gradient = f(optimizer.trial)      # (B,), (B, n)
+            optimizer.tell(loss, gradient)
+        optimizer.x, optimizer.loss                  # the best accepted point and its loss
+
+    Direction: the compact representation of the inverse Hessian (Byrd, Nocedal and Schnabel 1994, theorem 2.2), equal to
+    the two-loop recursion but made of two products with the history and small triangular systems, which are solved in
+    float64. Step: 1, then Armijo backtracking by quadratic interpolation. A pair (s, y) without positive curvature is
+    not remembered.
+
+    Args:
+        x: start (B, n), float32; not changed.
+        first_step: root mean square change of a variable in the first trial, in x's units.
+        history: pairs (s, y) kept per problem; costs 2 x history x n floats per problem. After 100 evaluations at 128 px, 20 end
+            2 to 5 % lower than 10, and 50 within 1 to 3 % of 20.
+    """
+
+    def __init__(self, x: Tensor, *, first_step: float, history: int = 20) -> None:
+        b, n = x.shape
+        self.first_step, self.history = first_step, history
+        self.x = x.clone()
+        self.trial = x.clone()
+        self.loss = torch.full((b,), float("inf"), device=x.device)
+        self.active = torch.ones(b, dtype=torch.bool, device=x.device)
+        self.iterations = torch.zeros(b, dtype=torch.long, device=x.device)
+        self._gradient = torch.zeros_like(x)
+        self._direction = torch.zeros_like(x)
+        self._slope = torch.zeros(b, device=x.device)
+        self._step = torch.ones(b, device=x.device)
+        self._refusals = torch.zeros(b, dtype=torch.long, device=x.device)
+        self._stalled = torch.zeros(b, dtype=torch.long, device=x.device)
+        self._rows = torch.arange(b, device=x.device)
+        self._started = False
+        # s in slots 0..m-1 and y in slots m..2m-1 of one tensor: one product gives all inner products with the history
+        self._basis = torch.zeros(b, 2 * history, n, device=x.device)
+        self._sy = torch.zeros(b, history, history, dtype=torch.float64, device=x.device)
+        self._yy = torch.zeros(b, history, history, dtype=torch.float64, device=x.device)
+        self._gamma = torch.ones(b, device=x.device)
+        self._count = torch.zeros(b, dtype=torch.long, device=x.device)  # pairs ever remembered since the last reset
+
+    def tell(self, loss: Tensor, gradient: Tensor) -> Tensor:
+        """Take the losses (B,) and gradients (B, n) at `trial`, set the next `trial`; returns which were accepted (B,) bool.
+
+        The tensors may be overwritten by the caller afterwards.
+        """
+        if self._started:
+            allowed = self.loss + SUFFICIENT_DECREASE * self._step * self._slope + FLOAT32_NOISE * self.loss.abs()
+            good = self.active & torch.isfinite(loss) & (loss <= allowed)
+        else:
+            good = torch.isfinite(loss)
+            self.active = good.clone()
+        if self._started:
+            self._remember(good, gradient)
+        self._refuse(loss, ~good & self.active)
+        self.iterations += (good & self.active).long() if self._started else 0
+        self._stalled = torch.where(good & (loss < self.loss), 0, self._stalled + 1)
+        self.active = self.active & (self._stalled < MAX_STALLED)
+        self.loss = torch.where(good, loss, self.loss)
+        pick = good.view(-1, 1)
+        self.x = torch.where(pick, self.trial, self.x)
+        self._gradient = torch.where(pick, gradient, self._gradient)
+        self._started = True
+        self._turn(good)
+        self.trial = torch.where(self.active.view(-1, 1), self.x + self._step.view(-1, 1) * self._direction, self.x)
+        return good
+
+    def stop(self, where: Tensor) -> None:
+        """End the problems marked in `where` (B,) bool: their point no longer moves."""
+        self.active = self.active & ~where
+
+    def _remember(self, good: Tensor, gradient: Tensor) -> None:
+        m = self.history
+        s, y = self.trial - self.x, gradient - self._gradient
+        sy, ss, yy = (s * y).sum(1), (s * s).sum(1), (y * y).sum(1)
+        curved = good & (sy > 1e-8 * torch.sqrt(ss * yy))
+        slot = self._count % m
+        pick = curved.view(-1, 1)
+        self._basis[self._rows, slot] = torch.where(pick, s, self._basis[self._rows, slot])
+        self._basis[self._rows, slot + m] = torch.where(pick, y, self._basis[self._rows, slot + m])
+        products = torch.bmm(self._basis, y.unsqueeze(2)).squeeze(2).double()
+        self._sy[self._rows, :, slot] = torch.where(pick, products[:, :m], self._sy[self._rows, :, slot])
+        column = torch.where(pick, products[:, m:], self._yy[self._rows, :, slot])
+        self._yy[self._rows, :, slot] = column
+        self._yy[self._rows, slot] = column
+        self._gamma = torch.where(curved, sy / yy.clamp_min(1e-38), self._gamma)
+        self._count += curved.long()
+
+    def _refuse(self, loss: Tensor, refused: Tensor) -> None:
+        slope = self._step * self._slope
+        # minimum of the parabola through f(0), f'(0) and f(step), as a share of the step
+        share = -slope / (2 * (loss - self.loss - slope)).clamp_min(1e-38)
+        share = torch.where(torch.isfinite(loss) & torch.isfinite(share), share.clamp(0.1, 0.5), 0.1)
+        self._step = torch.where(refused, self._step * share, self._step)
+        self._refusals = torch.where(refused, self._refusals + 1, 0)
+
+    def _turn(self, good: Tensor) -> None:
+        """New directions for accepted problems; steepest descent for those refused too often; an end for those beyond help."""
+        hopeless = self._refusals >= MAX_REFUSALS
+        # refused along the gradient itself, with no history left to blame: the loss is flat to rounding here
+        stuck = hopeless & (self._count == 0)
+        self.active = self.active & ~stuck
+        self._count = torch.where(hopeless, 0, self._count)
+        direction = self._newton()
+        slope = (direction * self._gradient).sum(1)
+        norm2 = (self._gradient * self._gradient).sum(1)
+        self.active = self.active & (norm2 > 0)
+        rms = torch.sqrt(norm2 / self._gradient.shape[1]).clamp_min(1e-38)
+        steepest = (self._count == 0) | ~(slope < 0) | ~torch.isfinite(slope)
+        self._count = torch.where(steepest, 0, self._count)
+        scale = torch.where(steepest, self.first_step / rms, 1.0)
+        direction = torch.where(steepest.view(-1, 1), -self._gradient * scale.view(-1, 1), direction)
+        slope = torch.where(steepest, -norm2 * scale, slope)
+        new = good | hopeless
+        pick = new.view(-1, 1)
+        self._direction = torch.where(pick, direction, self._direction)
+        self._slope = torch.where(new, slope, self._slope)
+        self._step = torch.where(new, 1.0, self._step)
+        self._refusals = torch.where(new, 0, self._refusals)
+
+    def _newton(self) -> Tensor:
+        """-H g by the compact representation; for a problem without history, -gamma g."""
+        m = self.history
+        gradient, gamma = self._gradient, self._gamma.double().view(-1, 1)
+        products = torch.bmm(self._basis, gradient.unsqueeze(2)).squeeze(2).double()
+        # slots in the order of their age, oldest first; the unused ones, in front, are made harmless
+        kept = self._count.clamp_max(m).view(-1, 1)
+        position = torch.arange(m, device=gradient.device).view(1, -1)
+        order = (self._count.view(-1, 1) - m + position) % m
+        used = position >= m - kept
+        p = products[:, :m].gather(1, order) * used
+        q = products[:, m:].gather(1, order) * used
+        rows = order.unsqueeze(2).expand(-1, -1, m)
+        columns = order.unsqueeze(1).expand(-1, m, -1)
+        both = used.unsqueeze(2) & used.unsqueeze(1)
+        sy = torch.where(both, self._sy.gather(1, rows).gather(2, columns), 0.0)
+        yy = torch.where(both, self._yy.gather(1, rows).gather(2, columns), 0.0)
+        diagonal = sy.diagonal(dim1=1, dim2=2)
+        r = sy.triu() + torch.diag_embed((~used).double())
+        u = torch.linalg.solve_triangular(r, p.unsqueeze(2), upper=True)
+        middle = diagonal.unsqueeze(2) * u + gamma.unsqueeze(2) * torch.bmm(yy, u) - gamma.unsqueeze(2) * q.unsqueeze(2)
+        w = torch.linalg.solve_triangular(r.transpose(1, 2), middle, upper=False).squeeze(2)
+        by_age = torch.cat([w, -gamma * u.squeeze(2)], 1)
+        coefficients = torch.zeros_like(by_age)
+        coefficients.scatter_(1, torch.cat([order, order + m], 1), by_age)
+        step = torch.bmm(coefficients.float().unsqueeze(1), self._basis).squeeze(1)
+        return -(gamma.float() * gradient + step)

@@ -1,0 +1,78 @@
+"""The two loops of an optimisation: L-BFGS and Adam over a batch of images, every pair with its own budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nstray.engine.lbfgs import BatchedLBFGS
+from nstray.engine.settings import StylizeConfig
+
+# Root mean square change of a pixel (0..1) in the first trial: visible, far from saturating; the line search mends the rest.
+FIRST_STEP = 0.01
+# How often the host asks whether any pair is still moving; each question waits for the device.
+STOP_CHECK = 16
+
+
+@dataclass
+class Outcome:
+    """The best points of B pairs: x (B, 3, H, W), loss (B,), terms (3, B), curve (B, K), used and iterations (B,)."""
+
+    x: Tensor
+    loss: Tensor
+    terms: Tensor
+    curve: Tensor
+    used: Tensor
+    iterations: Tensor
+
+
+Evaluate = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+Progress = Callable[[int], None] | None
+
+
+def lbfgs_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: StylizeConfig, on_evaluation: Progress) -> Outcome:
+    shape, b = x.shape, x.shape[0]
+    optimizer = BatchedLBFGS(x.flatten(1), first_step=FIRST_STEP)
+    limits = torch.tensor(budgets, device=x.device)
+    used = torch.zeros_like(limits)
+    best = torch.zeros(3, b, device=x.device)
+    curve = torch.zeros(b, max(budgets), device=x.device)
+    for k in range(max(budgets)):
+        loss, gradient, terms = evaluate(optimizer.trial.view(shape))
+        used += optimizer.active
+        good = optimizer.tell(loss, gradient.flatten(1))
+        best = torch.where(good, terms, best)
+        curve[:, k] = optimizer.loss
+        optimizer.stop(used >= limits)
+        if on_evaluation:
+            on_evaluation(k + 1)
+        if (k + 1) % STOP_CHECK == 0 and not bool(optimizer.active.any()):
+            break
+    return Outcome(optimizer.x.view(shape), optimizer.loss, best, curve, used, optimizer.iterations)
+
+
+def adam_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: StylizeConfig, on_evaluation: Progress) -> Outcome:
+    """Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1, its default betas); the point kept is the best one evaluated."""
+    beta1, beta2, epsilon = 0.9, 0.999, 1e-8
+    b = x.shape[0]
+    limits = torch.tensor(budgets, device=x.device)
+    x, kept = x.clone(), x.clone()
+    mean, square = torch.zeros_like(x), torch.zeros_like(x)
+    lowest = torch.full((b,), float("inf"), device=x.device)
+    best = torch.zeros(3, b, device=x.device)
+    curve = torch.zeros(b, max(budgets), device=x.device)
+    for k in range(max(budgets)):
+        loss, gradient, terms = evaluate(x)
+        better = (limits > k) & (loss < lowest)
+        lowest, best = torch.where(better, loss, lowest), torch.where(better, terms, best)
+        kept = torch.where(better.view(-1, 1, 1, 1), x, kept)
+        curve[:, k] = lowest
+        mean = mean.lerp(gradient, 1 - beta1)
+        square = square * beta2 + gradient.square() * (1 - beta2)
+        x = x - config.learning_rate * (mean / (1 - beta1 ** (k + 1))) / ((square / (1 - beta2 ** (k + 1))).sqrt() + epsilon)
+        if on_evaluation:
+            on_evaluation(k + 1)
+    return Outcome(kept, lowest, best, curve, limits, limits)

@@ -1,0 +1,118 @@
+"""The feature network: VGG-19's convolutions up to the deepest tap, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.vgg import cfgs, make_layers
+
+from nstray.engine.settings import CONV_LAYERS, Dtype, Pooling
+from nstray.engine.weights import CAFFE_MEAN, FEATURE_INDEX, RGB_MEAN, RGB_STD, VGGWeights
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def deepest(taps: Sequence[str]) -> str:
+    """The convolution behind which nothing needs to be computed."""
+    return CONV_LAYERS[max(CONV_LAYERS.index(t.removeprefix("pre:")) for t in taps)]
+
+
+def minimum_side(taps: Sequence[str]) -> int:
+    """The least height and width, in pixels, that leave the deepest tap at least one position."""
+    return 2 ** (int(deepest(taps)[4]) - 1) if taps else 1
+
+
+class _ReLU(torch.autograd.Function):
+    """max(x, 0) in place, and its gradient in place too: the allocation of a large gradient costs as much as computing it.
+
+    The layers behind must hand back a gradient of their own, as convolutions and poolings do.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        x = x.relu_()
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Tensor:
+        (out,) = ctx.saved_tensors
+        gradient: Tensor = grads[0]
+        if not gradient.is_contiguous(memory_format=torch.channels_last):  # an expanded one has no memory of its own
+            gradient = gradient.clone(memory_format=torch.channels_last)
+        torch.ops.aten.threshold_backward.grad_input(gradient, out, 0.0, grad_input=gradient)
+        return gradient
+
+
+Through = Callable[[str, Tensor], Tensor]
+
+
+class Features(nn.Module):
+    """Activations of a frozen VGG-19 at named taps.
+
+    The network's input convention is folded into its first convolution (channel order and scale into the filters), so that
+    one subtraction of the mean remains; zero padding then means the mean colour, as in the networks' training.
+
+    Args:
+        weights: convolutions at least as deep as the deepest of `taps`.
+        taps: ``conv4_2`` for a rectified output, ``pre:conv4_2`` for the one before rectification.
+        pooling: ``average`` or ``max``, 2 x 2 with stride 2.
+        dtype: of the convolutions.
+    """
+
+    mean: Tensor
+
+    def __init__(self, weights: VGGWeights, taps: Sequence[str], pooling: Pooling, dtype: Dtype = "float32") -> None:
+        super().__init__()
+        weights.require(taps)
+        last = CONV_LAYERS.index(deepest(taps))
+        self.layers = CONV_LAYERS[: last + 1]
+        self.dtype = _DTYPES[dtype]
+        with torch.device("meta"):
+            features = make_layers(cfgs["E"], batch_norm=False)
+        scale, mean, order = (1 / RGB_STD, RGB_MEAN, [0, 1, 2]) if weights.input == "rgb" else (torch.full((3,), 255.0), CAFFE_MEAN / 255, [2, 1, 0])
+        self.register_buffer("mean", mean.view(1, 3, 1, 1).clone())
+        self.convs = nn.ModuleDict()
+        for name in self.layers:
+            conv = features[FEATURE_INDEX[name]]
+            weight = weights.tensors[f"{name}.weight"]
+            if name == "conv1_1":
+                # `order` is its own inverse: filters for BGR planes become filters for RGB planes
+                weight = weight[:, order] * scale.view(1, 3, 1, 1)
+            state = {"weight": weight.to(self.dtype), "bias": weights.tensors[f"{name}.bias"].to(self.dtype)}
+            conv.load_state_dict(state, assign=True)
+            self.convs[name] = conv
+        self.pool: nn.Module = nn.AvgPool2d(2) if pooling == "average" else nn.MaxPool2d(2)
+        # No gradients for the weights: 1.5 times faster. channels_last: 1.3 to 1.5 times faster on CPU, native to tensor cores.
+        self.requires_grad_(False)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, taps: Sequence[str], through: Through | None = None) -> dict[str, Tensor]:
+        """Activations at `taps` of images x (B, 3, H, W), RGB over 0..1; each (B, N, H', W') in the network's dtype.
+
+        `through`, where given, is called with each tap's name and activations, and its result goes on in their place.
+        """
+        wanted = set(taps)
+        last = deepest(taps)
+        out: dict[str, Tensor] = {}
+        x = (x - self.mean).to(self.dtype, memory_format=torch.channels_last)
+        block = 1
+        for name in self.layers:
+            if int(name[4]) != block:
+                x, block = self.pool(x), block + 1
+            x = self.convs[name](x)
+            pre = f"pre:{name}"
+            if pre in wanted:
+                out[pre] = x = through(pre, x) if through else x
+                x = torch.relu(x)  # not in place: the tap keeps what it holds
+            else:
+                x = _ReLU.apply(x)
+            if name in wanted:
+                out[name] = x = through(name, x) if through else x
+            if name == last:
+                break
+        return out
