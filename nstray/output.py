@@ -1,0 +1,387 @@
+"""The Parquet part: its schema, its bytes, its footer; and the folder of parts with the put that commits each of them.
+
+A part is committed by one put that creates its key or fails (`Output.commit_part`). Everything below ``.nstray/`` except
+``job.json`` is derived from the footers of the parts.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nstray import card, record, storage
+from nstray.errors import AlreadyExists, ErrorCode, NotFound, OutputError, TooLarge
+from nstray.plan import parse_part, part_name
+from nstray.record import Counts, PartInfo
+
+__all__ = [
+    "COLUMNS",
+    "Counts",
+    "Output",
+    "PartInfo",
+    "carried_schema",
+    "encode_part",
+    "encode_schema",
+    "footer_of",
+    "part_schema",
+    "read_footer",
+    "stored_schema",
+]
+
+FOOTER_KEY = b"nstray"
+ROWS_PER_GROUP = 100
+BYTES_PER_GROUP = 64 * 2**20
+_RECORD_BYTES = 64 * 2**20
+_FOOTER_THREADS = 16
+
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+_LOSS = "at the end, without its weight; null where the term is off"
+
+# The output's own columns: name, type, what it holds.
+COLUMNS: tuple[tuple[str, Any, str], ...] = (
+    ("pair_id", pa.string(), "the manifest's id of the pair"),
+    ("image", IMAGE, "the picture: encoded bytes and a bare file name; null in an error row"),
+    ("status", pa.string(), "ok or error"),
+    ("error_code", pa.string(), "why there is no picture, from a closed list"),
+    ("error_message", pa.string(), "the same in words"),
+    ("content_uri", pa.string(), "the content image"),
+    ("style_uri", pa.list_(pa.string()), "the style images"),
+    ("content_sha256", pa.string(), "of the content file's bytes"),
+    ("style_sha256", pa.list_(pa.string()), "of the style files' bytes"),
+    ("width", pa.int32(), "of the picture, pixels"),
+    ("height", pa.int32(), "of the picture, pixels"),
+    ("loss_total", pa.float64(), "the objective at the end: the weighted sum of the three below"),
+    ("loss_content", pa.float64(), _LOSS),
+    ("loss_style", pa.float64(), _LOSS),
+    ("loss_tv", pa.float64(), _LOSS),
+    ("loss_curve", pa.list_(pa.float32()), "the objective of the best picture so far, after each evaluation; the first is the start's"),
+    ("iterations", pa.int32(), "steps the optimiser took"),
+    ("evaluations", pa.int32(), "forward + backward passes"),
+    ("seconds", pa.float64(), "the pair's share of its batch's time on the device"),
+    ("device", pa.string(), "what computed it"),
+    ("seed", pa.int64(), "the pair's own"),
+    ("weights_id", pa.string(), "identity of the network's weights"),
+    ("config_fingerprint", pa.string(), "sha256 of every setting that decides the result"),
+    ("nstray_version", pa.string(), "that wrote the row"),
+    ("attempt", pa.int32(), "at which the pair ended, counted from 1"),
+    ("created_at", pa.timestamp("us", tz="UTC"), "when the row was made"),
+)
+_HUGGINGFACE = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
+
+
+def part_schema(carried: pa.Schema) -> pa.Schema:
+    """The schema of every part of a job: the output's own columns, then the manifest's `carried` ones."""
+    own = [pa.field(name, kind, nullable=name != "pair_id") for name, kind, _ in COLUMNS]
+    return pa.schema([*own, *carried], metadata={"huggingface": _HUGGINGFACE})
+
+
+def encode_schema(carried: pa.Schema) -> str:
+    """The carried columns' schema as text for the job record."""
+    return base64.b64encode(carried.remove_metadata().serialize().to_pybytes()).decode()
+
+
+def carried_schema(job: Mapping[str, Any]) -> pa.Schema:
+    """The carried columns' schema out of a job record."""
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(job["carried_schema"])))
+
+
+def _empty(schema: pa.Schema) -> pq.ParquetFile:
+    sink = io.BytesIO()
+    pq.write_table(schema.empty_table(), sink)
+    return pq.ParquetFile(sink)
+
+
+def stored_schema(schema: pa.Schema) -> pa.Schema:
+    """`schema` as it is read back from Parquet, which has no times of whole seconds, say."""
+    return _empty(schema).schema_arrow
+
+
+@lru_cache(maxsize=8)
+def _leaves(schema: pa.Schema) -> tuple[str, ...]:
+    """The paths of the Parquet columns that `schema` becomes, such as ``style_uri.list.element``."""
+    columns = _empty(schema).schema
+    return tuple(columns.column(i).path for i in range(len(columns.names)))
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    group: list[Mapping[str, Any]] = []
+    size = 0
+    for row in rows:
+        more = len(row["image"]["bytes"]) if row.get("image") else 0
+        if group and (len(group) == ROWS_PER_GROUP or size + more > BYTES_PER_GROUP):
+            yield group
+            group, size = [], 0
+        group.append(row)
+        size += more
+    yield group
+
+
+def _check_row(row: Mapping[str, Any], names: set[str]) -> None:
+    """Raise ValueError where a row is neither a picture nor an error with its reason."""
+    who = f"row {row.get('pair_id')!r}"
+    if not isinstance(row.get("pair_id"), str):
+        raise ValueError(f"{who} has no pair_id")
+    if unknown := set(row) - names:
+        raise ValueError(f"{who} has columns that the schema lacks: {', '.join(sorted(unknown))}")
+    image = row.get("image")
+    if row.get("status") == "ok":
+        if not image or not image["bytes"] or not record.PICTURE_NAME.fullmatch(image["path"] or ""):
+            raise ValueError(f"{who} is ok and has no picture under a bare file name")
+        if row.get("error_code") is not None or not row.get("width") or not row.get("height"):
+            raise ValueError(f"{who} is ok and has an error code, or no width and height")
+    elif row.get("status") != "error" or image is not None or row.get("error_code") not in set(ErrorCode):
+        raise ValueError(f"{who} is neither ok nor an error row with a null image and a code of the closed list")
+
+
+def encode_part(rows: list[dict[str, Any]], schema: pa.Schema, footer: dict[str, Any]) -> bytes:
+    """The bytes of one part.
+
+    The image column is stored as it is (pictures don't compress twice, and PLAIN pages are read without a copy); the
+    others are zstd. `footer` becomes the metadata key ``nstray``, with rows, ok and errors counted here.
+    Raises ValueError for no rows, and for rows that would break the promise of a picture or a reason.
+    """
+    if not rows:
+        raise ValueError("a part has at least one row")
+    names = set(schema.names)
+    errors: dict[str, int] = {}
+    for row in rows:
+        _check_row(row, names)
+        if row["status"] == "error":
+            code = str(ErrorCode(row["error_code"]))
+            errors[code] = errors.get(code, 0) + 1
+    if len({row["pair_id"] for row in rows}) != len(rows):
+        raise ValueError("a pair_id stands twice in one part")
+    info = {**footer, "rows": len(rows), "ok": len(rows) - sum(errors.values()), "errors": errors}
+    leaves = _leaves(schema)
+    others = [path for path in leaves if path not in ("image.bytes", "image.path")]
+    compression = {path: "zstd" if path in others else "none" for path in leaves}
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, schema, compression=compression, use_dictionary=others, write_statistics=others) as writer:
+        for group in _groups(rows):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema), row_group_size=len(group))
+        writer.add_key_value_metadata({FOOTER_KEY.decode(): json.dumps(info, sort_keys=True)})
+    return sink.getvalue()
+
+
+def footer_of(metadata: Any, uri: str, size: int) -> PartInfo:
+    """A part's own account of itself out of its Parquet metadata; raises `OutputError` where nstray did not write it."""
+    try:
+        footer = json.loads(metadata.metadata[FOOTER_KEY])
+        errors = {str(code): int(number) for code, number in footer["errors"].items()}
+        return PartInfo(uri, size, int(footer["rows"]), int(footer["ok"]), errors, footer)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise OutputError(f"{storage.redact(uri)} is a Parquet file that nstray did not write; move it away") from None
+
+
+def read_footer(uri: str) -> PartInfo:
+    """What a part says of itself; reads only the tail of the file.
+
+    Raises `OutputError` where the file is damaged or not a part, `StorageError` where it cannot be read.
+    """
+    with storage.open_input(uri) as source:
+        size = source.seek(0, io.SEEK_END)
+        source.seek(0)
+        try:
+            metadata = pq.read_metadata(source)
+        except (pa.ArrowException, OSError) as error:  # thrift errors of a damaged footer are OSError
+            raise OutputError(f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it") from None
+    return footer_of(metadata, uri, size)
+
+
+class Output:
+    """The folder a job writes: ``data/``, the card, and the records under ``.nstray/``. Local or s3://.
+
+    Holds no connection and no state: any process may have one, and two may write to one folder.
+    """
+
+    def __init__(self, out: str) -> None:
+        self.out = storage.absolute(out)
+        self.job_uri = storage.join(self.out, ".nstray/job.json")
+        self.summary_uri = storage.join(self.out, ".nstray/summary.json")
+        self.card_uri = storage.join(self.out, "README.md")
+
+    def __str__(self) -> str:
+        return storage.redact(self.out)
+
+    def data_uri(self, name: str) -> str:
+        """Where the part called `name` is, or would be."""
+        return storage.join(self.out, f"data/{name}")
+
+    def index_uri(self, window: int) -> str:
+        """Where the index of a window is, or would be."""
+        return storage.join(self.out, f".nstray/index/window-{window:05d}.json")
+
+    # parts
+
+    def commit_part(self, name: str, data: bytes) -> bool:
+        """Commit a part: one put that creates the key or fails.
+
+        Returns True where this put made it, False where another driver's part with the same rows was there first.
+        Raises `OutputError` where what is there is of another job, or of other rows.
+        """
+        uri = self.data_uri(name)
+        try:
+            storage.put_new(uri, data)
+            return True
+        except AlreadyExists:
+            there = read_footer(uri).footer
+        ours = footer_of(pq.read_metadata(io.BytesIO(data)), uri, len(data)).footer
+        differ = [key for key in ("fingerprint", "ids_digest") if there.get(key) != ours.get(key)]
+        if differ:
+            raise OutputError(f"{storage.redact(uri)} was written by another job ({', '.join(differ)} differ); use another OUT")
+        return False
+
+    def list_window(self, window: int) -> dict[int, storage.ObjectInfo]:
+        """The committed parts of one window by number: one listing of one prefix."""
+        prefix = self.data_uri(part_name(window, 0).removesuffix("0000.parquet"))
+        found = {}
+        for info in storage.list_prefix(prefix):
+            place = parse_part(storage.name(info.uri))
+            if place is not None and place[0] == window:
+                found[place[1]] = info
+        return found
+
+    # records
+
+    def open_job(self, new: dict[str, Any]) -> dict[str, Any]:
+        """Begin the job `new`, or resume it where its record is here already.
+
+        Returns the stored record, with a list ``warnings`` (not stored) of differences that do not matter to results.
+        Raises `OutputError` where the folder belongs to another job, naming what differs, or holds Parquet files of none.
+        """
+        there = self._read(self.job_uri)
+        if there is None:
+            self._refuse_foreign_parts()
+            self._prove_conditional_puts()
+            try:
+                storage.put_new(self.job_uri, record.dump(new))
+                return {**json.loads(record.dump(new)), "warnings": []}
+            except AlreadyExists:
+                there = self._read(self.job_uri)
+        if there is None:
+            raise OutputError(f"{storage.redact(self.job_uri)} vanished while it was being read: is another process removing {self}?")
+        old = record.load_job(there, storage.redact(self.job_uri))
+        return {**old, "warnings": self.compare_job(old, new)}
+
+    def compare_job(self, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+        """Warnings where `new` may resume the stored job `old`; raises `OutputError`, naming what differs, where it may not."""
+        if found := record.conflicts(old, new):
+            raise OutputError(f"this output belongs to another job: {'; '.join(found)}; use another OUT or the same settings ({self})")
+        versions = (old.get("nstray_version"), new.get("nstray_version"))
+        return (
+            [f"{self} was begun by nstray {versions[0]}, this is {versions[1]}: its rows will come from both"] if versions[0] != versions[1] else []
+        )
+
+    def _prove_conditional_puts(self) -> None:
+        """Refuse a store that ignores `If-None-Match`: there two drivers would overwrite each other's parts unseen."""
+        probe = storage.join(self.out, f".nstray/probe-{uuid.uuid4().hex}")
+        storage.put_new(probe, b"first")
+        try:
+            storage.put_new(probe, b"second")
+        except AlreadyExists:
+            return
+        finally:
+            storage.delete(probe)
+        raise OutputError(f"{self}: this store ignores conditional puts (If-None-Match), on which exactly-once rests; use one that has them")
+
+    def _refuse_foreign_parts(self) -> None:
+        try:
+            for info in storage.list_files(storage.join(self.out, "data")):
+                if info.uri.endswith(".parquet"):
+                    raise OutputError(
+                        f"{self} holds {storage.name(info.uri)} in data/ and no .nstray/job.json, so nothing says which job it is from; "
+                        "restore the record or use another OUT"
+                    )
+        except NotFound:
+            return
+
+    def read_job(self) -> dict[str, Any]:
+        """The job's record; raises `OutputError` where there is none."""
+        data = self._read(self.job_uri)
+        if data is None:
+            raise OutputError(f"no nstray job at {self} (it has no .nstray/job.json)")
+        return record.load_job(data, storage.redact(self.job_uri))
+
+    def _read(self, uri: str) -> bytes | None:
+        try:
+            return storage.read(uri, max_bytes=_RECORD_BYTES)
+        except NotFound:
+            return None
+
+    def write_index(self, window: int, parts: list[PartInfo]) -> None:
+        """Write the index of a window whose parts are all committed; replaces one that is there."""
+        numbered = []
+        for part in parts:
+            place = parse_part(storage.name(part.uri))
+            if place is None or place[0] != window:
+                raise ValueError(f"{part.uri} is not a part of window {window}")
+            numbered.append((place[1], part))
+        storage.put_over(self.index_uri(window), record.dump_index(window, numbered))
+
+    def read_index(self, window: int) -> dict[str, Any] | None:
+        """The index of a window, or None where there is none or it is damaged: it can be rebuilt."""
+        try:
+            data = self._read(self.index_uri(window))
+        except TooLarge:
+            return None
+        return None if data is None else record.load_index(data, window)
+
+    def window_counts(self, window: int, expected_parts: int, pool: Executor | None = None) -> Counts | None:
+        """What the committed parts of a window add up to; None where there is none.
+
+        Takes the index where it covers `expected_parts`; else lists the window and reads every footer, in the threads
+        of `pool` or its own.
+        """
+        index = self.read_index(window)
+        if index is not None and len(index["parts"]) == expected_parts:
+            return record.index_counts(index)
+        listed = self.list_window(window)
+        if not listed:
+            return None
+        counts = Counts()
+        for part in self.read_parts(listed, pool):
+            counts.add(part)
+        return counts
+
+    def read_parts(self, listed: Mapping[int, storage.ObjectInfo], pool: Executor | None = None) -> list[PartInfo]:
+        """The footers of listed parts, read in the threads of `pool` or its own."""
+        with nullcontext(pool) if pool is not None else ThreadPoolExecutor(_FOOTER_THREADS) as readers:
+            return list(readers.map(read_footer, [info.uri for info in listed.values()]))
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write the file that says the job is complete: the last one."""
+        storage.put_over(self.summary_uri, record.dump(summary))
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The summary of a complete job, or None."""
+        data = self._read(self.summary_uri)
+        try:
+            summary = None if data is None else json.loads(data)
+        except ValueError:
+            return None
+        return summary if isinstance(summary, dict) else None
+
+    def write_card(self, job: dict[str, Any], counts: Counts | None = None) -> bool:
+        """Write README.md, with `counts` once the job is complete; False where somebody else's is there, which stays."""
+        columns = [(name, "image" if name == "image" else str(kind), text) for name, kind, text in COLUMNS]
+        columns += [(f.name, str(f.type), "from the manifest") for f in carried_schema(job)]
+        text = card.render(job, columns, counts).encode()
+        try:
+            storage.put_new(self.card_uri, text)
+            return True
+        except AlreadyExists:
+            there = self._read(self.card_uri) or b""
+        if not card.untouched(there.decode("utf-8", "replace")):
+            return False
+        storage.put_over(self.card_uri, text)
+        return True

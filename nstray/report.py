@@ -1,0 +1,250 @@
+"""What a person looks at: one labelled sheet of an output's pictures beside the images they were made from."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from nstray import config, images, storage
+from nstray.dataset import part_uris, read_rows
+from nstray.errors import OutputError, PairError, StorageError, UsageError
+from nstray.output import Output
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_BYTES = 1_500_000
+_SCANNED = 2048  # rows looked at for a grid: a sheet must not read a whole dataset
+_FILLED = 0.6  # a grid with more holes than this says less than a plain list
+_CELL = 2.4  # inches, the longer side of a cell
+_DPI = 110
+_GAP, _LABEL, _MARGIN = 0.12, 0.24, 0.35  # inches
+_SMALL = 7.0  # points, of labels and caption
+_INK, _SOFT, _GREY = "#1a1a1a", "#6b6b6b", "#dcdcdc"
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One place of the sheet: a picture, or a text on grey; with a label below or above it."""
+
+    label: str = ""
+    pixels: Pixels | None = None
+    text: str = ""
+    original: bool = False
+
+
+Key = tuple[str, tuple[str, ...]]
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return row["content_uri"] or "", tuple(row["style_uri"] or ())
+
+
+def choose_grid(keys: Sequence[Key], limit: int) -> tuple[list[str], list[tuple[str, ...]]] | None:
+    """The contents (rows) and styles (columns) of the fullest grid of at most `limit` cells; None where the pairs form none.
+
+    They form none where a pair of images stands twice (other seeds, say), or where more than two cells in five would be empty.
+    """
+    if len(set(keys)) != len(keys):
+        return None
+    per_content: dict[str, int] = {}
+    per_style: dict[tuple[str, ...], int] = {}
+    for content, style in keys:
+        per_content[content] = per_content.get(content, 0) + 1
+        per_style[style] = per_style.get(style, 0) + 1
+    contents = sorted(per_content, key=lambda c: (-per_content[c], c))
+    styles = sorted(per_style, key=lambda s: (-per_style[s], s))
+    shapes = [(k, min(len(styles), limit // k)) for k in range(1, min(len(contents), limit) + 1)]
+    k, m = max(shapes, key=lambda shape: (shape[0] * shape[1], -abs(shape[0] - shape[1])))
+    chosen = set(contents[:k]), set(styles[:m])
+    filled = sum(content in chosen[0] and style in chosen[1] for content, style in keys)
+    if filled < _FILLED * k * m:
+        return None
+    return sorted(chosen[0]), sorted(chosen[1])
+
+
+def _short(uri: str, width: int = 30) -> str:
+    name = uri.rstrip("/").rpartition("/")[2]
+    return name if len(name) <= width else f"{name[: width // 2 - 1]}…{name[-(width // 2) :]}"
+
+
+def _style_label(style: tuple[str, ...]) -> str:
+    return " + ".join(_short(s, 30 // len(style)) for s in style) or "no style"
+
+
+def _original(uri: str, settings: config.JobConfig, size: int) -> Pixels | None:
+    """An input image made small; None where it can't be read any more."""
+    try:
+        data = storage.read(uri, max_bytes=settings.max_bytes)
+        pixels = images.decode(data, what=uri, max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
+        return images.fit(pixels, size, "longest", False, what=uri)
+    except (StorageError, PairError):
+        return None
+
+
+def _style_cell(style: tuple[str, ...], settings: config.JobConfig, size: int) -> Cell:
+    """The originals of a style; those of a blend stand side by side in one cell."""
+    found = [_original(uri, settings, size) for uri in style]
+    label, text = _style_label(style), "not readable" if style else "no style"
+    there = [pixels for pixels in found if pixels is not None]
+    if len(there) < 2:
+        return Cell(label, there[0] if there else None, text, original=True)
+    square = [images.fit(pixels, f"{size // 2}x{size // 2}", "exact", True, what="style") for pixels in there]
+    return Cell(label, np.concatenate(square, axis=1), text, original=True)
+
+
+def _result_cell(row: dict[str, Any] | None, picture: Pixels | None, label: str) -> Cell:
+    return Cell(label, picture, "no such pair yet" if row is None else str(row["error_code"] or "not readable"))
+
+
+def _pictures(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Pixels]:
+    """The pictures of `rows` (which carry ``uri``, their part's) by pair id, made small."""
+    wanted = {row["pair_id"] for row in rows if row["status"] == "ok"}
+    found: dict[str, Pixels] = {}
+    for uri in dict.fromkeys(row["uri"] for row in rows if row["status"] == "ok"):
+        for group in read_rows(uri, ["pair_id", "image", "width", "height"]):
+            for row in group:
+                if row["pair_id"] in wanted:
+                    data = row["image"]["bytes"]
+                    with contextlib.suppress(PairError):
+                        pixels = images.decode(data, what=row["pair_id"], max_bytes=len(data), max_pixels=row["width"] * row["height"])
+                        found[row["pair_id"]] = images.fit(pixels, size, "longest", False, what=row["pair_id"])
+    return found
+
+
+def caption(job: dict[str, Any]) -> str:
+    """The settings that a look at the pictures needs, in one line."""
+    r = job["result"]
+    alpha, beta = r["content_weight"], r["style_weight"]
+    ratio = f" (ratio {alpha / beta:.2g})" if alpha and beta else ""
+    source, identity = _short(job.get("weights") or ""), job["weights_id"]
+    weights = identity if identity.startswith(source) else f"{source} {identity}"
+    return " · ".join(
+        (
+            f"weights {weights if len(weights) <= 44 else weights[:43] + '…'}",
+            f"size {r['size']} {r['size_rule']}",
+            f"{r['evaluations']} evaluations of {r['optimizer']} from {_short(str(r['init']))}",
+            f"α {alpha:g}, β {beta:g}{ratio}, {r['loss_scale']} scale",
+            f"{r['pooling']} pooling",
+        )
+    )
+
+
+def _scan(output: Output, job: dict[str, Any]) -> list[dict[str, Any]]:
+    """The first rows of an output, without pictures."""
+    rows: list[dict[str, Any]] = []
+    for uri in part_uris(output, job):
+        for group in read_rows(uri, ["pair_id", "content_uri", "style_uri", "status", "error_code"]):
+            rows += [{**row, "uri": uri} for row in group]
+        if len(rows) >= _SCANNED:
+            break
+    return rows
+
+
+def _sheet(rows: list[dict[str, Any]], settings: config.JobConfig, limit: int) -> tuple[list[list[Cell | None]], int]:
+    """The cells, line by line, and how many rows they show."""
+    size = int(_CELL * _DPI)
+    grid = choose_grid([_key(row) for row in rows], limit)
+    if grid is None:
+        rows = rows[:limit]
+        pictures = _pictures(rows, size)
+        cells: list[Cell | None] = [_result_cell(row, pictures.get(row["pair_id"]), _short(row["pair_id"])) for row in rows]
+        across = math.ceil(math.sqrt(len(cells) * 1.4))
+        return [cells[i : i + across] for i in range(0, len(cells), across)], len(cells)
+    contents, styles = grid
+    by_key = {_key(row): row for row in rows}
+    shown = [by_key[c, s] for c in contents for s in styles if (c, s) in by_key]
+    pictures = _pictures(shown, size)
+    sheet: list[list[Cell | None]] = [[None, *(_style_cell(style, settings, size) for style in styles)]]
+    for content in contents:
+        line: list[Cell | None] = [Cell(_short(content), _original(content, settings, size), "not readable", original=True)]
+        for style in styles:
+            row = by_key.get((content, style))
+            line.append(_result_cell(row, pictures.get(row["pair_id"]) if row else None, ""))
+        sheet.append(line)
+    return sheet, len(shown)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Lines of at most `width` letters, broken between settings only."""
+    lines: list[str] = []
+    for item in text.split(" · "):
+        if lines and len(lines[-1]) + len(item) + 3 <= width:
+            lines[-1] += f" · {item}"
+        else:
+            lines.append(item)
+    return lines
+
+
+def _draw(sheet: list[list[Cell | None]], title: str, below: str, dpi: int) -> bytes:
+    """The sheet as PNG; a cell has the middle aspect ratio of the pictures in it."""
+    ratios = [c.pixels.shape[1] / c.pixels.shape[0] for line in sheet for c in line if c and c.pixels is not None and not c.original]
+    ratio = min(2.0, max(0.5, statistics.median(ratios))) if ratios else 1.0
+    cell_w, cell_h = (_CELL, _CELL / ratio) if ratio >= 1 else (_CELL * ratio, _CELL)
+    across = max(len(line) for line in sheet)
+    labels = [_LABEL if any(c and c.label for c in line) else 0.0 for line in sheet]
+    width = max(2 * _MARGIN + across * (cell_w + _GAP) - _GAP, 5.0)
+    lines = _wrap(below, int((width - 2 * _MARGIN) * 72 / (0.56 * _SMALL)))  # 0.56 em: a letter of this typeface, measured
+    head = 0.42 + 0.15 * len(lines)
+    height = 2 * _MARGIN + head + sum(labels) + len(sheet) * (cell_h + _GAP)
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    figure.text(_MARGIN / width, 1 - _MARGIN / height, title, fontsize=12, color=_INK, weight="bold", va="top")
+    figure.text(_MARGIN / width, 1 - (_MARGIN + 0.26) / height, "\n".join(lines), fontsize=_SMALL, color=_SOFT, va="top", linespacing=1.4)
+    top = height - _MARGIN - head
+    for line, label in zip(sheet, labels, strict=True):
+        for i, cell in enumerate(line):
+            left = _MARGIN + i * (cell_w + _GAP)
+            if cell is None:
+                continue
+            axes = figure.add_axes((left / width, (top - label - cell_h) / height, cell_w / width, cell_h / height))
+            axes.set_axis_off()
+            if cell.pixels is not None:
+                axes.imshow(cell.pixels, interpolation="antialiased")
+            else:
+                axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor=_GREY, edgecolor="none"))
+                axes.text(0.5, 0.5, cell.text, transform=axes.transAxes, ha="center", va="center", fontsize=8, color=_SOFT, family="monospace")
+            if cell.label:
+                colour = _SOFT if cell.original else _INK
+                figure.text(
+                    (left + cell_w / 2) / width, (top - label + 0.05) / height, cell.label, fontsize=_SMALL, color=colour, ha="center", va="bottom"
+                )
+        top -= label + cell_h + _GAP
+    sink = io.BytesIO()
+    canvas.print_png(sink)
+    return sink.getvalue()
+
+
+def contact_sheet(out: str, target_png: str, *, limit: int = 24) -> int:
+    """Draw up to `limit` pictures of `out` as one labelled PNG of at most 1.5 MB at `target_png` (local or s3://).
+
+    Where contents x styles form a grid, the originals stand in the first column and the first row; else the pictures
+    stand in order under their pair ids. An error row is a grey cell with its code. Returns the number of pairs shown.
+    Raises `OutputError` where there is no job, or no row yet.
+    """
+    if limit < 1:
+        raise UsageError(f"limit must be at least 1; got {limit}")
+    output = Output(out)
+    job = output.read_job()
+    rows = _scan(output, job)
+    if not rows:
+        raise OutputError(f"{output} has no rows yet: nothing to show")
+    sheet, shown = _sheet(rows, config.make(job["config"]), limit)
+    title = f"{storage.name(output.out)}: {shown} of {job['rows']:,} pairs"
+    dpi = _DPI
+    data = _draw(sheet, title, caption(job), dpi)
+    while len(data) > MAX_BYTES and dpi > 30:
+        dpi = int(dpi * min(0.9, math.sqrt(MAX_BYTES / len(data))))
+        data = _draw(sheet, title, caption(job), dpi)
+    storage.put_over(storage.absolute(target_png), data)
+    return shown
