@@ -1,0 +1,257 @@
+"""The commands: parse, call, print. Nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from nstray import __version__
+from nstray.config import JobConfig, load, make
+from nstray.errors import NstrayError
+
+_GROUPS = {
+    "Network": ("weights", "weights_input", "pooling"),
+    "Loss": ("content_layers", "style_layers", "content_weight", "style_weight", "tv_weight", "loss_scale"),
+    "Start and optimiser": ("init", "seed", "optimizer", "learning_rate", "evaluations", "dtype"),
+    "Images": ("size", "size_rule", "upsample", "max_bytes", "max_pixels", "image_format", "quality"),
+    "Layout and run": tuple(name for name in JobConfig.model_fields if name in ("batch_size", "shard_size", "device", "actors", "gpus_per_actor")),
+}
+_GROUPS["Layout and run"] += ("cpus_per_actor", "depth", "stall_timeout", "max_error_rate")
+
+
+class _Command(click.Command):
+    """A command whose job settings are listed in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+        settings = {p.name: p for p in options if p.name in JobConfig.model_fields}
+        own = [r for p in options if p.name not in settings and (r := p.get_help_record(ctx))]
+        with formatter.section("Options"):
+            formatter.write_dl(own)
+        for title, names in _GROUPS.items() if settings else ():
+            with formatter.section(title):
+                formatter.write_dl([r for n in names if (r := settings[n].get_help_record(ctx))])
+
+
+_METAVARS: dict[Any, str] = {int: "INT", float: "NUMBER", str: "TEXT"}
+
+
+def _metavar(name: str, annotation: Any) -> str:
+    """What stands for a value in the help: the words of a Literal, or its kind."""
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    if name == "size":
+        return "INT|WxH"
+    if get_origin(annotation) is tuple:
+        return "LAYERS"
+    while get_args(annotation):  # Annotated[int, ...] | None is INT
+        annotation = get_args(annotation)[0]
+    return _METAVARS[annotation]
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Every field of JobConfig as an option of the same name, and --config."""
+    for name, field in reversed(JobConfig.model_fields.items()):
+        flag = "--" + name.replace("_", "-")
+        if field.annotation is bool:
+            text = f"{field.description}  [{'' if field.default else 'no-'}{flag[2:]}]"
+            command = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)(command)
+        else:
+            text = f"{field.description}" + ("" if field.default is None else f"  [{_default(field.default)}]")
+            command = click.option(flag, name, default=None, metavar=_metavar(name, field.annotation), help=text)(command)
+    return click.option("--config", "config_file", metavar="FILE", help="YAML file of settings by the names below; options win over it")(command)
+
+
+def _config(config_file: str | None, options: dict[str, Any]) -> JobConfig:
+    return load(config_file, [(k, v) for k, v in options.items() if v is not None])
+
+
+def _print(record: dict[str, Any], as_json: bool) -> None:
+    """One `key: value` line each, or JSON, on stdout."""
+    if as_json:
+        click.echo(json.dumps(record, ensure_ascii=False))
+        return
+    width = max(map(len, record))
+    for key, value in record.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in sorted(value.items())) or "none"
+        elif isinstance(value, list | tuple):
+            value = ", ".join(map(str, value)) or "none"
+        elif isinstance(value, float):
+            value = f"{value:.6g}"
+        click.echo(f"{key:<{width}}  {'-' if value is None else value}")
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="nstray")
+def cli() -> None:
+    """Stylised datasets: the optimisation of Gatys, Ecker and Bethge over a manifest of content x style pairs.
+
+    \b
+    nstray demo                                   see it work, no download
+    nstray manifest build --content DIR --style DIR --pairs all -o pairs.csv
+    nstray plan pairs.csv OUT                     what would run
+    nstray run  pairs.csv OUT                     run, or resume
+
+    Paths may be local or s3://. Exit codes: 0 complete, 1 failed, 2 wrong usage or settings, 3 complete with too many error
+    rows, 4 stopped before the end (run again to resume).
+    """
+
+
+@cli.group()
+def manifest() -> None:
+    """Make or check a manifest of pairs."""
+
+
+@manifest.command("build")
+@click.option("--content", required=True, metavar="DIR", help="folder or s3:// prefix of content images (jpg, jpeg, png, webp)")
+@click.option("--style", required=True, metavar="DIR", help="folder or s3:// prefix of style images")
+@click.option("--pairs", default="all", show_default=True, metavar="all|N", help="every pair, or N different styles for each content")
+@click.option("--seed", default=0, show_default=True, help="of the choice of styles")
+@click.option("-o", "--out", required=True, metavar="FILE", help=".parquet, .csv or .jsonl, local or s3://")
+def manifest_build(content: str, style: str, pairs: str, seed: int, out: str) -> None:
+    """Pair the images of two folders."""
+    from nstray.manifest import build
+
+    click.echo(f"{build(content, style, pairs=pairs, seed=seed, out=out)} pairs in {out}")
+
+
+@manifest.command("check", cls=_Command)
+@click.argument("manifest_uri", metavar="MANIFEST")
+@_json_option
+@_job_options
+def manifest_check(manifest_uri: str, as_json: bool, config_file: str | None, **options: Any) -> None:
+    """Read a whole manifest and say what is wrong with it, by file, row and column. Opens no image."""
+    from nstray.manifest import Manifest
+
+    info = Manifest(manifest_uri).check(_config(config_file, options))
+    for warning in info.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    _print({"rows": info.rows, "digest": info.digest, "overrides": list(info.overrides), "carried": list(info.carried)}, as_json)
+
+
+@cli.command("plan", cls=_Command, short_help="Say what run would do; runs nothing.")
+@click.argument("manifest_uri", metavar="MANIFEST")
+@click.argument("out", metavar="OUT")
+@_json_option
+@_job_options
+def plan_command(manifest_uri: str, out: str, as_json: bool, config_file: str | None, **options: Any) -> None:
+    """Say what `run` would do: rows, shards, done and to do, evaluations, bytes. Runs nothing, writes nothing."""
+    from nstray import job
+
+    _print(job.estimate(job.check(manifest_uri, out, _config(config_file, options))), as_json)
+
+
+@cli.command("run", cls=_Command, short_help="Stylise a manifest into a dataset, or resume.")
+@click.argument("manifest_uri", metavar="MANIFEST")
+@click.argument("out", metavar="OUT")
+@_job_options
+def run_command(manifest_uri: str, out: str, config_file: str | None, **options: Any) -> None:
+    """Stylise every pair of MANIFEST into the dataset OUT, or go on where an earlier run of the same job stopped.
+
+    Runs on the Ray cluster of RAY_ADDRESS or of `ray job submit`, else on this machine. Each row of the manifest becomes
+    one row of OUT/data/*.parquet: a picture, or an error with its reason.
+
+    \b
+    nstray run pairs.csv OUT --weights random --size 256 --evaluations 100
+    nstray run s3://bucket/pairs.parquet s3://bucket/out --config job.yaml
+    """
+    from nstray import job
+
+    sys.exit(job.run(job.check(manifest_uri, out, _config(config_file, options))))
+
+
+@cli.command(short_help="Say where a job stands.")
+@click.argument("out", metavar="OUT")
+@_json_option
+def status(out: str, as_json: bool) -> None:
+    """Say where a job stands, running or not, from its output alone."""
+    from nstray import dataset
+
+    _print(dataset.status(out), as_json)
+
+
+@cli.command(short_help="Check every part against the manifest.")
+@click.argument("out", metavar="OUT")
+@click.option("--manifest", "manifest_uri", metavar="MANIFEST", help="where the job's manifest is now; default: where it was")
+@click.option("--decode/--no-decode", default=True, help="decode every picture (default) or trust its bytes")
+@_json_option
+def verify(out: str, manifest_uri: str | None, decode: bool, as_json: bool) -> None:
+    """Check every part against its footer and the manifest: rows, ids, digests, pictures. Exit code 1 if anything is wrong."""
+    from nstray import dataset
+
+    report = dataset.verify(out, manifest_uri, decode=decode)
+    for problem in report.problems:
+        click.echo(f"problem: {problem}", err=True)
+    if report.more:
+        click.echo(f"problem: and {report.more} more", err=True)
+    _print({"verified": report.passed, "parts": report.parts, "rows": report.rows, "ok": report.ok, "errors": report.errors}, as_json)
+    sys.exit(0 if report.passed else 1)
+
+
+@cli.command(short_help="Write plain image files.")
+@click.argument("out", metavar="OUT")
+@click.option("--to", required=True, metavar="DIR", help="folder or s3:// prefix for the image files and metadata.jsonl")
+@click.option("--overwrite", is_flag=True, help="replace files there that differ")
+@_json_option
+def export(out: str, to: str, overwrite: bool, as_json: bool) -> None:
+    """Write the pictures as plain image files, with metadata.jsonl beside them."""
+    from nstray import dataset
+
+    _print(dataset.export(out, to, overwrite=overwrite), as_json)
+
+
+@cli.command(short_help="Draw a sheet of the pictures.")
+@click.argument("out", metavar="OUT")
+@click.option("-o", "--to", required=True, metavar="PNG", help="the sheet's file")
+@click.option("--limit", default=24, show_default=True, help="pairs shown at most")
+def sheet(out: str, to: str, limit: int) -> None:
+    """Draw a labelled sheet of a dataset's pictures."""
+    from nstray.report import contact_sheet
+
+    click.echo(f"{contact_sheet(out, to, limit=limit)} pairs in {to}")
+
+
+@cli.command(cls=_Command, short_help="See it work: no download, no GPU.")
+@click.argument("out", metavar="[OUT]", default="nstray-demo")
+@_job_options
+def demo(out: str, config_file: str | None, **options: Any) -> None:
+    """Draw two contents and three styles, stylise the six pairs with random weights, and lay them out on a sheet.
+
+    Needs no download and no GPU; a few minutes on two cores. OUT [nstray-demo] gets input/, dataset/ and sheet.png.
+    Settings given here or by --config win over the demo's own.
+    """
+    from nstray import demonstration
+
+    given = _config(config_file, options)
+    sys.exit(demonstration.run(out, make({**demonstration.SETTINGS, **{k: getattr(given, k) for k in given.model_fields_set}})))
+
+
+def main() -> None:
+    """The entry point: a user's mistake ends in one message and its exit code, never in a traceback."""
+    try:
+        cli(standalone_mode=False)
+    except NstrayError as error:
+        click.echo(f"nstray: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("nstray: interrupted; run the same command again to resume", err=True)
+        sys.exit(4)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)

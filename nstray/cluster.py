@@ -1,0 +1,557 @@
+"""The Ray part: the actor that holds a device, and the driver that keeps every actor fed. The only module that imports ray.
+
+Ray places, watches and restarts processes; nstray writes only the policy: what to hand out, whom to blame, when to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import ray.exceptions as rex
+
+from nstray import plan
+from nstray.config import JobConfig
+from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, NstrayError, OutputError, StorageError
+from nstray.manifest import Manifest
+from nstray.output import Output, PartInfo, read_footer
+from nstray.plan import Shard
+from nstray.progress import Display
+from nstray.record import Counts
+from nstray.schedule import Backlog, Careful, Strikes, Window
+from nstray.spec import JobSpec, Progress, ShardReport
+
+POLL = 2.0  # seconds between looks at the workers
+LOW_WATER = 512  # shards in the backlog below which the next window is planned
+START_TRIES = 3  # workers in a row that fail to start before the job is given up
+STORAGE_TRIES = 3  # shards in a row whose part can't be written before the job is given up
+RECENT_STYLES = 8  # styles a worker is taken to have cached
+
+
+class Stylist:
+    """The actor: a `Worker` in a process of its own. One per GPU, or per group of CPU threads."""
+
+    def __init__(self, spec: JobSpec, weights: Any, want: str, threads: int) -> None:
+        # here and not above: the driver imports this module too, and torch would take 700 MB of it
+        import torch
+
+        from nstray.engine.weights import VGGWeights
+        from nstray.worker import Worker
+
+        logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s %(message)s")
+        self._failure: NstrayError | None = None
+        cuda = torch.cuda.is_available()
+        try:
+            if want == "cuda" and not cuda:
+                raise ConfigError("device cuda: this worker's torch sees no GPU; install a CUDA build there or use --device cpu")
+            device, limit = ("cuda", None) if cuda and want != "cpu" else ("cpu", threads)
+            loaded = VGGWeights({name: torch.tensor(array) for name, array in weights.arrays.items()}, weights.id, weights.source, weights.input)
+            self._worker = Worker(spec, loaded, device, limit)
+        except NstrayError as error:
+            # Ray turns what a constructor raises into text; `ready` raises it as it is.
+            self._failure = error
+
+    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
+    def ready(self) -> dict[str, Any]:
+        """Where this actor runs; answers once the network is loaded. Raises what kept it from loading."""
+        if self._failure is not None:
+            raise self._failure
+        return {"node": ray.get_runtime_context().get_node_id(), "device": self._worker.device_name, "pid": os.getpid()}
+
+    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
+    def progress(self) -> Progress:
+        """See `Worker.progress`."""
+        return self._worker.progress()
+
+    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
+    def drain(self) -> None:
+        """See `Worker.drain`."""
+        self._worker.drain()
+
+    @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
+    def process(self, shard: Shard, attempt: int) -> ShardReport:
+        """See `Worker.process`."""
+        return self._worker.process(shard, attempt)
+
+    @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
+    def one(self, shard: Shard, index: int, attempt: int, lost: tuple[str, str] | None) -> dict[str, Any]:
+        """See `Worker.one`; with `lost`, the error row of a pair that is not touched again."""
+        if lost is not None:
+            return self._worker.failed_row(shard, index, attempt, *lost)
+        return self._worker.one(shard, index, attempt)
+
+    @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
+    def commit_rows(self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int) -> ShardReport:
+        """See `Worker.commit_rows`."""
+        return self._worker.commit_rows(shard, rows, started, attempt)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What the cluster holds for workers: how many fit, on what, with how many threads each."""
+
+    kind: str  # cuda or cpu
+    count: int
+    threads: int
+
+
+def devices(config: JobConfig) -> Devices:
+    """Workers that fit the cluster now; raises ConfigError where the wanted device is not there and nothing says to wait for it."""
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+    gpus = sum(int(n.get("GPU", 0)) for n in nodes)
+    if config.device == "cuda" or (config.device == "auto" and gpus):
+        if not gpus and config.actors is None:
+            raise ConfigError("device cuda: the cluster has no GPU; use --device cpu, or --actors N to wait for an autoscaler to bring some")
+        per_gpu = math.floor(1 / config.gpus_per_actor)
+        # Logical GPUs on a machine without CUDA run on its CPU: then the threads are shared out.
+        cpus = max((int(n.get("CPU", 1)) for n in nodes if n.get("GPU")), default=1)
+        most = max((int(n.get("GPU", 0)) for n in nodes), default=1) or 1
+        return Devices("cuda" if config.device == "cuda" else "auto", gpus * per_gpu, max(1, cpus // (most * per_gpu)))
+    cores = [int(n.get("CPU", 0)) for n in nodes]
+    threads = max(1, min(config.cpus_per_actor, max(cores, default=1)))
+    return Devices("cpu", max(1, sum(c // threads for c in cores)), threads)
+
+
+def stylist_factory(spec: JobSpec, weights: Any) -> Callable[[Devices], Any]:
+    """A function that creates one Stylist actor; the weights travel once per node, through the object store."""
+    stored = ray.put(weights)
+    groups = {"work": spec.config.depth + 1, "health": 1}
+    actor_class = ray.remote(concurrency_groups=groups)(Stylist)
+
+    def create(found: Devices) -> Any:
+        resources = {"num_cpus": found.threads} if found.kind == "cpu" else {"num_cpus": 1, "num_gpus": spec.config.gpus_per_actor}
+        return actor_class.options(max_restarts=0, **resources).remote(spec, stored, found.kind, found.threads)
+
+    return create
+
+
+@dataclass(eq=False)
+class Slot:
+    """One actor as the driver sees it."""
+
+    name: str
+    actor: Any
+    node: str | None = None
+    ready: bool = False
+    careful: bool = False  # reserved for a shard that runs pair by pair
+    inflight: dict[tuple[int, int], Shard] = field(default_factory=dict)
+    recent: dict[tuple[str, ...], None] = field(default_factory=dict)
+    seen: Progress = field(default_factory=Progress)
+    moved: float = field(default_factory=time.monotonic)
+    stalled: bool = False
+
+
+@dataclass
+class Outcome:
+    """How a run ended: `complete`, or stopped before the end and resumable; and what all committed parts add up to."""
+
+    complete: bool
+    counts: Counts
+
+
+class Driver:
+    """Feeds shards to actors until every one is committed. One asyncio loop; nothing in it blocks.
+
+    Args:
+        spec, manifest, output: the job.
+        create: makes one actor; a benchmark passes one whose actors do nothing.
+        display: told of everything.
+    """
+
+    def __init__(self, spec: JobSpec, manifest: Manifest, output: Output, create: Callable[[Devices], Any], display: Display) -> None:
+        self.spec, self.manifest, self.output = spec, manifest, output
+        self.config = spec.config
+        self._create, self._display, self._tally = create, display, display.tally
+        self._backlog = Backlog()
+        self._careful: list[Careful] = []
+        self._strikes = Strikes()
+        self._windows: dict[int, Window] = {}
+        self._slots: list[Slot] = []
+        self._counts = Counts()
+        self._fed = self._stopping = False
+        self._failure: NstrayError | None = None
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()  # with a shard in their hands
+        self._starts: set[asyncio.Task[None]] = set()  # waiting for an actor, which the cluster may never place
+        self._deaths = self._failed_starts = self._storage_failures = self._made = 0
+        self._target = Devices("cpu", 1, 1)
+
+    # the run
+
+    async def run(self) -> Outcome:
+        """Run to the end or to SIGTERM; raises JobFailed, ConfigError, StorageError, OutputError."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        helpers = [asyncio.create_task(self._guarded(task())) for task in (self._feed, self._watch)]
+        try:
+            while not self._over():
+                self._dispatch()
+                self._display.show()
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), POLL)
+        finally:
+            for task in (left := [*helpers, *self._starts, *self._tasks]):
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+            for slot in self._slots:
+                ray.kill(slot.actor)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+        if self._failure:
+            raise self._failure
+        for window in self._windows.values():
+            for part in window.parts:
+                self._counts.add(part)
+        return Outcome(complete=self._counts.rows == self.spec.info.rows and not self._windows, counts=self._counts)
+
+    def _over(self) -> bool:
+        # A task holds its shard until it is committed or back in line, its worker's burial included.
+        return bool(self._failure) or (not self._tasks and (self._stopping or (self._fed and not self._backlog and not self._careful)))
+
+    def _on_signal(self, number: int) -> None:
+        if self._stopping:
+            self._display.log("event=killed reason=second_signal")
+            os._exit(4)
+        self._display.log(f"event=draining signal={signal.Signals(number).name} hint=what_runs_will_commit,_run_the_same_command_again_to_resume")
+        self._stopping = True
+        self._backlog.clear()
+        for slot in self._slots:
+            if slot.ready:
+                slot.actor.drain.remote()
+        self._changed.set()
+
+    def _spawn(self, work: Any, among: set[asyncio.Task[None]]) -> None:
+        def finished(task: asyncio.Task[None]) -> None:
+            among.discard(task)
+            self._changed.set()
+
+        task = asyncio.create_task(self._guarded(work))
+        among.add(task)
+        task.add_done_callback(finished)
+
+    async def _guarded(self, work: Any) -> None:
+        """Anything unforeseen ends the job with its reason, never silently."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except NstrayError as error:
+            self._failure = self._failure or error
+        except Exception as error:
+            logging.getLogger("nstray").exception("driver")
+            self._failure = self._failure or JobFailed(f"the driver met {type(error).__name__}: {error}")
+        self._changed.set()
+
+    # planning
+
+    async def _feed(self) -> None:
+        """Windows in order: what is committed already is counted, the rest goes to the backlog."""
+        windows = plan.windows(self.manifest.tables(self.spec.info))
+        while not self._stopping:
+            if len(self._backlog) >= LOW_WATER:
+                await asyncio.sleep(0.05)
+                continue
+            shards, present, finished = await asyncio.to_thread(self._next_window, windows)
+            if shards is None:
+                break
+            if finished is not None:
+                self._counts.merge(finished)
+                self._resumed(finished)
+                continue
+            window = self._windows[shards[0].window] = Window(len(shards), present)
+            there = {plan.parse_part(p.uri.rsplit("/", 1)[-1]) for p in present}
+            for part in present:
+                one = Counts()
+                one.add(part)
+                self._resumed(one)
+            self._backlog.extend(s for s in shards if (s.window, s.number) not in there)
+            if window.complete:
+                await self._close(shards[0].window)
+            self._changed.set()
+        self._fed = True
+        self._changed.set()
+
+    def _next_window(self, windows: Iterator[tuple[int, Any]]) -> tuple[list[Shard] | None, list[PartInfo], Counts | None]:
+        """In a thread: the shards of the next window, the parts it has, or its counts where an index says it is complete."""
+        found = next(windows, None)
+        if found is None:
+            return None, [], None
+        number, table = found
+        expected = plan.count(table.num_rows, self.config.shard_size)
+        listed = self.output.list_window(number)
+        if set(listed) == set(range(expected)):
+            finished = self.output.window_counts(number, expected)
+            if finished is not None and finished.rows == table.num_rows and self.output.read_index(number) is not None:
+                return [], [], finished
+        present = self.output.read_parts(listed)
+        foreign = [p.uri for p in present if p.footer.get("fingerprint") != self.spec.fingerprint]
+        if foreign:
+            raise OutputError(f"{foreign[0]} was written by a job with other settings; use another OUT")
+        return plan.shards(number, table, self.config.shard_size), present, None
+
+    def _resumed(self, counts: Counts) -> None:
+        self._tally.resumed += counts.rows
+        self._tally.done += counts.rows
+        for code, n in counts.errors.items():
+            self._tally.errors[code] = self._tally.errors.get(code, 0) + n
+
+    async def _close(self, number: int) -> None:
+        """A window whose parts are all there: its index is written and its parts need not be remembered."""
+        window = self._windows[number]
+        await asyncio.to_thread(self.output.write_index, number, window.parts)
+        for part in window.parts:
+            self._counts.add(part)
+        del self._windows[number]
+
+    # handing out
+
+    def _dispatch(self) -> None:
+        if self._stopping or self._failure:
+            return
+        for careful in list(self._careful):
+            slot = next((s for s in self._slots if s.ready and not s.careful and not s.inflight), None)
+            if slot is None:
+                break
+            self._careful.remove(careful)
+            slot.careful = True
+            slot.moved = time.monotonic()
+            self._spawn(self._run_careful(slot, careful), self._tasks)
+        # While a shard waits for an actor of its own, one actor is left to run dry.
+        spared = min((s for s in self._slots if s.ready and not s.careful), key=lambda s: len(s.inflight), default=None) if self._careful else None
+        while self._backlog:
+            open_slots = [s for s in self._slots if s.ready and not s.careful and s is not spared and len(s.inflight) < self.config.depth]
+            if not open_slots:
+                return
+            slot = min(open_slots, key=lambda s: len(s.inflight))
+            shard = self._backlog.take(slot.recent)
+            if not slot.inflight:
+                slot.moved = time.monotonic()
+            slot.inflight[shard.window, shard.number] = shard
+            slot.recent.pop(shard.style_key, None)
+            slot.recent[shard.style_key] = None
+            if len(slot.recent) > RECENT_STYLES:
+                slot.recent.pop(next(iter(slot.recent)))
+            self._spawn(self._run(slot, shard), self._tasks)
+
+    async def _run(self, slot: Slot, shard: Shard) -> None:
+        try:
+            report: ShardReport = await slot.actor.process.remote(shard, self._strikes.of(shard) + 1)
+        except Exception as error:
+            slot.inflight.pop((shard.window, shard.number), None)
+            await self._run_failed(slot, shard, error)
+        else:
+            slot.inflight.pop((shard.window, shard.number), None)
+            await self._done(shard, report)
+
+    async def _done(self, shard: Shard, report: ShardReport) -> None:
+        if report.skipped:
+            return
+        self._deaths = self._storage_failures = 0
+        self._strikes.forget(shard)
+        uri = self.output.data_uri(shard.name)
+        if report.won:
+            part = PartInfo(uri, report.size, report.rows, report.ok, report.errors, report.footer)
+        else:
+            self._display.log(f"event=lost_race part={shard.name} reason=another_driver_committed_it_first")
+            part = await asyncio.to_thread(read_footer, uri)
+        window = self._windows[shard.window]
+        window.parts.append(part)
+        self._tally.done += part.rows
+        for code, n in part.errors.items():
+            self._tally.errors[code] = self._tally.errors.get(code, 0) + n
+        if window.complete:
+            await self._close(shard.window)
+
+    # when things break
+
+    async def _run_failed(self, slot: Slot, shard: Shard, error: Exception) -> None:
+        cause = getattr(error, "cause", None)
+        if isinstance(error, rex.RayTaskError) and isinstance(cause, OutputError | AccessDenied):
+            raise cause
+        if isinstance(error, rex.RayTaskError) and isinstance(cause, StorageError):
+            self._storage_failures += 1
+            if self._storage_failures >= STORAGE_TRIES:
+                raise cause
+            self._display.log(f"event=retry part={shard.name} reason=storage error={str(cause)!r}")
+            self._backlog.put_back(shard)
+            return
+        if self._stopping and not isinstance(error, rex.RayTaskError):
+            await self._bury(slot, error)
+            return
+        blameless = False
+        if not isinstance(error, rex.RayTaskError) or isinstance(error, rex.OutOfMemoryError):
+            blameless = await self._bury(slot, error)
+        if blameless:
+            self._display.log(f"event=retry part={shard.name} reason=node_lost")
+            self._backlog.put_back(shard)
+        elif self._strikes.add(shard):
+            self._display.log(f"event=careful part={shard.name} reason={_short(error)!r}")
+            self._careful.append(Careful(shard, self._strikes.of(shard) + 1, time.time()))
+        else:
+            self._display.log(f"event=retry part={shard.name} reason={_short(error)!r}")
+            self._backlog.put_back(shard)
+
+    async def _bury(self, slot: Slot, error: Exception) -> bool:
+        """Retire a dead actor, once; True where its node is gone too, so that nothing on board is to blame."""
+        if slot in self._slots:
+            self._slots.remove(slot)
+            self._deaths += 1
+            with contextlib.suppress(Exception):
+                ray.kill(slot.actor)
+            limit = 8 + 4 * max(1, self._target.count)
+            if self._deaths > limit:
+                self._failure = JobFailed(f"{self._deaths} workers died in a row without finishing anything; the last one: {_short(error)}")
+        if slot.stalled:
+            return False
+        dead = await asyncio.to_thread(lambda: {n["NodeID"] for n in ray.nodes() if not n["Alive"]})
+        return slot.node in dead
+
+    async def _run_careful(self, slot: Slot, careful: Careful) -> None:
+        """Pair by pair, each named before it is touched, by an actor that does nothing else."""
+        shard = careful.shard
+        try:
+            while (index := careful.next()) is not None:
+                lost = careful.lost.get(index)
+                careful.touching = None if lost else index
+                slot.moved = time.monotonic()
+                careful.rows[index] = await slot.actor.one.remote(shard, index, careful.attempt, lost)
+                careful.touching = None
+                self._deaths = 0
+                if self._stopping:
+                    return
+            rows = [careful.rows[i] for i in range(shard.table.num_rows)]
+            report = await slot.actor.commit_rows.remote(shard, rows, careful.started, careful.attempt)
+        except rex.RayTaskError as error:
+            if isinstance(error, rex.OutOfMemoryError):
+                await self._careful_died(slot, careful, error)
+                return
+            cause = getattr(error, "cause", None)
+            if careful.touching is None or isinstance(cause, NstrayError):
+                raise cause if isinstance(cause, NstrayError) else JobFailed(f"{shard.name}: {_short(error)}") from None
+            careful.lost[careful.touching] = (ErrorCode.INTERNAL.value, _short(error))
+            self._careful.append(careful)
+        except rex.RayError as error:
+            await self._careful_died(slot, careful, error)
+        else:
+            await self._done(shard, report)
+        finally:
+            slot.careful = False
+
+    async def _careful_died(self, slot: Slot, careful: Careful, error: Exception) -> None:
+        pair = None if careful.touching is None else careful.shard.table["pair_id"][careful.touching].as_py()
+        self._display.log(f"event=worker_died part={careful.shard.name} pair={pair} reason={_short(error)!r}")
+        if await self._bury(slot, error):
+            careful.touching = None
+        careful.blame(stalled=slot.stalled, reason=_short(error))
+        self._careful.append(careful)
+
+    # the workers
+
+    async def _watch(self) -> None:
+        """Keep as many actors as the cluster holds, and look at what each is doing."""
+        waiting_since = time.monotonic()
+        warned = False
+        while True:
+            self._target = await asyncio.to_thread(devices, self.config)
+            wanted = self.config.actors or self._target.count
+            while len(self._slots) < wanted and not self._stopping and not self._fed_and_done():
+                self._made += 1
+                slot = Slot(f"stylist-{self._made}", self._create(self._target))
+                self._slots.append(slot)
+                self._spawn(self._start(slot), self._starts)
+            await asyncio.gather(*(self._look(s) for s in list(self._slots) if s.ready))
+            self._sum_up()
+            if any(s.ready for s in self._slots):
+                waiting_since, warned = time.monotonic(), False
+            elif time.monotonic() - waiting_since > 60 and not warned:
+                self._display.log(f"event=waiting workers=0 wanted={wanted} hint=the_cluster_has_no_free_resources_for_a_worker_yet,_see_ray_status")
+                warned = True
+            await asyncio.sleep(POLL)
+
+    def _fed_and_done(self) -> bool:
+        return self._fed and not self._backlog and not self._careful and not self._windows
+
+    async def _start(self, slot: Slot) -> None:
+        try:
+            where = await slot.actor.ready.remote()
+        except Exception as error:
+            if slot not in self._slots or self._stopping:
+                return
+            cause = getattr(error, "cause", None)
+            self._failed_starts += 1
+            self._slots.remove(slot)
+            self._display.log(f"event=start_failed worker={slot.name} reason={_short(error)!r}")
+            if isinstance(cause, NstrayError):
+                raise cause from None
+            if self._failed_starts >= START_TRIES:
+                raise JobFailed(f"{START_TRIES} workers in a row failed to start; the last one: {_short(error)}") from None
+            return
+        self._failed_starts = 0
+        slot.node, slot.ready, slot.moved = where["node"], True, time.monotonic()
+        self._display.log(f"event=worker_ready worker={slot.name} device={where['device']!r} pid={where['pid']}")
+        self._changed.set()
+
+    async def _look(self, slot: Slot) -> None:
+        """One poll of an actor; kills it where nothing has moved for the stall timeout while it had work."""
+        try:
+            now: Progress = await asyncio.wait_for(_awaited(slot.actor.progress.remote()), POLL * 2)
+            if now.steps != slot.seen.steps:
+                slot.moved = time.monotonic()
+            slot.seen = now
+        except TimeoutError:
+            pass
+        except rex.RayError as error:
+            # With work on board the work's own task learns of it, and finds out who is to blame.
+            if isinstance(error, rex.ActorDiedError) and not slot.inflight and not slot.careful:
+                self._display.log(f"event=worker_died worker={slot.name} part=none reason={_short(error)!r}")
+                await self._bury(slot, error)
+        working = bool(slot.inflight or slot.careful)
+        if working and not slot.stalled and time.monotonic() - slot.moved > self.config.stall_timeout:
+            slot.stalled = True
+            pairs = ",".join(slot.seen.pairs) or "none_on_the_device"
+            self._display.log(f"event=stalled worker={slot.name} seconds={self.config.stall_timeout:g} pairs={pairs}")
+            ray.kill(slot.actor)
+
+    def _sum_up(self) -> None:
+        seen = [s.seen for s in self._slots if s.seen.first is not None]
+        self._tally.workers = sum(s.ready for s in self._slots)
+        self._tally.evaluations = sum(p.evaluations for p in seen)
+        spans = sum(p.now - (p.first or p.now) for p in seen)
+        self._tally.busy = min(1.0, sum(p.busy for p in seen) / spans) if spans > 1 else None
+
+
+async def _awaited(ref: Any) -> Any:
+    return await ref
+
+
+def _short(error: BaseException) -> str:
+    """The line that says why: Ray's errors carry whole tracebacks, and the reason of a death below what it died of."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return f"{type(cause).__name__}: {cause}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:400]
+
+
+def start_ray() -> None:
+    """Connect to the cluster of RAY_ADDRESS or of `ray job submit`, or start one on this machine."""
+    # A local cluster listens on loopback only; an existing one is as its owner made it.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    ray.init(logging_level=logging.WARNING)
+
+
+def stop_ray() -> None:
+    """Leave the cluster; a local one ends."""
+    ray.shutdown()

@@ -1,0 +1,238 @@
+"""A job from its words: everything checked and recorded before any worker starts; the run; what would run."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nstray import __version__, plan, storage, weights
+from nstray.config import JobConfig, fingerprint
+from nstray.engine import settings
+from nstray.errors import AccessDenied, NoSuchBucket, OutputError, StorageError, Unreachable, UsageError
+from nstray.manifest import Manifest, ManifestInfo
+from nstray.output import Counts, Output, encode_schema
+from nstray.progress import Display, Tally
+from nstray.spec import JobSpec
+
+EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
+
+# Bytes per pixel of a stylised picture, which is busier than a photograph: the example's six pairs after 60 evaluations
+# from noise, 192 px. For an estimate only.
+BYTES_PER_PIXEL = {"png": 2.6, "jpeg": 1.2, "webp": 2.2}
+PREFLIGHT = 8  # images of one bucket or folder tried before it is called out of reach
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked job: nothing of it is wrong as far as can be known without opening its images."""
+
+    config: JobConfig
+    manifest: Manifest
+    info: ManifestInfo
+    output: Output
+    weights: weights.Weights
+    spec: JobSpec
+    evaluations: int
+
+    @property
+    def shards(self) -> int:
+        """Parts the finished dataset has."""
+        return plan.count(self.info.rows, self.config.shard_size)
+
+
+def taps(config: JobConfig, overrides: Sequence[str] = ()) -> tuple[str, ...]:
+    """The layers the job may need: those of terms that are on, or that a row may turn on."""
+    content = config.content_layers if config.content_weight > 0 or "content_weight" in overrides else ()
+    style = config.style_layers if config.style_weight > 0 or "style_weight" in overrides else ()
+    return (*content, *style)
+
+
+def check(manifest_uri: str, out: str, config: JobConfig) -> Job:
+    """Read and check everything but the images; writes nothing. Raises the errors of `nstray.errors`."""
+    output = Output(out)
+    if not storage.is_uri(output.out) and storage.head(output.out) is not None:
+        raise OutputError(f"{output} is a file; OUT is the folder that the dataset goes to")
+    manifest = Manifest(manifest_uri)
+    info = manifest.check(config)
+    loaded = weights.read(config.weights, input=config.weights_input, taps=taps(config, info.overrides))
+    init = config.init if config.init in settings.INITS else storage.absolute(config.init)
+    if init not in settings.INITS and storage.head(init) is None:
+        raise UsageError(f"init {storage.redact(init)}: no such image; give content, noise, style, or an image's path or URI")
+    spec = JobSpec(config, output.out, fingerprint(config, loaded.id), loaded.id, info, init)
+    evaluations = _evaluations(manifest, info, config)
+    return Job(config, manifest, info, output, loaded, spec, evaluations)
+
+
+def _evaluations(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> int:
+    if "evaluations" not in info.overrides:
+        return info.rows * config.evaluations
+    return sum(pc.sum(pc.fill_null(t["evaluations"].cast(pa.int64()), config.evaluations)).as_py() for t in manifest.tables(info))
+
+
+def record(job: Job) -> dict[str, Any]:
+    """The job's record for job.json."""
+    carried = pa.schema([job.info.schema.field(name) for name in job.info.carried])
+    config = job.config.model_dump(mode="json")
+    return {
+        "format": 1,
+        "nstray_version": __version__,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "manifest": storage.redact(job.info.uri),
+        "manifest_digest": job.info.digest,
+        "rows": job.info.rows,
+        "shard_size": job.config.shard_size,
+        "fingerprint": job.spec.fingerprint,
+        "weights_id": job.weights.id,
+        "weights": storage.redact(job.config.weights),
+        "result": job.config.result_fields(),
+        "config": {**config, "weights": storage.redact(config["weights"]), "init": storage.redact(config["init"])},
+        "carried_schema": encode_schema(carried),
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("torch", "torchvision", "ray", "pyarrow", "pillow", "boto3", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def estimate(job: Job) -> dict[str, Any]:
+    """What a run would do: rows, shards, done and to do, evaluations, bytes; starts nothing, writes nothing."""
+    done = Counts()
+    if storage.head(job.output.job_uri) is not None:
+        job.output.compare_job(job.output.read_job(), record(job))
+        for window in range(-(-job.info.rows // plan.WINDOW_ROWS)):
+            rows = min(plan.WINDOW_ROWS, job.info.rows - window * plan.WINDOW_ROWS)
+            counts = job.output.window_counts(window, plan.count(rows, job.config.shard_size))
+            if counts is not None:
+                done.merge(counts)
+    share = 1 - done.rows / job.info.rows
+    per_picture = done.bytes / done.rows if done.rows else _pixels(job.config) * BYTES_PER_PIXEL[job.config.image_format]
+    return {
+        "manifest": storage.redact(job.info.uri),
+        "output": str(job.output),
+        "weights": job.weights.id,
+        "rows": job.info.rows,
+        "rows_done": done.rows,
+        "rows_to_do": job.info.rows - done.rows,
+        "error_rows": sum(done.errors.values()),
+        "shards": job.shards,
+        "shards_done": done.parts,
+        "shards_to_do": job.shards - done.parts,
+        "evaluations_to_do": round(job.evaluations * share),
+        "bytes_done": done.bytes,
+        "bytes_to_do_about": round(per_picture * (job.info.rows - done.rows)),
+        "overrides": list(job.info.overrides),
+        "carried": list(job.info.carried),
+        "warnings": list(job.info.warnings),
+    }
+
+
+def _pixels(config: JobConfig) -> float:
+    """Pixels of an output picture, taking 4:3 where the aspect is the image's own."""
+    if isinstance(config.size, str):
+        width, height = (int(s) for s in config.size.split("x"))
+        return float(width * height)
+    aspect = {"longest": 0.75, "shortest": 4 / 3, "area": 1.0, "exact": 1.0}[config.size_rule]
+    return config.size * config.size * aspect
+
+
+def run(job: Job) -> int:
+    """Run or resume; returns the exit code. Raises the errors of `nstray.errors`."""
+    stored = job.output.open_job(record(job))
+    tally = Tally(job.info.rows, expected_evaluations=float(job.evaluations))
+    with Display(tally) as display:
+        for warning in (*job.info.warnings, *stored["warnings"]):
+            display.log(f"event=warning text={warning!r}")
+        display.log(
+            f"event=job rows={job.info.rows} shards={job.shards} evaluations={job.evaluations} weights={job.weights.id} "
+            f"fingerprint={job.spec.fingerprint[:12]} output={job.output}"
+        )
+        if job.weights.source == "random":
+            display.log("event=warning text='weights random: colours and texture, not what the trained network gives; see README, Glossary'")
+        summary = job.output.read_summary()
+        if summary is not None and summary.get("rows") == job.info.rows:
+            display.log("event=already_complete")
+            tally.done = tally.resumed = job.info.rows
+            return _verdict(job, summary, display)
+        _preflight(job)
+        job.output.write_card(stored)
+        return _run_on_ray(job, stored, display)
+
+
+def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
+    # Ray takes a second to import and the checks above must be quick
+    from nstray import cluster
+
+    started = time.monotonic()
+    cluster.start_ray()
+    try:
+        driver = cluster.Driver(job.spec, job.manifest, job.output, cluster.stylist_factory(job.spec, job.weights), display)
+        outcome = asyncio.run(driver.run())
+    finally:
+        cluster.stop_ray()
+    counts = outcome.counts
+    if not outcome.complete:
+        display.log(f"event=stopped rows_done={counts.rows} rows={job.info.rows} hint=run_the_same_command_again_to_resume")
+        return EXIT_STOPPED
+    summary = {
+        **{name: getattr(counts, name) for name in ("rows", "ok", "errors", "parts", "bytes", "evaluations", "seconds", "started", "finished")},
+        "last_run_seconds": round(time.monotonic() - started, 3),
+        "last_run_rows": job.info.rows - display.tally.resumed,
+        "last_run_busy": display.tally.busy,
+        "nstray_version": __version__,
+    }
+    job.output.write_card(stored, counts)
+    job.output.write_summary(summary)
+    return _verdict(job, summary, display)
+
+
+def _verdict(job: Job, summary: dict[str, Any], display: Display) -> int:
+    errors = sum(summary["errors"].values())
+    words = " ".join(f"error_{code}={n}" for code, n in sorted(summary["errors"].items()))
+    display.log(f"event=complete rows={summary['rows']} ok={summary['ok']} errors={errors} {words}".rstrip())
+    share = errors / summary["rows"]
+    if share > job.config.max_error_rate:
+        display.log(
+            f"event=error_rows share={share:.4g} allowed={job.config.max_error_rate:g} "
+            "hint=their_reasons_are_in_error_code_and_error_message;_raise_max_error_rate_to_accept_them"
+        )
+        return EXIT_ERROR_ROWS
+    return EXIT_COMPLETE
+
+
+def _preflight(job: Job) -> None:
+    """Stop before any worker starts where a whole bucket or folder of images is out of reach, rather than write it up pair by pair.
+
+    Tries the first images of each place among the manifest's first rows, and stops only where every one of them fails for
+    want of credentials, a bucket or an answer: a missing picture is its pair's error row.
+    """
+    first = next(job.manifest.tables(job.info)).slice(0, 1000)
+    places: dict[str, list[str]] = {}
+    for uri in dict.fromkeys([*first["content"].to_pylist(), *(u for styles in first["style"].to_pylist() for u in styles)]):
+        if uri and storage.is_uri(uri):
+            places.setdefault(uri.split("/")[2], []).append(uri)
+    for uris in places.values():
+        failures: list[StorageError] = []
+        for uri in uris[:PREFLIGHT]:
+            try:
+                storage.read(uri, max_bytes=job.config.max_bytes)
+                break
+            except (NoSuchBucket, Unreachable):
+                raise
+            except AccessDenied as error:
+                failures.append(error)
+            except StorageError:
+                break
+        else:
+            raise failures[0]

@@ -1,0 +1,126 @@
+"""Which shard goes to which worker, and who is to blame when one dies: policy alone, without Ray, so that it can be tested without it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nstray.errors import ErrorCode
+from nstray.plan import Shard
+from nstray.record import PartInfo
+
+LOOK_AHEAD = 32  # shards an affine one may be fetched from behind the head
+STRIKES = 2  # deaths with a shard on board before it runs pair by pair
+KILLS = 2  # deaths of a lone worker on one pair before the pair is given up
+
+ShardKey = tuple[int, int]
+
+
+class Backlog:
+    """Shards to be done, in order; a worker may take one of a style it has cached from a bounded distance ahead.
+
+    The head is passed over at most `look_ahead` times, so that no window waits for ever.
+    """
+
+    def __init__(self, look_ahead: int = LOOK_AHEAD) -> None:
+        self.look_ahead = look_ahead
+        self._shards: deque[tuple[tuple[str, ...], Shard]] = deque()
+        self._passed = 0
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def extend(self, shards: Iterable[Shard]) -> None:
+        """Append shards in order."""
+        self._shards.extend((s.style_key, s) for s in shards)
+
+    def put_back(self, shard: Shard) -> None:
+        """Return a shard to the front: its worker went away."""
+        self._shards.appendleft((shard.style_key, shard))
+
+    def clear(self) -> None:
+        """Forget what is not handed out."""
+        self._shards.clear()
+
+    def take(self, cached: Collection[tuple[str, ...]]) -> Shard:
+        """The next shard for a worker that has the styles in `cached`; raises IndexError when empty."""
+        if self._passed < self.look_ahead:
+            for i in range(min(self.look_ahead, len(self._shards))):
+                if self._shards[i][0] in cached:
+                    self._passed = self._passed + 1 if i else 0
+                    shard = self._shards[i][1]
+                    del self._shards[i]
+                    return shard
+        self._passed = 0
+        return self._shards.popleft()[1]
+
+
+@dataclass
+class Careful:
+    """A shard that is run pair by pair, by a worker that does nothing else.
+
+    Attributes:
+        rows: finished rows by index in the shard.
+        kills: deaths by index.
+        lost: (code, message) of pairs that are not touched again.
+    """
+
+    shard: Shard
+    attempt: int
+    started: float
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    kills: dict[int, int] = field(default_factory=dict)
+    lost: dict[int, tuple[str, str]] = field(default_factory=dict)
+    touching: int | None = None
+
+    def next(self) -> int | None:
+        """The index of the next pair without a row, or None."""
+        return next((i for i in range(self.shard.table.num_rows) if i not in self.rows), None)
+
+    def blame(self, *, stalled: bool, reason: str) -> None:
+        """The lone worker died while touching a pair: at the second time the pair is given up."""
+        if self.touching is None:
+            return
+        i = self.touching
+        self.kills[i] = self.kills.get(i, 0) + 1
+        if self.kills[i] >= KILLS:
+            code = ErrorCode.TIMED_OUT if stalled else ErrorCode.WORKER_DIED
+            what = "made no progress before its deadline" if stalled else "took its worker along"
+            self.lost[i] = (code.value, f"{what} {KILLS} times, alone: {reason}")
+        self.touching = None
+
+
+class Strikes:
+    """How often each shard was on board when a worker died."""
+
+    def __init__(self) -> None:
+        self._counts: dict[ShardKey, int] = {}
+
+    def add(self, shard: Shard) -> bool:
+        """Count one; True where the shard must now run pair by pair."""
+        key = (shard.window, shard.number)
+        self._counts[key] = self._counts.get(key, 0) + 1
+        return self._counts[key] >= STRIKES
+
+    def of(self, shard: Shard) -> int:
+        """Deaths so far."""
+        return self._counts.get((shard.window, shard.number), 0)
+
+    def forget(self, shard: Shard) -> None:
+        """The shard is committed."""
+        self._counts.pop((shard.window, shard.number), None)
+
+
+@dataclass
+class Window:
+    """A window whose parts are not all committed yet."""
+
+    expected: int
+    parts: list[PartInfo] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part is there."""
+        return len(self.parts) >= self.expected

@@ -1,0 +1,61 @@
+"""What driver and workers tell each other: the job, a shard's report, a worker's progress. Plain data, no torch: the driver stays small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from nstray.config import JobConfig
+from nstray.manifest import ManifestInfo
+from nstray.output import part_schema
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What every worker needs to know of the job; travels once to each."""
+
+    config: JobConfig
+    out: str
+    fingerprint: str
+    weights_id: str
+    info: ManifestInfo
+    init: str  # content, noise, style, or the absolute URI of an image
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of the job's parts."""
+        return part_schema(pa.schema([self.info.schema.field(name) for name in self.info.carried]))
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What became of one shard: `won` is False where another driver's part was there first.
+
+    `skipped`: the worker was draining before the shard reached the device; nothing was written.
+    """
+
+    window: int
+    number: int
+    rows: int
+    ok: int
+    errors: dict[str, int]
+    evaluations: int
+    seconds: float
+    size: int
+    won: bool = True
+    skipped: bool = False
+    footer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Progress:
+    """What a worker is doing: `steps` grows with every piece of work done, so a worker whose steps stand still is stuck."""
+
+    steps: int = 0
+    evaluations: int = 0
+    busy: float = 0.0
+    first: float | None = None
+    now: float = 0.0
+    pairs: tuple[str, ...] = ()

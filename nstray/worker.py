@@ -1,0 +1,402 @@
+"""What a worker does with a shard: fetch, decode, optimise, encode, commit. Knows nothing of Ray.
+
+A `Worker` is used by several threads at once: while one holds the device, the next shard is fetched and decoded and the
+last one is encoded and put, so that the device waits for none of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+
+from nstray import __version__, images, manifest, storage
+from nstray.engine import settings
+from nstray.engine import stylizer as engine
+from nstray.engine.stylize import run_batches
+from nstray.engine.vgg import minimum_side
+from nstray.engine.weights import VGGWeights
+from nstray.errors import AccessDenied, ErrorCode, NotFound, PairError, StorageError, TooLarge
+from nstray.manifest import Pair
+from nstray.output import Output, encode_part
+from nstray.plan import Shard
+from nstray.spec import JobSpec, Progress, ShardReport
+
+log = logging.getLogger("nstray.worker")
+FETCH_THREADS = 8
+CACHE_BYTES = 256 * 2**20
+PUT_TRIES = 6  # with pauses of 1, 2, 4, 8 and 16 s on top of the storage client's own retries: half a minute of outage costs nothing
+
+
+@dataclass(frozen=True)
+class _Image:
+    pixels: np.ndarray[Any, np.dtype[np.uint8]]
+    sha256: str
+
+
+@dataclass
+class _Prepared:
+    """A pair on its way: its images, or the reason why it ends here."""
+
+    pair: Pair
+    seed: int
+    content: _Image | None = None
+    styles: list[_Image] = field(default_factory=list)
+    start: _Image | None = None
+    error: PairError | None = None
+
+
+class Worker:
+    """One device with a loaded network. Methods may be called from several threads."""
+
+    def __init__(self, spec: JobSpec, weights: VGGWeights, device: str = "cpu", threads: int | None = None) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self.spec, self.output = spec, Output(spec.out)
+        # The config's init may be an image, which the engine takes as each pair's `start`.
+        config = spec.config.model_copy(update={"init": spec.init if spec.init in settings.INITS else "content"})
+        self.stylizer = engine.Stylizer(config.engine(), weights, device)
+        self.device_name = torch.cuda.get_device_name() if self.stylizer.device.type == "cuda" else "cpu"
+        self._device = threading.Lock()
+        self._fits: dict[tuple[int, ...], int] = {}
+        self._cache = _ImageCache(CACHE_BYTES)
+        self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="io")
+        self._progress = Progress()
+        self._draining = False
+        self._busy_before = 0.0
+        self._busy_since: float | None = None
+
+    # called by the driver
+
+    def process(self, shard: Shard, attempt: int = 1) -> ShardReport:
+        """The whole way of a shard. Raises StorageError where its part can't be written; a pair's own trouble is its row."""
+        started = time.time()
+        prepared = self._prepare(shard)
+        with self._device:
+            if self._draining:
+                return ShardReport(shard.window, shard.number, shard.table.num_rows, 0, {}, 0, 0.0, 0, won=False, skipped=True)
+            outcomes = self._optimise(prepared)
+        return self._commit(shard, list(self._rows(prepared, outcomes, attempt)), started, attempt)
+
+    def one(self, shard: Shard, index: int, attempt: int) -> dict[str, Any]:
+        """The row of one pair of a shard, alone: for a shard that took its worker along."""
+        alone = Shard(shard.window, shard.number, shard.table.slice(index, 1))
+        prepared = self._prepare(alone)
+        with self._device:
+            outcomes = self._optimise(prepared)
+        return next(self._rows(prepared, outcomes, attempt))
+
+    def failed_row(self, shard: Shard, index: int, attempt: int, code: str, message: str) -> dict[str, Any]:
+        """The error row of a pair that is not touched again."""
+        pair = manifest.pairs(shard.table.slice(index, 1), self.spec.info)[0]
+        lost = _Prepared(pair, self._seed(pair), error=PairError(ErrorCode(code), message))
+        return next(self._rows([lost], {}, attempt))
+
+    def commit_rows(self, shard: Shard, rows: Sequence[dict[str, Any]], started: float, attempt: int) -> ShardReport:
+        """Write a shard whose rows were made one by one."""
+        return self._commit(shard, list(rows), started, attempt)
+
+    def drain(self) -> None:
+        """Shards that have not reached the device come back as skipped."""
+        self._draining = True
+
+    def progress(self) -> Progress:
+        """What is going on; answers while the device is busy."""
+        now, since = time.time(), self._busy_since
+        self._progress.now = now
+        self._progress.busy = self._busy_before + (now - since if since else 0.0)
+        return self._progress
+
+    # fetch and decode
+
+    def _seed(self, pair: Pair) -> int:
+        own = pair.overrides.get("seed")
+        return int(own) if own is not None else engine.pair_seed(self.spec.config.seed, pair.pair_id)
+
+    def _prepare(self, shard: Shard) -> list[_Prepared]:
+        pairs = manifest.pairs(shard.table, self.spec.info)
+        # By role too: an error names what the image is to its pair.
+        wanted = dict.fromkeys((role, *key) for pair in pairs for role, key in self._images_of(pair))
+        futures = {each: self._pool.submit(self._fetch, *each) for each in wanted}
+        return [self._assemble(pair, futures) for pair in pairs]
+
+    def _images_of(self, pair: Pair) -> list[tuple[str, tuple[Any, ...]]]:
+        """(role, (uri, size, rule, upsample)) of every image a pair needs; `size` None leaves an image as it is."""
+        config, own = self.spec.config, pair.overrides
+        size, rule = own.get("size", config.size), own.get("size_rule", config.size_rule)
+        out: list[tuple[str, tuple[Any, ...]]] = [("content", (pair.content, size, rule, config.upsample))]
+        # A style keeps its own aspect: the rule that crops would cut away statistics, so it takes the area of the crop.
+        style_size, style_rule = (_area(size), "area") if rule == "exact" else (size, rule)
+        out += [("style", (uri, style_size, style_rule, False)) for uri in pair.styles]
+        init = own.get("init", self.spec.init)
+        if init not in settings.INITS:
+            out.append(("init", (init, None, "", False)))
+        return out
+
+    def _assemble(self, pair: Pair, futures: dict[tuple[Any, ...], Any]) -> _Prepared:
+        ready = _Prepared(pair, self._seed(pair))
+        try:
+            for role, key in self._images_of(pair):
+                image = futures[role, *key].result()
+                if role == "content":
+                    ready.content = image
+                elif role == "style":
+                    ready.styles.append(image)
+                else:
+                    ready.start = image
+            self._check_sides(ready)
+        except PairError as error:
+            ready.error = error
+        except Exception as error:
+            log.exception("pair=%s", pair.pair_id)
+            ready.error = PairError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+        return ready
+
+    def _check_sides(self, ready: _Prepared) -> None:
+        config, own = self.spec.config, ready.pair.overrides
+        content_taps = config.content_layers if own.get("content_weight", config.content_weight) > 0 else ()
+        style_taps = config.style_layers if ready.styles and own.get("style_weight", config.style_weight) > 0 else ()
+        least, least_style = minimum_side((*content_taps, *style_taps)), minimum_side(style_taps)
+        assert ready.content is not None
+        sides = [("content", ready.pair.content or "", ready.content, least)]
+        sides += [("style", uri, image, least_style) for uri, image in zip(ready.pair.styles, ready.styles, strict=True)]
+        for role, uri, image, side in sides:
+            h, w = image.pixels.shape[:2]
+            if min(h, w) < side:
+                raise PairError(
+                    ErrorCode.TOO_SMALL,
+                    f"{role} {storage.redact(uri)} is {w} x {h} pixels after resizing; the deepest layer needs {side} a side: "
+                    "use a larger size or image, or shallower layers",
+                )
+
+    def _fetch(self, role: str, uri: str, size: Any, rule: str, upsample: bool) -> _Image:
+        """One image, decoded and resized; raises PairError. Kept in the cache."""
+        key = (uri, size, rule, upsample)
+        if (kept := self._cache.get(key)) is not None:
+            return kept
+        config = self.spec.config
+        what = f"{role} {storage.redact(uri)}"
+        try:
+            data = storage.read(uri, max_bytes=config.max_bytes)
+        except NotFound as error:
+            raise PairError(ErrorCode.NOT_FOUND, f"{role}: {error}") from None
+        except AccessDenied as error:
+            raise PairError(ErrorCode.ACCESS_DENIED, f"{role}: {error}") from None
+        except TooLarge as error:
+            raise PairError(ErrorCode.TOO_MANY_BYTES, f"{role}: {error}") from None
+        except StorageError as error:
+            raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
+        pixels = images.decode(data, what=what, max_bytes=config.max_bytes, max_pixels=config.max_pixels)
+        if size is not None:
+            pixels = images.fit(pixels, size, rule, upsample, what=what, max_pixels=config.max_pixels)
+        image = _Image(pixels, hashlib.sha256(data).hexdigest())
+        self._cache.put(key, image)
+        self._progress.steps += 1
+        return image
+
+    # optimise
+
+    def _optimise(self, prepared: list[_Prepared]) -> dict[int, engine.Result | PairError]:
+        """Run what can run; by the index in `prepared`. The caller holds the device."""
+        indices = [i for i, p in enumerate(prepared) if p.error is None]
+        pairs = [self._engine_pair(prepared[i]) for i in indices]
+        outcomes: dict[int, engine.Result | PairError] = {}
+
+        def on_batch(chunk: list[int]) -> None:
+            self._progress.pairs = tuple(prepared[indices[k]].pair.pair_id for k in chunk)
+
+        def on_evaluation(_: int) -> None:
+            self._progress.steps += 1
+            self._progress.evaluations += len(self._progress.pairs)
+
+        with self._busy():
+            for k, outcome in run_batches(
+                self.stylizer, pairs, self.spec.config.batch_size, fits=self._fits, on_batch=on_batch, on_evaluation=on_evaluation
+            ):
+                outcomes[indices[k]] = _as_pair_error(outcome, prepared[indices[k]].pair.pair_id)
+        self._progress.pairs = ()
+        return outcomes
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        started = self._busy_since = time.time()
+        self._progress.first = self._progress.first or started
+        try:
+            yield
+        finally:
+            self._busy_before += time.time() - started
+            self._busy_since = None
+
+    def _engine_pair(self, ready: _Prepared) -> engine.Pair:
+        own = ready.pair.overrides
+        assert ready.content is not None
+        size, rule = own.get("size", self.spec.config.size), own.get("size_rule", self.spec.config.size_rule)
+        init = own.get("init", self.spec.init)
+        return engine.Pair(
+            content=_tensor(ready.content),
+            styles=[_tensor(s) for s in ready.styles],
+            blend=ready.pair.style_weights,
+            style_keys=[(s.sha256, size, rule) for s in ready.styles],
+            seed=ready.seed,
+            start=None if ready.start is None else _tensor(ready.start),
+            init=init if init in settings.INITS else None,
+            content_weight=own.get("content_weight"),
+            style_weight=own.get("style_weight"),
+            tv_weight=own.get("tv_weight"),
+            evaluations=own.get("evaluations"),
+        )
+
+    # encode and commit
+
+    def _rows(self, prepared: Sequence[_Prepared], outcomes: dict[int, engine.Result | PairError], attempt: int) -> Iterator[dict[str, Any]]:
+        encoded = {i: self._pool.submit(self._encode, o) for i, o in outcomes.items() if isinstance(o, engine.Result)}
+        for i, ready in enumerate(prepared):
+            outcome = ready.error or outcomes[i]
+            row: dict[str, Any] = {
+                "pair_id": ready.pair.pair_id,
+                "content_uri": storage.redact(ready.pair.content or ""),
+                "style_uri": [storage.redact(s) for s in ready.pair.styles],
+                "content_sha256": ready.content.sha256 if ready.content else None,
+                "style_sha256": [s.sha256 for s in ready.styles] if len(ready.styles) == len(ready.pair.styles) else None,
+                "seed": ready.seed,
+                "device": self.device_name,
+                "weights_id": self.spec.weights_id,
+                "config_fingerprint": self.spec.fingerprint,
+                "nstray_version": __version__,
+                "attempt": attempt,
+                **ready.pair.carried,
+            }
+            picture = b""
+            if isinstance(outcome, engine.Result):
+                try:
+                    picture = encoded[i].result()
+                except PairError as error:  # a side longer than the format holds
+                    outcome = error
+            if isinstance(outcome, engine.Result):
+                path = f"{ready.pair.pair_id}.{images.extension(self.spec.config.image_format)}"
+                height, width = outcome.image.shape[1:]
+                row |= {
+                    "image": {"bytes": picture, "path": path},
+                    "status": "ok",
+                    "width": width,
+                    "height": height,
+                    "loss_total": outcome.loss_total,
+                    "loss_content": outcome.loss_content,
+                    "loss_style": outcome.loss_style,
+                    "loss_tv": outcome.loss_tv,
+                    "loss_curve": outcome.loss_curve,
+                    "iterations": outcome.iterations,
+                    "evaluations": outcome.evaluations,
+                    "seconds": outcome.seconds,
+                }
+            else:
+                row |= {"image": None, "status": "error", "error_code": outcome.code.value, "error_message": storage.redact(outcome.message)}
+            row["created_at"] = datetime.now(UTC)
+            self._progress.steps += 1
+            yield row
+
+    def _encode(self, result: engine.Result) -> bytes:
+        pixels = (result.image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        return images.encode(pixels, self.spec.config.image_format, self.spec.config.quality)
+
+    def _commit(self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int) -> ShardReport:
+        evaluations = sum(r.get("evaluations") or 0 for r in rows)
+        seconds = sum(r.get("seconds") or 0.0 for r in rows)
+        footer = {
+            "version": __version__,
+            "window": shard.window,
+            "number": shard.number,
+            "ids_digest": shard.ids_digest,
+            "fingerprint": self.spec.fingerprint,
+            "seconds": seconds,
+            "evaluations": evaluations,
+            "host": socket.gethostname(),
+            "device": self.device_name,
+            "pid": os.getpid(),
+            "started": started,
+            "finished": time.time(),
+            "attempt": attempt,
+        }
+        data = encode_part(rows, self.spec.schema, footer)
+        won = self._put(shard.name, data)
+        errors: dict[str, int] = {}
+        for row in rows:
+            if row["status"] == "error":
+                errors[row["error_code"]] = errors.get(row["error_code"], 0) + 1
+        return ShardReport(
+            shard.window, shard.number, len(rows), len(rows) - sum(errors.values()), errors, evaluations, seconds, len(data), won, footer=footer
+        )
+
+    def _put(self, name: str, data: bytes) -> bool:
+        for attempt in range(PUT_TRIES):
+            try:
+                return self.output.commit_part(name, data)
+            except AccessDenied:
+                raise
+            except StorageError as error:
+                if attempt + 1 == PUT_TRIES:
+                    raise
+                log.warning("event=put_retry part=%s try=%d error=%s", name, attempt + 1, error)
+                self._progress.steps += 1
+                time.sleep(2**attempt)
+        raise AssertionError("unreachable")
+
+
+class _ImageCache:
+    """Decoded images under a bound of bytes, least recently used out first; safe for threads."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound, self._used = bound, 0
+        self._kept: OrderedDict[tuple[Any, ...], _Image] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[Any, ...]) -> _Image | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: tuple[Any, ...], image: _Image) -> None:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = image
+                self._used += image.pixels.nbytes
+            while self._used > self._bound:
+                self._used -= self._kept.popitem(last=False)[1].pixels.nbytes
+
+
+def _tensor(image: _Image) -> torch.Tensor:
+    return torch.from_numpy(image.pixels).permute(2, 0, 1)
+
+
+def _area(size: int | str) -> int:
+    """The side of the square with as many pixels as ``WIDTHxHEIGHT``."""
+    if isinstance(size, int):
+        return size
+    width, height = (int(s) for s in size.split("x"))
+    return max(1, round(math.sqrt(width * height)))
+
+
+def _as_pair_error(outcome: engine.Result | Exception, pair_id: str) -> engine.Result | PairError:
+    if isinstance(outcome, engine.Result):
+        if outcome.diverged:
+            return PairError(ErrorCode.DIVERGED, "the loss is not a finite number; lower the weights of the terms or use float32")
+        return outcome
+    if isinstance(outcome, torch.cuda.OutOfMemoryError):
+        return PairError(ErrorCode.OUT_OF_MEMORY, "this pair alone does not fit the device's memory; use a smaller size or dtype bfloat16")
+    log.error("pair=%s error=%s: %s", pair_id, type(outcome).__name__, outcome)
+    return PairError(ErrorCode.INTERNAL, f"{type(outcome).__name__}: {outcome}")

@@ -1,0 +1,103 @@
+"""What a whole `nstray run` costs on top of the bare engine: the same pairs, the same batches, on this machine.
+
+    python scripts/bench_job.py [--pairs 64] [--size 128] [--evaluations 40] [--out FILE]
+
+The bare loop calls `nstray.engine.stylize` on decoded pictures, batch by batch, and writes nothing; it runs before and
+after the job and the faster time counts. The job fetches, decodes, optimises, encodes and commits, on a local Ray; its time
+is from the first shard's start to the last one's commit, so that Ray's and the worker's start are apart from it, and so is
+the bare loop's loading of weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nstray import images
+from nstray.engine import StylizeConfig, load_weights, stylize
+from nstray.examples import CONTENTS, STYLES, write_example
+from nstray.output import Output
+
+LAYERS = {"content_layers": ("conv3_1",), "style_layers": ("conv1_1", "conv2_1", "conv3_1"), "style_weight": 1e4}
+
+
+def bare(batches: list[list[tuple[np.ndarray, np.ndarray]]], config: StylizeConfig, threads: int) -> float:
+    """Seconds of `stylize` over the batches, weights loaded before."""
+    torch.set_num_threads(threads)
+    weights = load_weights("random", layers=LAYERS["style_layers"])
+    stylize([b[0] for b in batches[0][:1]], [b[1] for b in batches[0][:1]], StylizeConfig(**{**vars(config), "evaluations": 2}), weights=weights)
+    started = time.perf_counter()
+    for batch in batches:
+        stylize([c for c, _ in batch], [s for _, s in batch], config, weights=weights, device="cpu")
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=64)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--evaluations", type=int, default=40)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--shard-size", type=int, default=8)
+    parser.add_argument("--out", help="file for the results")
+    arguments = parser.parse_args()
+    threads = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        write_example(f"{folder}/input")
+        manifest = Path(folder) / "input" / "many.csv"
+        rows = [(i, CONTENTS[i % len(CONTENTS)], STYLES[i % len(STYLES)]) for i in range(arguments.pairs)]
+        with manifest.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["pair_id", "content", "style", "seed"])
+            writer.writerows([f"p{i:04d}", f"content/{c}.jpg", f"style/{s}.jpg", i] for i, c, s in rows)
+
+        def picture(path: Path) -> np.ndarray:
+            decoded = images.decode(path.read_bytes(), what=path.name, max_bytes=2**26, max_pixels=10**8)
+            return images.fit(decoded, arguments.size, "longest", False, what=path.name)
+
+        ready = {p.stem: picture(p) for p in (Path(folder) / "input").glob("*/*.jpg")}
+        settings = {**LAYERS, "evaluations": arguments.evaluations, "batch_size": arguments.batch_size, "init": "noise"}
+        config = StylizeConfig(**settings)
+        # the order of the job: sorted by style, cut into shards, then into batches; all contents have one shape
+        ordered = sorted(rows, key=lambda r: (r[2], r[1], r[0]))
+        shards = [ordered[k : k + arguments.shard_size] for k in range(0, len(ordered), arguments.shard_size)]
+        batches = [
+            [(ready[c], ready[s]) for _, c, s in shard[k : k + arguments.batch_size]]
+            for shard in shards
+            for k in range(0, len(shard), arguments.batch_size)
+        ]
+        before = bare(batches, config, threads)
+        options = [f"--{k.replace('_', '-')}={','.join(v) if isinstance(v, tuple) else v}" for k, v in settings.items()]
+        options += [f"--size={arguments.size}", f"--shard-size={arguments.shard_size}", "--weights=random", f"--cpus-per-actor={threads}"]
+        subprocess.run([sys.executable, "-m", "nstray", "run", str(manifest), f"{folder}/out", *options], check=True)
+        summary = Output(f"{folder}/out").read_summary()
+        assert summary is not None
+        job = summary["finished"] - summary["started"]
+        after = bare(batches, config, threads)
+    best = min(before, after)
+    today = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+    shape = f"{arguments.size} px, {arguments.evaluations} evaluations from noise, batches of {arguments.batch_size}, conv1_1 to conv3_1"
+    text = (
+        f"date {today}   device cpu, {threads} cores   torch {torch.__version__}   command {' '.join(sys.argv)}\n"
+        f"{arguments.pairs} pairs, {shape}\n"
+        f"bare engine   {before:8.2f} s before, {after:.2f} s after\n"
+        f"nstray run    {job:8.2f} s   ({arguments.pairs / job * 3600:,.0f} pairs/hour; busy share {summary['last_run_busy']})\n"
+        f"ratio         {job / best:8.3f}\n"
+    )
+    print(text, end="")
+    if arguments.out:
+        Path(arguments.out).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
