@@ -129,7 +129,7 @@ def manifest_build(content: str, style: str, pairs: str, seed: int, out: str) ->
     click.echo(f"{build(content, style, pairs=pairs, seed=seed, out=out)} pairs in {out}")
 
 
-@manifest.command("check", cls=_Command)
+@manifest.command("check", cls=_Command, short_help="Say what is wrong with a manifest.")
 @click.argument("manifest_uri", metavar="MANIFEST")
 @_json_option
 @_job_options

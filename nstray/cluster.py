@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -546,10 +547,21 @@ def _short(error: BaseException) -> str:
 
 
 def start_ray() -> None:
-    """Connect to the cluster of RAY_ADDRESS or of `ray job submit`, or start one on this machine."""
+    """Connect to the cluster of RAY_ADDRESS or of `ray job submit`, or start one on this machine; raises JobFailed."""
     # A local cluster listens on loopback only; an existing one is as its owner made it.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    ray.init(logging_level=logging.WARNING)
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        # ray.init retries a dead address for minutes without a word
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise JobFailed(f"RAY_ADDRESS {address}: no Ray head answers there ({error}); start one, correct the address, or unset it") from None
+    try:
+        ray.init(logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError, rex.RayError) as error:
+        raise JobFailed(f"Ray did not start: {_short(error)}") from None
 
 
 def stop_ray() -> None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -189,8 +189,12 @@ def explain(error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, JobConfig.model_fields, n=1)
             lines.append(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
-        else:
+        elif item["type"] == "value_error":
             lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
+        else:
+            words = [w for w in get_args(JobConfig.model_fields[name].annotation) if isinstance(w, str)] if name in JobConfig.model_fields else []
+            near = difflib.get_close_matches(str(item["input"]), words, n=1)
+            lines.append(f"{name}: {item['msg']}; got {item['input']!r}" + (f"; did you mean {near[0]}?" if near else ""))
     return "; ".join(dict.fromkeys(lines))
 
 

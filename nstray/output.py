@@ -261,7 +261,7 @@ class Output:
         """
         there = self._read(self.job_uri)
         if there is None:
-            self._refuse_foreign_parts()
+            self.refuse_foreign_parts()
             self._prove_conditional_puts()
             try:
                 storage.put_new(self.job_uri, record.dump(new))
@@ -294,7 +294,8 @@ class Output:
             storage.delete(probe)
         raise OutputError(f"{self}: this store ignores conditional puts (If-None-Match), on which exactly-once rests; use one that has them")
 
-    def _refuse_foreign_parts(self) -> None:
+    def refuse_foreign_parts(self) -> None:
+        """Raise `OutputError` where ``data/`` holds Parquet files and there is no record to say whose."""
         try:
             for info in storage.list_files(storage.join(self.out, "data")):
                 if info.uri.endswith(".parquet"):
