@@ -365,7 +365,7 @@ class Driver:
         if report.won:
             part = PartInfo(uri, report.size, report.rows, report.ok, report.errors, report.footer)
         else:
-            self._display.log(f"event=lost_race part={shard.name} reason=another_driver_committed_it_first")
+            self._display.log(f"event=lost_race part={shard.name} reason=another_driver_or_a_worker_that_died_since_committed_it")
             part = await asyncio.to_thread(read_footer, uri)
         window = self._windows[shard.window]
         window.parts.append(part)
@@ -493,6 +493,7 @@ class Driver:
             cause = getattr(error, "cause", None)
             self._failed_starts += 1
             self._slots.remove(slot)
+            ray.kill(slot.actor)  # alive where `ready` raised
             self._display.log(f"event=start_failed worker={slot.name} reason={_short(error)!r}")
             if isinstance(cause, NstrayError):
                 raise cause from None

@@ -104,7 +104,7 @@ class JobConfig(BaseModel):
     quality: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="jpeg (default 95) or webp (default: lossless)")
     # layout and run
     batch_size: Annotated[int, _rule("batch_size")] = Field(
-        _D.batch_size, description="pairs of one shape optimised together; halved by itself where memory is short"
+        _D.batch_size, description="pairs of one shape optimised together on a GPU; halved by itself where memory is short"
     )
     shard_size: Annotated[int, Field(ge=1, le=65_536)] = Field(16, description="pairs per output part: what a dying worker can lose")
     device: Device = Field("auto", description="cuda, cpu, or auto: cuda where the cluster has GPUs")

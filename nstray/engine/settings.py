@@ -141,7 +141,7 @@ class StylizeConfig:
         learning_rate: Adam's step, in pixel units where black is 0 and white is 1; L-BFGS finds its own.
         evaluations: forward + backward passes per pair, line search included.
         dtype: of the convolutions; Gram matrices and losses are float32 in any case.
-        batch_size: pairs of one shape optimised together; changes speed, not results.
+        batch_size: pairs of one shape optimised together on a GPU; changes speed, not results beyond rounding. A CPU runs them one by one.
     """
 
     pooling: Pooling = "average"

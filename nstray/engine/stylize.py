@@ -28,9 +28,10 @@ def run_batches(
 
     Out of device memory halves the batch and remembers in `fits` what that shape takes; any other exception of a batch is
     narrowed down by bisection, so that one bad pair costs its neighbours a rerun and nothing else.
-    `on_batch` is told the indices about to run.
+    `on_batch` is told the indices about to run. A stylizer that is not `batched` (on a CPU) runs pairs one by one.
     """
     fits = {} if fits is None else fits
+    batch_size = batch_size if stylizer.batched else 1
     groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for i, pair in enumerate(pairs):
         groups.setdefault((tuple(pair.content.shape), pair.evaluations or stylizer.config.evaluations), []).append(i)

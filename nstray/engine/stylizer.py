@@ -107,6 +107,9 @@ class Stylizer:
     def __init__(self, config: StylizeConfig, weights: VGGWeights, device: str | torch.device = "cpu", cache_bytes: int = 256 * 2**20) -> None:
         self.config = config
         self.device = torch.device(device)
+        # One pair after the other on a CPU: from 128 px on as fast as in fours (measured), and bit for bit what each gives alone.
+        # A batch rounds in another order, and L-BFGS carries a changed 7th digit on to 1 to 3 % of the loss after 100 evaluations.
+        self.batched = self.device.type != "cpu"
         present = [t for t in (*config.content_layers, *config.style_layers) if t.removeprefix("pre:") in weights.layers]
         weights.require(config.content_layers if config.content_weight > 0 else ())
         weights.require(config.style_layers if config.style_weight > 0 else ())
@@ -131,9 +134,9 @@ class Stylizer:
         return target
 
     def run(self, pairs: Sequence[Pair], on_evaluation: Callable[[int], None] | None = None) -> list[Result]:
-        """Optimise pairs whose contents share one shape, together.
+        """Optimise pairs whose contents share one shape, together; `run_batches` decides how many.
 
-        Each pair ends as it would alone, up to rounding. `on_evaluation` is called with the count after each evaluation.
+        Each pair takes the steps that it would take alone, up to rounding. `on_evaluation` is called with the count after each evaluation.
         Raises ValueError for mixed shapes or pictures too small for the deepest layer, torch.cuda.OutOfMemoryError.
         """
         started = time.perf_counter()

@@ -67,6 +67,17 @@ def test_a_batch_of_eight_ends_as_eight_runs_of_one(optimizer: str) -> None:
     assert together[4].loss_tv is not None
 
 
+def test_on_a_cpu_a_pair_gives_the_same_bits_in_any_batch() -> None:
+    contents = [picture(i) for i in range(8)]
+    styles = [picture(50 + i % 3) for i in range(8)]
+    settings = {"content_layers": ("conv2_1",), "style_layers": ("conv1_1", "conv1_2", "conv2_1"), "evaluations": 60}
+    eight = stylize(contents, styles, StylizeConfig(**settings, batch_size=8), weights=weights(), device="cpu")
+    for i, (c, s) in enumerate(zip(contents, styles, strict=True)):
+        (alone,) = stylize([c], [s], StylizeConfig(**settings), weights=weights(), device="cpu")
+        assert torch.equal(eight[i].image, alone.image), i
+        assert eight[i].loss_curve == alone.loss_curve
+
+
 def test_same_seed_same_result_and_another_seed_another() -> None:
     content, style = picture(1), picture(2)
     c = config(init="noise")
@@ -293,6 +304,7 @@ class Faulty(Stylizer):
 
     def __init__(self, fault: Callable[[list[int]], None]) -> None:
         super().__init__(config(evaluations=1), weights())
+        self.batched = True
         self.fault, self.asked = fault, []  # type: tuple[Callable[[list[int]], None], list[list[int]]]
 
     def run(self, pairs: Sequence[Pair], on_evaluation: Callable[[int], None] | None = None) -> list[Result]:
@@ -326,6 +338,7 @@ def test_bisection_isolates_the_pairs_that_fail() -> None:
 
 def test_a_real_poison_pair_costs_its_neighbours_nothing() -> None:
     s = stylizer(evaluations=3)
+    s.batched = True
     pairs = [pair(i) for i in range(4)]
     pairs[2] = pair(2, styles=[picture(1, 1, 1)])
     done = outcomes(s, pairs, 4)
