@@ -247,8 +247,6 @@ def main() -> None:
     except NstrayError as error:
         click.echo(f"nstray: {error}", err=True)
         sys.exit(error.exit_code)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
     except click.Abort:
         click.echo("nstray: interrupted; run the same command again to resume", err=True)
         sys.exit(4)

@@ -21,7 +21,7 @@ from typing import Any
 import ray
 import ray.exceptions as rex
 
-from nstray import plan
+from nstray import plan, storage
 from nstray.config import JobConfig
 from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, NstrayError, OutputError, StorageError
 from nstray.manifest import Manifest
@@ -29,11 +29,12 @@ from nstray.output import Output, PartInfo, read_footer
 from nstray.plan import Shard
 from nstray.progress import Display
 from nstray.record import Counts
-from nstray.schedule import Backlog, Careful, Strikes, Window
+from nstray.schedule import KILLS, Backlog, Careful, Strikes, Window
 from nstray.spec import JobSpec, Progress, ShardReport
 
 POLL = 2.0  # seconds between looks at the workers
 LOW_WATER = 512  # shards in the backlog below which the next window is planned
+NODE_GRACE = 30.0  # seconds for Ray to notice that a machine is gone
 START_TRIES = 3  # workers in a row that fail to start before the job is given up
 STORAGE_TRIES = 3  # shards in a row whose part can't be written before the job is given up
 RECENT_STYLES = 8  # styles a worker is taken to have cached
@@ -58,6 +59,10 @@ class Stylist:
             device, limit = ("cuda", None) if cuda and want != "cpu" else ("cpu", threads)
             loaded = VGGWeights({name: torch.tensor(array) for name, array in weights.arrays.items()}, weights.id, weights.source, weights.input)
             self._worker = Worker(spec, loaded, device, limit)
+            if storage.head(Output(spec.out).job_uri) is None:
+                raise OutputError(
+                    f"{storage.redact(spec.out)}: this machine does not see it; a job on several machines needs s3:// or a shared folder"
+                )
         except NstrayError as error:
             # Ray turns what a constructor raises into text; `ready` raises it as it is.
             self._failure = error
@@ -106,12 +111,16 @@ class Devices:
     threads: int
 
 
-def devices(config: JobConfig) -> Devices:
-    """Workers that fit the cluster now; raises ConfigError where the wanted device is not there and nothing says to wait for it."""
+def devices(config: JobConfig, begun: Devices | None = None) -> Devices:
+    """Workers that fit the cluster now, on the kind of device that the job has `begun` on: it does not change over.
+
+    Raises ConfigError where the wanted device is not there at the beginning and nothing says to wait for it.
+    """
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
     gpus = sum(int(n.get("GPU", 0)) for n in nodes)
-    if config.device == "cuda" or (config.device == "auto" and gpus):
-        if not gpus and config.actors is None:
+    on_gpus = begun.kind != "cpu" if begun else config.device == "cuda" or (config.device == "auto" and gpus > 0)
+    if on_gpus:
+        if begun is None and not gpus and config.actors is None:
             raise ConfigError("device cuda: the cluster has no GPU; use --device cpu, or --actors N to wait for an autoscaler to bring some")
         per_gpu = math.floor(1 / config.gpus_per_actor)
         # Logical GPUs on a machine without CUDA run on its CPU: then the threads are shared out.
@@ -151,6 +160,11 @@ class Slot:
     moved: float = field(default_factory=time.monotonic)
     stalled: bool = False
 
+    @property
+    def free(self) -> bool:
+        """Whether it may be handed shards."""
+        return self.ready and not self.careful and not self.stalled
+
 
 @dataclass
 class Outcome:
@@ -185,7 +199,9 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()  # with a shard in their hands
         self._starts: set[asyncio.Task[None]] = set()  # waiting for an actor, which the cluster may never place
         self._deaths = self._failed_starts = self._storage_failures = self._made = 0
-        self._target = Devices("cpu", 1, 1)
+        self._target: Devices | None = None
+        self._buried_evaluations = 0
+        self._not_before = 0.0  # when the next actor may be made, after one that failed to start
 
     # the run
 
@@ -296,11 +312,13 @@ class Driver:
             finished = self.output.window_counts(number, expected)
             if finished is not None and finished.rows == table.num_rows and self.output.read_index(number) is not None:
                 return [], [], finished
+        shards = plan.shards(number, table, self.config.shard_size)
         present = self.output.read_parts(listed)
-        foreign = [p.uri for p in present if p.footer.get("fingerprint") != self.spec.fingerprint]
-        if foreign:
-            raise OutputError(f"{foreign[0]} was written by a job with other settings; use another OUT")
-        return plan.shards(number, table, self.config.shard_size), present, None
+        digests = {s.number: s.ids_digest for s in shards if s.number in listed}
+        for place, part in zip(listed, present, strict=True):
+            if part.footer.get("fingerprint") != self.spec.fingerprint or part.footer.get("ids_digest") != digests.get(place):
+                raise OutputError(f"{storage.redact(part.uri)} is not a part of this job; move it away, or use another OUT")
+        return shards, present, None
 
     def _resumed(self, counts: Counts) -> None:
         self._tally.resumed += counts.rows
@@ -322,7 +340,7 @@ class Driver:
         if self._stopping or self._failure:
             return
         for careful in list(self._careful):
-            slot = next((s for s in self._slots if s.ready and not s.careful and not s.inflight), None)
+            slot = next((s for s in self._slots if s.free and not s.inflight), None)
             if slot is None:
                 break
             self._careful.remove(careful)
@@ -330,9 +348,9 @@ class Driver:
             slot.moved = time.monotonic()
             self._spawn(self._run_careful(slot, careful), self._tasks)
         # While a shard waits for an actor of its own, one actor is left to run dry.
-        spared = min((s for s in self._slots if s.ready and not s.careful), key=lambda s: len(s.inflight), default=None) if self._careful else None
+        spared = min((s for s in self._slots if s.free), key=lambda s: len(s.inflight), default=None) if self._careful else None
         while self._backlog:
-            open_slots = [s for s in self._slots if s.ready and not s.careful and s is not spared and len(s.inflight) < self.config.depth]
+            open_slots = [s for s in self._slots if s.free and s is not spared and len(s.inflight) < self.config.depth]
             if not open_slots:
                 return
             slot = min(open_slots, key=lambda s: len(s.inflight))
@@ -359,7 +377,7 @@ class Driver:
     async def _done(self, shard: Shard, report: ShardReport) -> None:
         if report.skipped:
             return
-        self._deaths = self._storage_failures = 0
+        self._deaths = self._storage_failures = self._failed_starts = 0
         self._strikes.forget(shard)
         uri = self.output.data_uri(shard.name)
         if report.won:
@@ -382,17 +400,14 @@ class Driver:
         if isinstance(error, rex.RayTaskError) and isinstance(cause, OutputError | AccessDenied):
             raise cause
         if isinstance(error, rex.RayTaskError) and isinstance(cause, StorageError):
-            self._storage_failures += 1
-            if self._storage_failures >= STORAGE_TRIES:
-                raise cause
-            self._display.log(f"event=retry part={shard.name} reason=storage error={str(cause)!r}")
+            self._storage_trouble(shard, cause)
             self._backlog.put_back(shard)
             return
         if self._stopping and not isinstance(error, rex.RayTaskError):
             await self._bury(slot, error)
             return
         blameless = False
-        if not isinstance(error, rex.RayTaskError) or isinstance(error, rex.OutOfMemoryError):
+        if not isinstance(error, rex.RayTaskError):
             blameless = await self._bury(slot, error)
         if blameless:
             self._display.log(f"event=retry part={shard.name} reason=node_lost")
@@ -404,20 +419,36 @@ class Driver:
             self._display.log(f"event=retry part={shard.name} reason={_short(error)!r}")
             self._backlog.put_back(shard)
 
+    def _storage_trouble(self, shard: Shard, cause: StorageError) -> None:
+        """A worker has run out of patience with the store; the job does where several have, with nothing committed between."""
+        self._storage_failures += 1
+        if self._storage_failures >= STORAGE_TRIES:
+            raise cause
+        self._display.log(f"event=retry part={shard.name} reason=storage error={str(cause)!r}")
+
     async def _bury(self, slot: Slot, error: Exception) -> bool:
         """Retire a dead actor, once; True where its node is gone too, so that nothing on board is to blame."""
         if slot in self._slots:
             self._slots.remove(slot)
+            self._buried_evaluations += slot.seen.evaluations
             self._deaths += 1
             with contextlib.suppress(Exception):
                 ray.kill(slot.actor)
-            limit = 8 + 4 * max(1, self._target.count)
+            limit = 8 + 4 * max(1, self._target.count if self._target else 1)
             if self._deaths > limit:
                 self._failure = JobFailed(f"{self._deaths} workers died in a row without finishing anything; the last one: {_short(error)}")
         if slot.stalled:
             return False
-        dead = await asyncio.to_thread(lambda: {n["NodeID"] for n in ray.nodes() if not n["Alive"]})
-        return slot.node in dead
+        if getattr(error, "preempted", False):
+            return True
+        # An actor that is only out of reach: its machine may be gone before Ray's health checks have said so.
+        deadline = time.monotonic() + (NODE_GRACE if isinstance(error, rex.ActorUnavailableError) else 0.0)
+        while True:
+            if slot.node in await asyncio.to_thread(lambda: {n["NodeID"] for n in ray.nodes() if not n["Alive"]}):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(POLL)
 
     async def _run_careful(self, slot: Slot, careful: Careful) -> None:
         """Pair by pair, each named before it is touched, by an actor that does nothing else."""
@@ -435,10 +466,12 @@ class Driver:
             rows = [careful.rows[i] for i in range(shard.table.num_rows)]
             report = await slot.actor.commit_rows.remote(shard, rows, careful.started, careful.attempt)
         except rex.RayTaskError as error:
-            if isinstance(error, rex.OutOfMemoryError):
-                await self._careful_died(slot, careful, error)
-                return
             cause = getattr(error, "cause", None)
+            if isinstance(cause, StorageError) and not isinstance(cause, AccessDenied):
+                self._storage_trouble(shard, cause)
+                careful.touching = None
+                self._careful.append(careful)
+                return
             if careful.touching is None or isinstance(cause, NstrayError):
                 raise cause if isinstance(cause, NstrayError) else JobFailed(f"{shard.name}: {_short(error)}") from None
             careful.lost[careful.touching] = (ErrorCode.INTERNAL.value, _short(error))
@@ -455,6 +488,10 @@ class Driver:
         self._display.log(f"event=worker_died part={careful.shard.name} pair={pair} reason={_short(error)!r}")
         if await self._bury(slot, error):
             careful.touching = None
+        elif careful.next() is None:
+            careful.commit_deaths += 1
+            if careful.commit_deaths >= KILLS:
+                raise JobFailed(f"{careful.shard.name}: writing it took its worker along {KILLS} times ({_short(error)}); use a smaller shard_size")
         careful.blame(stalled=slot.stalled, reason=_short(error))
         self._careful.append(careful)
 
@@ -463,22 +500,28 @@ class Driver:
     async def _watch(self) -> None:
         """Keep as many actors as the cluster holds, and look at what each is doing."""
         waiting_since = time.monotonic()
-        warned = False
         while True:
-            self._target = await asyncio.to_thread(devices, self.config)
-            wanted = self.config.actors or self._target.count
-            while len(self._slots) < wanted and not self._stopping and not self._fed_and_done():
+            target = await asyncio.to_thread(devices, self.config, self._target)
+            if self._target is None:
+                kind = "gpu" if target.kind != "cpu" else f"cpu threads_per_worker={target.threads}"
+                self._display.log(f"event=devices kind={kind} workers={self.config.actors or target.count}")
+            self._target = target
+            # At least one actor waits where every machine is gone: that is what an autoscaler sees as demand.
+            wanted = self.config.actors or max(1, target.count)
+            while len(self._slots) < wanted and time.monotonic() >= self._not_before and not self._stopping and not self._fed_and_done():
                 self._made += 1
-                slot = Slot(f"stylist-{self._made}", self._create(self._target))
+                slot = Slot(f"stylist-{self._made}", self._create(target))
                 self._slots.append(slot)
                 self._spawn(self._start(slot), self._starts)
             await asyncio.gather(*(self._look(s) for s in list(self._slots) if s.ready))
             self._sum_up()
             if any(s.ready for s in self._slots):
-                waiting_since, warned = time.monotonic(), False
-            elif time.monotonic() - waiting_since > 60 and not warned:
-                self._display.log(f"event=waiting workers=0 wanted={wanted} hint=the_cluster_has_no_free_resources_for_a_worker_yet,_see_ray_status")
-                warned = True
+                waiting_since = time.monotonic()
+            elif time.monotonic() - waiting_since > 60:
+                self._display.log(
+                    f"event=waiting workers=0 wanted={wanted} hint=no_free_resources_for_a_worker,_or_it_is_slow_to_load:_see_ray_status"
+                )
+                waiting_since = time.monotonic()
             await asyncio.sleep(POLL)
 
     def _fed_and_done(self) -> bool:
@@ -495,9 +538,12 @@ class Driver:
             self._slots.remove(slot)
             ray.kill(slot.actor)  # alive where `ready` raised
             self._display.log(f"event=start_failed worker={slot.name} reason={_short(error)!r}")
-            if isinstance(cause, NstrayError):
+            # One bad machine is not the job's end while others work; where none does, the reason is the job's.
+            alone = not any(s.ready for s in self._slots)
+            self._not_before = time.monotonic() + min(60.0, 2.0 ** min(self._failed_starts, 6))
+            if alone and isinstance(cause, NstrayError):
                 raise cause from None
-            if self._failed_starts >= START_TRIES:
+            if alone and self._failed_starts >= START_TRIES:
                 raise JobFailed(f"{START_TRIES} workers in a row failed to start; the last one: {_short(error)}") from None
             return
         self._failed_starts = 0
@@ -529,7 +575,7 @@ class Driver:
     def _sum_up(self) -> None:
         seen = [s.seen for s in self._slots if s.seen.first is not None]
         self._tally.workers = sum(s.ready for s in self._slots)
-        self._tally.evaluations = sum(p.evaluations for p in seen)
+        self._tally.evaluations = self._buried_evaluations + sum(p.evaluations for p in seen)
         spans = sum(p.now - (p.first or p.now) for p in seen)
         self._tally.busy = min(1.0, sum(p.busy for p in seen) / spans) if spans > 1 else None
 

@@ -116,7 +116,9 @@ class JobConfig(BaseModel):
     depth: Annotated[int, Field(ge=1, le=8)] = Field(
         2, description="shards in flight per worker: one optimises while the next is fetched and the last is written"
     )
-    stall_timeout: Annotated[float, Field(gt=0)] = Field(900.0, description="seconds without one evaluation after which a worker counts as hung")
+    stall_timeout: Annotated[float, Field(gt=0)] = Field(
+        900.0, description="seconds without any step (an image fetched, an evaluation, a row) after which a worker counts as hung"
+    )
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = Field(
         0.01, description="share of error rows above which a complete job ends with exit code 3"
     )
@@ -125,6 +127,8 @@ class JobConfig(BaseModel):
     def _agree(self) -> JobConfig:
         check_terms(self.content_weight, self.style_weight, self.content_layers, self.style_layers)
         check_size(self.size, self.size_rule)
+        if self.weights in ("imagenet", "random") and self.weights_input != "auto":
+            raise ValueError(f"weights_input is for a file of weights; {self.weights} has its own")
         if self.image_format == "png" and self.quality is not None:
             raise ValueError("quality has no meaning for png; use image_format jpeg or webp, or leave quality out")
         return self
@@ -134,9 +138,13 @@ class JobConfig(BaseModel):
         values = {f.name: getattr(self, f.name) for f in dataclass_fields(StylizeConfig)}
         return StylizeConfig(**values)
 
-    def result_fields(self) -> dict[str, Any]:
-        """The settings that change which rows or pictures come out, JSON-ready; `weights` is left to its id."""
-        return self.model_dump(mode="json", exclude=set(RUN_FIELDS) | {"weights"})
+    def result_fields(self, init: str | None = None) -> dict[str, Any]:
+        """The settings that change which rows or pictures come out, JSON-ready; `weights` is left to its id.
+
+        `init` stands for the setting of that name where it is an image: the digest of its bytes, since its path can hold another tomorrow.
+        """
+        fields = self.model_dump(mode="json", exclude=set(RUN_FIELDS) | {"weights"})
+        return {**fields, "init": init or self.init}
 
 
 # Fields that change how a job runs but not what comes out: free to differ between a run and its resume.
@@ -169,9 +177,9 @@ def row_adapter(name: str) -> TypeAdapter[list[Any]]:
     return TypeAdapter(list[kind])
 
 
-def fingerprint(config: JobConfig, weights_id: str) -> str:
-    """sha256 (hex) of everything that decides the results: the result fields and the identity of the weights."""
-    record = {**config.result_fields(), "weights_id": weights_id}
+def fingerprint(config: JobConfig, weights_id: str, init: str | None = None) -> str:
+    """sha256 (hex) of everything that decides the results: the result fields and the identity of the weights and of the `init` image."""
+    record = {**config.result_fields(init), "weights_id": weights_id}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 

@@ -93,12 +93,16 @@ def read_rows(uri: str, columns: Sequence[str] | None = None) -> Iterator[list[d
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of a table; values with nanoseconds, which Python's times have not, as text."""
-    for i, column in enumerate(table.schema):
-        if "[ns" in str(column.type):
-            texts = [str(value) if value.is_valid else None for value in table.column(i)]
-            table = table.set_column(i, column.name, pa.array(texts, pa.string()))
-    return cast("list[dict[str, Any]]", table.to_pylist())
+    """The rows of a table; columns of values that Python has not (nanoseconds, the year 20000) as text."""
+    columns = {column.name: _values(table.column(i)) for i, column in enumerate(table.schema)}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    if "[ns" not in str(column.type):
+        with contextlib.suppress(ValueError, OverflowError, TypeError, pa.ArrowException):
+            return cast("list[Any]", column.to_pylist())
+    return [str(value) if value.is_valid else None for value in column]
 
 
 def part_uris(output: Output, job: dict[str, Any]) -> Iterator[str]:
@@ -363,10 +367,11 @@ def _refuse_other_listing(uri: str, to: str, job: dict[str, Any]) -> None:
     with storage.open_input(uri) as source:
         first = source.read(65_536).split(b"\n", 1)[0]
     try:
-        theirs = json.loads(first)["weights_id"] if first else job["weights_id"]
+        row = json.loads(first) if first else None
+        same = row is None or (row["weights_id"], row["config_fingerprint"]) == (job["weights_id"], job["fingerprint"])
     except (ValueError, TypeError, KeyError):
         raise refusal from None
-    if theirs != job["weights_id"]:
+    if not same:
         raise refusal
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import platform
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 from nstray import __version__, plan, storage, weights
 from nstray.config import JobConfig, fingerprint
 from nstray.engine import settings
-from nstray.errors import AccessDenied, NoSuchBucket, OutputError, StorageError, Unreachable, UsageError
+from nstray.errors import AccessDenied, JobFailed, NoSuchBucket, NotFound, OutputError, StorageError, Unreachable, UsageError
 from nstray.manifest import Manifest, ManifestInfo
 from nstray.output import Counts, Output, encode_schema
 from nstray.progress import Display, Tally
@@ -28,6 +29,7 @@ EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2,
 # Bytes per pixel of a stylised picture, which is busier than a photograph: the mean of 15 pictures through the authors' layers
 # (2.07, 0.89, 1.92) and the demo's six (2.51, 1.47, 2.45), at 256 px. For an estimate only.
 BYTES_PER_PIXEL = {"png": 2.3, "jpeg": 1.2, "webp": 2.2}
+PART_BYTES = 4e9  # S3 takes 5 GB in one put
 LIST_THREADS = 16
 PREFLIGHT = 8  # images of one bucket or folder tried before it is called out of reach
 
@@ -43,6 +45,7 @@ class Job:
     weights: weights.Weights
     spec: JobSpec
     evaluations: int
+    init_id: str  # content, noise, style, or the digest of an image
 
     @property
     def shards(self) -> int:
@@ -65,12 +68,23 @@ def check(manifest_uri: str, out: str, config: JobConfig) -> Job:
     manifest = Manifest(manifest_uri)
     info = manifest.check(config)
     init = config.init if config.init in settings.INITS else storage.absolute(config.init)
-    if init not in settings.INITS and storage.head(init) is None:
-        raise UsageError(f"init {storage.redact(init)}: no such image; give content, noise, style, or an image's path or URI")
+    init_id = init if init in settings.INITS else _digest(init, config)
     loaded = weights.read(config.weights, input=config.weights_input, taps=taps(config, info.overrides))
-    spec = JobSpec(config, output.out, fingerprint(config, loaded.id), loaded.id, info, init)
+    spec = JobSpec(config, output.out, fingerprint(config, loaded.id, init_id), loaded.id, info, init)
     evaluations = _evaluations(manifest, info, config)
-    return Job(config, manifest, info, output, loaded, spec, evaluations)
+    part = config.shard_size * _pixels(config) * BYTES_PER_PIXEL[config.image_format]
+    if part > PART_BYTES:
+        raise UsageError(
+            f"shard_size {config.shard_size}: a part would have about {part / 1e9:.1f} GB and is one put, of 5 GB at most; use a smaller one"
+        )
+    return Job(config, manifest, info, output, loaded, spec, evaluations, init_id)
+
+
+def _digest(init: str, config: JobConfig) -> str:
+    try:
+        return "sha256:" + hashlib.sha256(storage.read(init, max_bytes=config.max_bytes)).hexdigest()
+    except NotFound:
+        raise UsageError(f"init {storage.redact(init)}: no such image; give content, noise, style, or an image's path or URI") from None
 
 
 def _evaluations(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> int:
@@ -94,7 +108,7 @@ def record(job: Job) -> dict[str, Any]:
         "fingerprint": job.spec.fingerprint,
         "weights_id": job.weights.id,
         "weights": storage.redact(job.config.weights),
-        "result": job.config.result_fields(),
+        "result": job.config.result_fields(job.init_id),
         "config": {**config, "weights": storage.redact(config["weights"]), "init": storage.redact(config["init"])},
         "carried_schema": encode_schema(carried),
         "versions": _versions(),
@@ -207,6 +221,8 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
         "last_run_busy": display.tally.busy,
         "nstray_version": __version__,
     }
+    if not _all_there(job):
+        raise JobFailed(f"{job.output}: parts that workers committed are not to be seen from here; use s3:// or a folder that all machines share")
     job.output.write_card(stored, counts)
     job.output.write_summary(summary)
     return _verdict(job, summary, display)
@@ -227,27 +243,35 @@ def _verdict(job: Job, summary: dict[str, Any], display: Display) -> int:
 
 
 def _preflight(job: Job) -> None:
-    """Stop before any worker starts where a whole bucket or folder of images is out of reach, rather than write it up pair by pair.
+    """Stop before any worker starts where the images are out of reach altogether, rather than write it up pair by pair.
 
-    Tries the first images of each place among the manifest's first rows, and stops only where every one of them fails for
-    want of credentials, a bucket or an answer: a missing picture is its pair's error row.
+    Tries the first images of each bucket, and of the local disk, among the manifest's first rows. Stops where a bucket does
+    not exist, does not answer, or refuses every one of them, and where none of `PREFLIGHT` images exists anywhere: a manifest
+    that was moved without its pictures. A missing picture among others is its pair's error row.
     """
     first = next(job.manifest.tables(job.info)).slice(0, 1000)
     places: dict[str, list[str]] = {}
     for uri in dict.fromkeys([*first["content"].to_pylist(), *(u for styles in first["style"].to_pylist() for u in styles)]):
-        if uri and storage.is_uri(uri):
-            places.setdefault(uri.split("/")[2], []).append(uri)
+        if uri:
+            places.setdefault(uri.split("/")[2] if storage.is_uri(uri) else "", []).append(uri)
+    missing = tried = 0
     for uris in places.values():
-        failures: list[StorageError] = []
+        refused: list[StorageError] = []
         for uri in uris[:PREFLIGHT]:
+            tried += 1
             try:
                 storage.read(uri, max_bytes=job.config.max_bytes)
                 break
             except (NoSuchBucket, Unreachable):
                 raise
+            except NotFound:
+                missing += 1
             except AccessDenied as error:
-                failures.append(error)
+                refused.append(error)
             except StorageError:
                 break
-        else:
-            raise failures[0]
+        if refused and len(refused) == len(uris[:PREFLIGHT]):
+            raise refused[0]
+    if missing == tried >= PREFLIGHT:
+        some = storage.redact(next(iter(places.values()))[0])
+        raise UsageError(f"none of the first {tried} images exists, {some} for one: is the manifest where its relative paths start?")

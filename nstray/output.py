@@ -143,16 +143,36 @@ def _check_row(row: Mapping[str, Any], names: set[str]) -> None:
         raise ValueError(f"{who} is neither ok nor an error row with a null image and a code of the closed list")
 
 
-def encode_part(rows: list[dict[str, Any]], schema: pa.Schema, footer: dict[str, Any]) -> bytes:
+def _table(rows: list[Mapping[str, Any]], schema: pa.Schema, carried: pa.Table | None) -> pa.Table:
+    if carried is None:
+        return pa.Table.from_pylist(rows, schema=schema)
+    own = pa.Table.from_pylist(rows, schema=pa.schema([field for field in schema if field.name not in carried.column_names]))
+    columns = [own[field.name] if field.name in own.column_names else _cast(carried[field.name], field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return column if column.type == kind else column.cast(kind)
+
+
+def encode_part(rows: list[dict[str, Any]], schema: pa.Schema, footer: dict[str, Any], carried: pa.Table | None = None) -> bytes:
     """The bytes of one part.
 
+    `rows` hold the output's own columns, and `carried` the manifest's, in the order of the rows: those stay in Arrow, since
+    Python can't hold all of its values, such as times after the year 9999. Without `carried` the rows may hold them.
     The image column is stored as it is (pictures don't compress twice, and PLAIN pages are read without a copy); the
     others are zstd. `footer` becomes the metadata key ``nstray``, with rows, ok and errors counted here.
-    Raises ValueError for no rows, and for rows that would break the promise of a picture or a reason.
+    Raises ValueError for no rows, for rows that would break the promise of a picture or a reason, and for `carried` of other rows or columns.
     """
     if not rows:
         raise ValueError("a part has at least one row")
     names = set(schema.names)
+    if carried is not None:
+        if carried.num_rows != len(rows):
+            raise ValueError(f"{carried.num_rows} carried rows for {len(rows)} rows")
+        if carried.column_names != schema.names[len(COLUMNS) :]:
+            raise ValueError(f"the carried columns are {carried.column_names}, the schema's {schema.names[len(COLUMNS) :]}")
+        names -= set(carried.column_names)
     errors: dict[str, int] = {}
     for row in rows:
         _check_row(row, names)
@@ -167,8 +187,11 @@ def encode_part(rows: list[dict[str, Any]], schema: pa.Schema, footer: dict[str,
     compression = {path: "zstd" if path in others else "none" for path in leaves}
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, schema, compression=compression, use_dictionary=others, write_statistics=others) as writer:
+        start = 0
         for group in _groups(rows):
-            writer.write_table(pa.Table.from_pylist(group, schema=schema), row_group_size=len(group))
+            theirs = None if carried is None else carried.slice(start, len(group))
+            writer.write_table(_table(group, schema, theirs), row_group_size=len(group))
+            start += len(group)
         writer.add_key_value_metadata({FOOTER_KEY.decode(): json.dumps(info, sort_keys=True)})
     return sink.getvalue()
 
@@ -340,15 +363,15 @@ class Output:
     def window_counts(self, window: int, expected_parts: int, pool: Executor | None = None) -> Counts | None:
         """What the committed parts of a window add up to; None where there is none.
 
-        Takes the index where it covers `expected_parts`; else lists the window and reads every footer, in the threads
-        of `pool` or its own.
+        Takes the index where it lists the very parts that are there; else reads every footer, in the threads of `pool` or
+        its own.
         """
-        index = self.read_index(window)
-        if index is not None and len(index["parts"]) == expected_parts:
-            return record.index_counts(index)
         listed = self.list_window(window)
         if not listed:
             return None
+        index = self.read_index(window) if len(listed) == expected_parts else None
+        if index is not None and {(p[0], p[3]) for p in index["parts"]} == {(n, info.size) for n, info in listed.items()}:
+            return record.index_counts(index)
         counts = Counts()
         for part in self.read_parts(listed, pool):
             counts.add(part)

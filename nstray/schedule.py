@@ -65,6 +65,7 @@ class Careful:
         rows: finished rows by index in the shard.
         kills: deaths by index.
         lost: (code, message) of pairs that are not touched again.
+        touching: the pair that is with the worker. commit_deaths: of workers while they wrote the part.
     """
 
     shard: Shard
@@ -74,6 +75,7 @@ class Careful:
     kills: dict[int, int] = field(default_factory=dict)
     lost: dict[int, tuple[str, str]] = field(default_factory=dict)
     touching: int | None = None
+    commit_deaths: int = 0
 
     def next(self) -> int | None:
         """The index of the next pair without a row, or None."""

@@ -14,12 +14,12 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,16 +30,20 @@ from nstray.engine import stylizer as engine
 from nstray.engine.stylize import run_batches
 from nstray.engine.vgg import minimum_side
 from nstray.engine.weights import VGGWeights
-from nstray.errors import AccessDenied, ErrorCode, NotFound, PairError, StorageError, TooLarge
+from nstray.errors import AccessDenied, ErrorCode, NotFound, PairError, StorageError, TooLarge, Unreachable
 from nstray.manifest import Pair
 from nstray.output import Output, encode_part
 from nstray.plan import Shard
 from nstray.spec import JobSpec, Progress, ShardReport
 
+T = TypeVar("T")
 log = logging.getLogger("nstray.worker")
 FETCH_THREADS = 8
 CACHE_BYTES = 256 * 2**20
-PUT_TRIES = 6  # with pauses of 1, 2, 4, 8 and 16 s on top of the storage client's own retries: half a minute of outage costs nothing
+# While a store is out of reach: pauses of 1, 2, 4, 8, 16 and then 30 s, on top of the storage client's own retries. Ten minutes of
+# outage cost nothing but the wait; after that the shard goes back to the driver.
+STORAGE_TRIES = 24
+LONGEST_PAUSE = 30.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Worker:
         self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="io")
         self._progress = Progress()
         self._draining = False
+        self._reached: dict[str, float] = {}  # when each store last gave an image
         self._busy_before = 0.0
         self._busy_since: float | None = None
 
@@ -161,6 +166,8 @@ class Worker:
             self._check_sides(ready)
         except PairError as error:
             ready.error = error
+        except StorageError:
+            raise  # the store is away, which is no pair's fault
         except Exception as error:
             log.exception("pair=%s", pair.pair_id)
             ready.error = PairError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
@@ -184,20 +191,29 @@ class Worker:
                 )
 
     def _fetch(self, role: str, uri: str, size: Any, rule: str, upsample: bool) -> _Image:
-        """One image, decoded and resized; raises PairError. Kept in the cache."""
+        """One image, decoded and resized. Kept in the cache.
+
+        Raises PairError for what is wrong with this image, StorageError where its store stays out of reach.
+        """
         key = (uri, size, rule, upsample)
         if (kept := self._cache.get(key)) is not None:
             return kept
         config = self.spec.config
         what = f"{role} {storage.redact(uri)}"
+        began = time.monotonic()
         try:
-            data = storage.read(uri, max_bytes=config.max_bytes)
+            data = self._patiently(storage.redact(uri), Unreachable, lambda: self._read(uri), lambda: self._reached.get(_store(uri), 0.0) > began)
         except NotFound as error:
             raise PairError(ErrorCode.NOT_FOUND, f"{role}: {error}") from None
         except AccessDenied as error:
             raise PairError(ErrorCode.ACCESS_DENIED, f"{role}: {error}") from None
         except TooLarge as error:
             raise PairError(ErrorCode.TOO_MANY_BYTES, f"{role}: {error}") from None
+        except Unreachable as error:
+            if self._reached.get(_store(uri), 0.0) <= began:
+                raise
+            # others were read meanwhile: it is this object that its store can't give
+            raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
         except StorageError as error:
             raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
         pixels = images.decode(data, what=what, max_bytes=config.max_bytes, max_pixels=config.max_pixels)
@@ -227,9 +243,22 @@ class Worker:
             for k, outcome in run_batches(
                 self.stylizer, pairs, self.spec.config.batch_size, fits=self._fits, on_batch=on_batch, on_evaluation=on_evaluation
             ):
+                if isinstance(outcome, Exception) and not isinstance(outcome, torch.cuda.OutOfMemoryError):
+                    self._leave_a_broken_device()
                 outcomes[indices[k]] = _as_pair_error(outcome, prepared[indices[k]].pair.pair_id)
         self._progress.pairs = ()
         return outcomes
+
+    def _leave_a_broken_device(self) -> None:
+        """End the process if its GPU no longer computes: after an illegal access or a hardware fault every later call fails too,
+        and would write off pair after pair. The driver then treats it as any death of a worker."""
+        if self.stylizer.device.type != "cuda":
+            return
+        try:
+            torch.zeros(1, device=self.stylizer.device).add_(1).item()
+        except Exception as error:
+            log.critical("event=device_lost device=%s error=%s", self.device_name, error)
+            os._exit(1)
 
     @contextmanager
     def _busy(self) -> Iterator[None]:
@@ -278,7 +307,6 @@ class Worker:
                 "config_fingerprint": self.spec.fingerprint,
                 "nstray_version": __version__,
                 "attempt": attempt,
-                **ready.pair.carried,
             }
             picture = b""
             if isinstance(outcome, engine.Result):
@@ -331,7 +359,8 @@ class Worker:
             "finished": time.time(),
             "attempt": attempt,
         }
-        data = encode_part(rows, self.spec.schema, footer)
+        names = list(self.spec.info.carried)
+        data = encode_part(rows, self.spec.schema, footer, shard.table.select(names) if names else None)
         won = self._put(shard.name, data)
         errors: dict[str, int] = {}
         for row in rows:
@@ -342,18 +371,30 @@ class Worker:
         )
 
     def _put(self, name: str, data: bytes) -> bool:
-        for attempt in range(PUT_TRIES):
+        return self._patiently(name, StorageError, lambda: self.output.commit_part(name, data))
+
+    def _patiently(self, what: str, trouble: type[StorageError], call: Callable[[], T], others_answer: Callable[[], bool] | None = None) -> T:
+        """What `call` returns; tried again on `trouble`, but for want of permission, as long as patience lasts.
+
+        `others_answer` says whether the store has meanwhile answered somebody else: then three tries are enough.
+        """
+        for attempt in range(STORAGE_TRIES):
             try:
-                return self.output.commit_part(name, data)
+                return call()
             except AccessDenied:
                 raise
-            except StorageError as error:
-                if attempt + 1 == PUT_TRIES:
+            except trouble as error:
+                if attempt + 1 == STORAGE_TRIES or (attempt >= 2 and others_answer and others_answer()):
                     raise
-                log.warning("event=put_retry part=%s try=%d error=%s", name, attempt + 1, error)
+                log.warning("event=storage_retry what=%s try=%d error=%s", what, attempt + 1, error)
                 self._progress.steps += 1
-                time.sleep(2**attempt)
-        raise AssertionError("unreachable")
+                time.sleep(min(LONGEST_PAUSE, 2.0**attempt))
+        raise AssertionError("the last try returns or raises")
+
+    def _read(self, uri: str) -> bytes:
+        data = storage.read(uri, max_bytes=self.spec.config.max_bytes)
+        self._reached[_store(uri)] = time.monotonic()
+        return data
 
 
 class _ImageCache:
@@ -377,6 +418,11 @@ class _ImageCache:
                 self._used += image.pixels.nbytes
             while self._used > self._bound:
                 self._used -= self._kept.popitem(last=False)[1].pixels.nbytes
+
+
+def _store(uri: str) -> str:
+    """The bucket of a URI, or "" for local files."""
+    return uri.split("/")[2] if storage.is_uri(uri) else ""
 
 
 def _tensor(image: _Image) -> torch.Tensor:

@@ -189,9 +189,9 @@ def make_output(
     for window, table in plan.windows(source.tables(info)):
         for shard in plan.shards(window, table, settings.shard_size):
             rows = []
-            for pair in manifest.pairs(shard.table, info):
+            for pair, more in zip(manifest.pairs(shard.table, info), shard.table.select(list(info.carried)).to_pylist(), strict=True):
                 style = tuple(pair.styles)
-                same = {"content": str(pair.content), "style": style, **pair.carried}
+                same = {"content": str(pair.content), "style": style, **more}
                 code = (errors or {}).get(pair.pair_id)
                 seed = pair.row
                 rows.append(

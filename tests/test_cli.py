@@ -164,7 +164,7 @@ def test_a_setting_comes_from_an_option_or_a_file_and_the_option_wins(call: Call
     typed, value = VALUES[name]
     option = [flag(name)] if typed == "" else [flag(name), typed]
     other = JobConfig.model_fields[name].default
-    partner = ["--image-format", "webp"] if name == "quality" else []
+    partner = {"quality": ["--image-format", "webp"], "weights_input": ["--weights", "a.pth"]}.get(name, [])
     file = tmp_path / "job.yaml"
 
     assert call("run", "m.csv", "out", *option, *partner)[0] == 0

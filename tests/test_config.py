@@ -154,7 +154,11 @@ def test_the_fingerprint_follows_what_decides_the_results() -> None:
         "shard_size": 3,
     }
     for name, value in other.items():
-        assert fingerprint(make({name: value}), "w") != base, name
+        weights = {"weights": "a.pth"} if name == "weights_input" else {}
+        assert fingerprint(make({name: value, **weights}), "w") != base, name
+    assert fingerprint(JobConfig(), "w", "sha256:of a start") != base
+    with pytest.raises(ConfigError, match="weights_input is for a file of weights"):
+        make({"weights": "random", "weights_input": "bgr"})
     assert fingerprint(make({"image_format": "webp", "quality": 80}), "w") != fingerprint(make({"image_format": "webp"}), "w")
     free: dict[str, Any] = {
         "batch_size": 3,

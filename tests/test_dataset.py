@@ -318,6 +318,21 @@ def test_export_leaves_somebody_elses_listing(tmp_path: Path, text: str) -> None
     assert [p.name for p in to.iterdir()] == ["metadata.jsonl"]
 
 
+def test_export_leaves_another_jobs_listing(tmp_path: Path) -> None:
+    made = make_output(tmp_path)
+    listing = tmp_path / "plain" / "metadata.jsonl"
+    export(made.out, str(listing.parent))
+    for name, other in (("config_fingerprint", "0" * 64), ("weights_id", "random:1")):
+        lines = [json.loads(line) for line in listing.read_text().splitlines()]
+        theirs = "".join(json.dumps({**line, name: other}) + "\n" for line in lines)
+        listing.write_text(theirs)
+        with pytest.raises(OutputError, match="of something else"):
+            export(made.out, str(listing.parent))
+        assert listing.read_text() == theirs
+        export(made.out, str(listing.parent), overwrite=True)
+        assert {json.loads(line)[name] for line in listing.read_text().splitlines()} == {lines[0][name]}
+
+
 def test_export_writes_nowhere_else(tmp_path: Path) -> None:
     made = make_output(tmp_path)
     rewrite(made, PARTS[0], column("image", [{"bytes": b"x", "path": "../outside.png"}] * 2))

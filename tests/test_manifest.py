@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nstray import manifest as manifest_module
 from nstray import storage
 from nstray.columns import RESERVED
 from nstray.config import JobConfig
@@ -50,6 +51,13 @@ def load(path: Path, config: JobConfig = CONFIG) -> tuple[ManifestInfo, list[Pai
     return info, [p for t in tables for p in pairs(t, info)]
 
 
+def carried(path: Path) -> list[dict[str, Any]]:
+    """The carried columns' values, row by row."""
+    manifest = Manifest(str(path))
+    info = manifest.check(CONFIG)
+    return [row for table in manifest.tables(info) for row in table.select(list(info.carried)).to_pylist()]
+
+
 def problem(path: Path, config: JobConfig = CONFIG) -> str:
     with pytest.raises(ManifestError) as caught:
         Manifest(str(path)).check(config)
@@ -70,7 +78,8 @@ def test_formats_agree(tmp_path: Path, name: str) -> None:
     if name == "m.parquet":
         names = list(dict.fromkeys(n for r in rows for n in r))
         rows = [{n: r.get(n) for n in names} for r in rows]
-    info, got = load(write(tmp_path / "f" / name, rows))
+    path = write(tmp_path / "f" / name, rows)
+    info, got = load(path)
     base = str(tmp_path / "f")
     assert [p.row for p in got] == [0, 1, 2, 3]
     assert [p.content for p in got] == [f"{base}/c/a.jpg", "/abs/b.jpg", "s3://bucket/c d.jpg", f"{base}/d.jpg"]
@@ -78,7 +87,7 @@ def test_formats_agree(tmp_path: Path, name: str) -> None:
     assert [p.style_weights for p in got] == [(1.0,), (0.75, 0.25), (1.0,), (1.0,)]
     assert got[0].overrides == {"seed": 7, "size": "640x480", "size_rule": "exact"}
     assert [p.overrides for p in got[1:]] == [{"content_weight": 0.5}, {"init": "noise"}, {"init": f"{base}/starts/i.png"}]
-    assert [p.carried["caption"] or None for p in got] == ["a, b", "q", None, "é"]
+    assert [row["caption"] or None for row in carried(path)] == ["a, b", "q", None, "é"]
     assert (got[0].pair_id, got[3].pair_id) == ("one", "four")
     # Fixed once and for all: an id that changed would make a finished job's rows look new. Numbers go in as the bits of a float64.
     bits = {v: str(struct.unpack("<q", struct.pack("<d", v))[0]) for v in (3.0, 1.0, 0.5)}
@@ -123,7 +132,7 @@ def test_folder_of_files_in_order_of_name(tmp_path: Path) -> None:
         (folder / other).write_text("not,a\nmanifest")
     info, got = load(folder)
     assert [p.content for p in got] == [f"{folder}/{i}.jpg" for i in (1, 2, 3, 4)]
-    assert [p.carried for p in got] == [{"n": None, "extra": None}] * 2 + [{"n": 1.5, "extra": None}, {"n": None, "extra": "e"}]
+    assert carried(folder) == [{"n": None, "extra": None}] * 2 + [{"n": 1.5, "extra": None}, {"n": None, "extra": "e"}]
     assert info.schema.field("n").type == pa.float64()
     assert got[3].pair_id == "x"
     again = Manifest(str(folder) + "/").check(CONFIG)
@@ -155,15 +164,16 @@ def test_carried_arrow_types_survive(tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "m.parquet", row_group_size=2)
     info, got = load(tmp_path / "m.parquet")
+    whole = pa.concat_tables(Manifest(info.uri).tables(info))
+    plain = {"tag": pa.string()}  # its dictionary is each batch's own
     for name in ("nested", "tag", "when", "raw", "small"):
         assert info.schema.field(name).type == table.schema.field(name).type, name
-        assert pa.array([p.carried[name] for p in got], info.schema.field(name).type).to_pylist() == table[name].to_pylist() or name == "when"
-    assert [p.carried["when"].value for p in got] == [1, 2, None]
+        assert whole[name].cast(plain.get(name, table[name].type)).equals(table[name].cast(plain.get(name, table[name].type))), name
     assert [p.overrides for p in got] == [{"init": "noise", "size": 512}, {}, {"size": 64}]
     assert got[1].style_weights == (0.25, 0.75)
     # No arrow function sorts or takes views.
     assert info.schema.field("view").type == pa.large_string()
-    assert [p.carried["view"] for p in got] == ["v", None, "w"]
+    assert whole["view"].to_pylist() == ["v", None, "w"]
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
@@ -172,10 +182,12 @@ def test_a_column_empty_for_a_whole_batch_has_a_type_later(tmp_path: Path, monke
     monkeypatch.setattr(manifest_files, "BATCH_ROWS", 100)
     rows = [{"content": f"{i}.jpg", "style": "s.jpg", "late": None, "seed": None} for i in range(1000)]
     rows.append({"content": "z.jpg", "style": "s.jpg", "late": "here", "seed": 3})
-    info, got = load(write(tmp_path / name, rows))
-    assert got[-1].carried == {"late": "here"}
+    path = write(tmp_path / name, rows)
+    info, got = load(path)
+    late = [row["late"] for row in carried(path)]
+    assert late[-1] == "here"
     assert got[-1].overrides == {"seed": 3}
-    assert got[0].carried["late"] in (None, "")
+    assert late[0] in (None, "")
     assert info.schema.field("late").type == pa.string()
 
 
@@ -187,7 +199,7 @@ def test_csv_quoting_newlines_and_bom(tmp_path: Path) -> None:
     _, got = load(path)
     assert [p.content for p in got] == [f"{tmp_path}/a,1.jpg", f"{tmp_path}/b.jpg"]
     assert [len(p.styles) for p in got] == [2, 1]
-    assert [p.carried["caption"] for p in got] == ["two\nlines", "t"]
+    assert [row["caption"] for row in carried(path)] == ["two\nlines", "t"]
 
 
 def test_a_style_may_be_left_out_where_nothing_needs_it(tmp_path: Path) -> None:
@@ -303,9 +315,10 @@ def test_every_output_column_is_refused_or_read(tmp_path: Path) -> None:
 
 
 def test_a_near_miss_is_a_warning(tmp_path: Path) -> None:
-    info, got = load(write(tmp_path / "m.csv", [{**ONE, "sytle_weight": 5, "caption": "x"}]))
+    path = write(tmp_path / "m.csv", [{**ONE, "sytle_weight": 5, "caption": "x"}])
+    info, got = load(path)
     assert info.warnings == ("column sytle_weight is carried through unread; did you mean style_weight?",)
-    assert got[0].carried == {"sytle_weight": 5, "caption": "x"}
+    assert carried(path)[0] == {"sytle_weight": 5, "caption": "x"}
     assert got[0].overrides == {}
 
 
@@ -359,6 +372,44 @@ def test_parquet_columns_of_a_wrong_type(tmp_path: Path) -> None:
             assert words in problem(path)
         else:
             assert load(path)[1][0].styles == (f"{tmp_path}/5.5",)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.array([2**53 + 1]), pa.array([0.5])),
+        (pa.array([0.5]), pa.array([2**53 + 1])),
+        (pa.array([2**63], pa.uint64()), pa.array([0.5], pa.float32())),
+        (pa.array([2**63], pa.uint64()), pa.array([-1])),
+        (pa.array([{"k": [1]}]), pa.array([{"k": [0.5]}])),
+        (pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())), pa.array([[("k", 0.5)]], pa.map_(pa.string(), pa.float64()))),
+    ],
+)
+def test_integers_that_no_common_type_holds_are_refused(tmp_path: Path, first: pa.Array, second: pa.Array) -> None:
+    for name, column in (("a", first), ("b", second)):
+        pq.write_table(pa.table({"content": [name], "style": ["s"], "n": column}), tmp_path / f"{name}.parquet")
+    # Parquet names the fields of lists and maps anew.
+    kinds = [pq.read_schema(tmp_path / f"{name}.parquet").field("n").type for name in "ba"]
+    assert "b.parquet: column n holds {}, where the rows before hold {}".format(*kinds) in problem(tmp_path)
+
+
+def test_small_integers_and_floats_make_a_double(tmp_path: Path) -> None:
+    for name, column in (("a", pa.array([2**31 - 1], pa.int32())), ("b", pa.array([0.5], pa.float32()))):
+        pq.write_table(pa.table({"content": [name], "style": ["s"], "n": column}), tmp_path / f"{name}.parquet")
+    assert carried(tmp_path) == [{"n": 2**31 - 1}, {"n": 0.5}]
+
+
+def test_integers_and_floats_of_a_folder_of_csv_make_a_double(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("content,style,score\na,s,3\n")
+    (tmp_path / "b.csv").write_text("content,style,score\nb,s,0.5\n")
+    assert carried(tmp_path) == [{"score": 3.0}, {"score": 0.5}]
+
+
+def test_what_parquet_cannot_hold_is_refused() -> None:
+    for kind in (pa.month_day_nano_interval(), pa.run_end_encoded(pa.int32(), pa.int64())):
+        info = ManifestInfo("m", 1, "", pa.schema([("odd", kind)]), ("odd",), (), ())
+        with pytest.raises(ManifestError, match="column odd can't be carried into Parquet"):
+            manifest_module._check_writable("m", info)
 
 
 def test_a_carried_type_that_cannot_be_sorted_is_refused(tmp_path: Path) -> None:

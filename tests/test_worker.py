@@ -28,7 +28,7 @@ from nstray.manifest import Manifest
 from nstray.output import Output, read_footer
 from nstray.plan import Shard
 from nstray.spec import JobSpec, ShardReport
-from nstray.worker import PUT_TRIES, Worker
+from nstray.worker import STORAGE_TRIES, Worker
 
 SETTINGS = {"content_layers": "conv2_1", "style_layers": "conv1_1,conv2_1", "size": 24, "evaluations": 4}
 
@@ -424,7 +424,7 @@ def test_a_put_that_fails_is_tried_again(bench: Bench, monkeypatch: pytest.Monke
     assert pauses == [1, 2]
 
 
-@pytest.mark.parametrize(("error", "tries"), [(Unreachable("down"), PUT_TRIES), (AccessDenied("no"), 1), (OutputError("another job's"), 1)])
+@pytest.mark.parametrize(("error", "tries"), [(Unreachable("down"), STORAGE_TRIES), (AccessDenied("no"), 1), (OutputError("another job's"), 1)])
 def test_a_put_that_keeps_failing_is_raised(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int) -> None:
     seen = []
 
@@ -507,7 +507,7 @@ def test_progress_tells_what_is_on_the_device_and_counts_the_work(bench: Bench, 
     assert worker.progress().steps == 0
     worker.process(shard)
     after = worker.progress()
-    assert seen == [("a", "b")]
+    assert seen == [("a",), ("b",)]  # one by one on a CPU
     assert after.pairs == ()
     assert after.evaluations == 8
     assert after.steps >= 4 + 2

@@ -35,6 +35,8 @@ RANDOM_SEED = 0
 # The recipe is the identity of random weights: recomputed on another machine their last bits differ, their pictures do not.
 RANDOM_ID = f"random-v1-seed{RANDOM_SEED}"
 
+_IMAGENET_SHA256 = "dcbb9e9d"  # as in the file's name, by torchvision's convention
+
 WAYS_OUT = (
     "three ways out: (1) --weights PATH_OR_URI of a VGG-19 .safetensors or .pth file you have; "
     "(2) put torchvision's vgg19-dcbb9e9d.pth into the folder torch.hub.get_dir()/checkpoints on the driver's machine; "
@@ -187,11 +189,14 @@ def _imagenet() -> VGGWeights:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix="dcbb9e9d", progress=False)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=_IMAGENET_SHA256, progress=False)
         data = path.read_bytes()
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise WeightsError(f"weights imagenet could not be downloaded ({error}); {WAYS_OUT}") from None
-    return parse_weights(data, "imagenet", input="rgb")
+    weights = parse_weights(data, "imagenet", input="rgb")
+    if not weights.id.startswith(f"sha256:{_IMAGENET_SHA256}"):
+        raise WeightsError(f"weights imagenet: {path} is not torchvision's file (its sha256 should begin with {_IMAGENET_SHA256}); remove it")
+    return weights
 
 
 def random_weights(layers: tuple[str, ...] = CONV_LAYERS, *, seed: int = RANDOM_SEED) -> VGGWeights:

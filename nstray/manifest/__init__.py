@@ -30,7 +30,7 @@ __all__ = ["Manifest", "ManifestInfo", "Pair", "build", "pairs"]
 
 @dataclass(frozen=True)
 class Pair:
-    """One row of a manifest.
+    """One row of a manifest, without the carried columns: those stay in the table, since Python can't hold all of Arrow's values.
 
     Attributes:
         row: its place in the whole manifest, from 0.
@@ -38,7 +38,6 @@ class Pair:
         styles: resolved paths or URIs; empty where there is no style term.
         style_weights: one per style, of sum 1.
         overrides: the job's settings this row sets for itself, parsed.
-        carried: the other columns' values; of types with nanoseconds, which Python's have not, as Arrow scalars.
     """
 
     row: int
@@ -47,7 +46,6 @@ class Pair:
     styles: tuple[str, ...]
     style_weights: tuple[float, ...]
     overrides: dict[str, Any]
-    carried: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,7 @@ class Manifest:
         problems = Problems()
         present: dict[str, None] = {}
         carried: dict[str, pa.DataType] = {}
+        large: set[str] = set()  # columns with integers that a double does not hold
         rows = 0
         with IdHashes() as hashes:
             for batch in _batches(files):
@@ -94,7 +93,9 @@ class Manifest:
                 found = canonical(batch, base, config, problems)
                 present.update(dict.fromkeys(found.columns))
                 for name, array in found.carried.items():
-                    carried[name] = _merged(carried.get(name), array.type, name, batch.file.name)
+                    if _holds_large(array):
+                        large.add(name)
+                    carried[name] = _merged(carried.get(name), array.type, name, batch.file.name, name in large)
                 hashes.add(IdHashes.of(found.columns["pair_id"].to_pylist()))
                 rows += batch.rows
             problems.raise_any()
@@ -118,7 +119,8 @@ class Manifest:
     def tables(self, info: ManifestInfo) -> Iterator[pa.Table]:
         """The rows in order, as tables of `info.schema` of bounded size.
 
-        Raises: `ManifestError` where the manifest is not the one that `check` saw.
+        Raises: `ManifestError` where a row can't be read any more, or there are more or fewer rows than `check` saw. Nothing else is compared:
+            a manifest that changed to other rows of the same number is not noticed.
         """
         base, files = find(self.uri)
         problems = Problems()
@@ -136,7 +138,6 @@ def pairs(table: pa.Table, info: ManifestInfo) -> list[Pair]:
     """The rows of a canonical table as `Pair` objects."""
     fixed = [table[name].to_pylist() for name in ("row", "pair_id", "content", "style", "style_weights")]
     own = {name: _parsed(name, table[name].to_pylist()) for name in info.overrides}
-    carried = {name: _values(table[name]) for name in info.carried}
     return [
         Pair(
             row=row,
@@ -145,7 +146,6 @@ def pairs(table: pa.Table, info: ManifestInfo) -> list[Pair]:
             styles=tuple(styles),
             style_weights=tuple(weights),
             overrides={name: column[i] for name, column in own.items() if column[i] is not None},
-            carried={name: column[i] for name, column in carried.items()},
         )
         for i, (row, pair_id, content, styles, weights) in enumerate(zip(*fixed, strict=True))
     ]
@@ -156,23 +156,43 @@ def _parsed(name: str, values: list[Any]) -> list[Any]:
     return [None if v is None else next(good) for v in values]
 
 
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    return list(column) if "[ns" in str(column.type) else column.to_pylist()
-
-
 def _batches(files: list[ManifestFile]) -> Iterator[RawBatch]:
     for file in files:
         yield from read(file)
 
 
-def _merged(old: pa.DataType | None, new: pa.DataType, name: str, file: str) -> pa.DataType:
-    """The type that holds both; raises `ManifestError` where none does."""
-    if old is None or old == new:
+def _holds_large(array: pa.Array) -> bool:
+    """Whether integers above 2**53 in size are in it, which not every double can tell apart."""
+    if not pa.types.is_integer(array.type) or array.type.bit_width < 64:
+        return False
+    found = pc.min_max(array).as_py()
+    return found["max"] is not None and max(abs(found["min"]), abs(found["max"])) > 2**53
+
+
+def _merged(old: pa.DataType | None, new: pa.DataType, name: str, file: str, large: bool) -> pa.DataType:
+    """The type that holds both, and the `large` integers seen; raises `ManifestError` where none does."""
+    if old is None or (old == new and not (large and pa.types.is_floating(old))):
         return new
+    if not large and {True} == {pa.types.is_integer(k) or k == pa.float64() for k in (old, new)} and pa.float64() in (old, new):
+        return pa.float64()
     try:
-        return pa.unify_schemas([pa.schema([(name, old)]), pa.schema([(name, new)])], promote_options="permissive").field(0).type
+        both = pa.unify_schemas([pa.schema([(name, old)]), pa.schema([(name, new)])], promote_options="permissive").field(0).type
     except pa.ArrowException:
-        raise ManifestError(f"{file}: column {name} holds {new}, where the rows before hold {old}; make it one type in all rows and files") from None
+        both = None
+    if both is None or _too_narrow(old, both) or _too_narrow(new, both):
+        raise ManifestError(f"{file}: column {name} holds {new}, where the rows before hold {old}; make it one type in all rows and files")
+    return both
+
+
+def _too_narrow(kind: pa.DataType, both: pa.DataType) -> bool:
+    """Whether `both`, which Arrow promotes `kind` to, lacks some of its integers: those above 2**53 in a double, say."""
+    if pa.types.is_integer(kind):
+        if pa.types.is_floating(both):
+            return bool(kind.bit_width > {16: 11, 32: 24, 64: 53}[both.bit_width])
+        return bool(pa.types.is_uint64(kind) and pa.types.is_int64(both))
+    if pa.types.is_struct(kind) and pa.types.is_struct(both):
+        return any(_too_narrow(field.type, both.field(field.name).type) for field in kind)
+    return kind.num_fields == both.num_fields == 1 and _too_narrow(kind.field(0).type, both.field(0).type)  # lists and maps
 
 
 def _schema(present: dict[str, None], carried: dict[str, pa.DataType]) -> pa.Schema:
