@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import struct
 import threading
 import time
@@ -19,7 +20,7 @@ import torch
 from outputs import picture
 from PIL import Image
 
-from nstray import config, images, manifest, plan
+from nstray import config, images, manifest, plan, storage
 from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.stylizer import Stylizer, pair_seed
 from nstray.engine.weights import VGGWeights, random_weights
@@ -512,3 +513,79 @@ def test_progress_tells_what_is_on_the_device_and_counts_the_work(bench: Bench, 
     assert after.evaluations == 8
     assert after.steps >= 4 + 2
     assert 0 < after.busy <= after.now - (after.first or 0) + 1e-3
+
+
+# when what is around the pairs breaks
+
+
+def _away(monkeypatch: pytest.MonkeyPatch, away: Sequence[str]) -> list[float]:
+    """The store does not answer for URIs that end in one of `away`; returns the pauses that were made."""
+    read_file, pauses = storage.read, list[float]()
+
+    def read(uri: str, **options: Any) -> bytes:
+        if uri.endswith(tuple(away)):
+            raise Unreachable(f"{uri}: no answer")
+        return read_file(uri, **options)
+
+    monkeypatch.setattr(storage, "read", read)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    return pauses
+
+
+def test_a_store_that_is_away_is_no_pairs_fault(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, shard = bench.worker([pair("a"), pair("b", "c1.png")])
+    pauses = _away(monkeypatch, [".png"])
+    with pytest.raises(Unreachable):
+        worker.process(shard)
+    assert not Path(worker.output.data_uri(shard.name)).exists()  # nothing is written off
+    assert sum(pauses) > 500
+    assert worker.progress().steps > 0  # waiting is not hanging
+
+
+def test_a_store_that_comes_back_costs_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, shard = bench.worker([pair("a")])
+    failures, read_file = [Unreachable("down")] * 3, storage.read
+
+    def read(uri: str, **options: Any) -> bytes:
+        if failures:
+            raise failures.pop()
+        return read_file(uri, **options)
+
+    monkeypatch.setattr(storage, "read", read)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    assert worker.process(shard).ok == 1
+
+
+def test_one_object_its_store_cannot_give_is_its_pairs_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, shard = bench.worker([pair("a"), pair("b", "c1.png"), pair("c", "c2.png")])
+    _away(monkeypatch, ["c1.png"])
+    slow = storage.read
+
+    def others_later(uri: str, **options: Any) -> bytes:
+        if not uri.endswith("c1.png"):
+            threading.Event().wait(0.05)  # so that they are read after the trouble began
+        return slow(uri, **options)
+
+    monkeypatch.setattr(storage, "read", others_later)
+    monkeypatch.setattr(time, "sleep", lambda seconds: threading.Event().wait(0.1))
+    assert worker.process(shard).errors == {"fetch_failed": 1}
+
+
+def test_a_gpu_that_no_longer_computes_ends_its_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, shard = bench.worker([pair("a")])
+
+    def broken(*anything: Any, **more: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def ends(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(Stylizer, "run", broken)
+    assert worker.process(shard).errors == {"internal": 1}  # a CPU has no such state
+    again, shard = bench.worker([pair("b")])
+    again.stylizer.device = torch.device("cuda")
+    monkeypatch.setattr(torch, "zeros", broken)
+    monkeypatch.setattr(os, "_exit", ends)
+    with pytest.raises(SystemExit):
+        again.process(shard)
+    assert not Path(again.output.data_uri(shard.name)).exists()
