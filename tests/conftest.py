@@ -12,10 +12,14 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from nstray.storage import s3 as storage_s3
+
+if TYPE_CHECKING:
+    from heads import Head
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "radosgw"
 
@@ -106,3 +110,18 @@ def rgw(radosgw: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[st
     """A fresh, empty bucket of the real server, as ``s3://NAME``; the environment leads there."""
     yield _bucket(radosgw, monkeypatch)
     storage_s3.forget_client()
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Head]:
+    """A Ray head with a job server, started by ``ray start``."""
+    from heads import Head
+    from jobs import ray_folder
+
+    with ray_folder() as folder:
+        made = Head(folder)
+        try:
+            made.wait()
+            yield made
+        finally:
+            made.end()

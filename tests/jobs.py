@@ -152,10 +152,11 @@ def alive(known: Mapping[int, str]) -> list[int]:
 
 def working(known: Mapping[int, str]) -> list[int]:
     """Those of the processes that still run, without two that Ray itself lets look for their dead cluster for 60 s (measured, Ray 2.60)."""
-    return [pid for pid in alive(known) if not any(name in _command(pid) for name in ("ray::DashboardAgent", "ray::RuntimeEnvAgent"))]
+    return [pid for pid in alive(known) if not any(name in command(pid) for name in ("ray::DashboardAgent", "ray::RuntimeEnvAgent"))]
 
 
-def _command(pid: int) -> str:
+def command(pid: int) -> str:
+    """Its command line."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:

@@ -1,18 +1,12 @@
-"""The Ray part: the actor that holds a device, and the driver that keeps every actor fed. The only module that imports ray.
-
-Ray places, watches and restarts processes; nstray writes only the policy: what to hand out, whom to blame, when to stop.
-"""
+"""The driver: keeps every actor fed, blames whom it must, and stops when told. One asyncio loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import signal
-import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,8 +16,8 @@ import ray
 import ray.exceptions as rex
 
 from nstray import plan, storage
-from nstray.config import JobConfig
-from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, NstrayError, OutputError, StorageError
+from nstray.cluster.actors import Devices, devices, short
+from nstray.errors import AccessDenied, ErrorCode, JobFailed, NstrayError, OutputError, StorageError
 from nstray.manifest import Manifest
 from nstray.output import Output, PartInfo, read_footer
 from nstray.plan import Shard
@@ -38,111 +32,6 @@ NODE_GRACE = 30.0  # seconds for Ray to notice that a machine is gone
 START_TRIES = 3  # workers in a row that fail to start before the job is given up
 STORAGE_TRIES = 3  # shards in a row whose part can't be written before the job is given up
 RECENT_STYLES = 8  # styles a worker is taken to have cached
-
-
-class Stylist:
-    """The actor: a `Worker` in a process of its own. One per GPU, or per group of CPU threads."""
-
-    def __init__(self, spec: JobSpec, weights: Any, want: str, threads: int) -> None:
-        # here and not above: the driver imports this module too, and torch would take 700 MB of it
-        import torch
-
-        from nstray.engine.weights import VGGWeights
-        from nstray.worker import Worker
-
-        logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s %(message)s")
-        self._failure: NstrayError | None = None
-        cuda = torch.cuda.is_available()
-        try:
-            if want == "cuda" and not cuda:
-                raise ConfigError("device cuda: this worker's torch sees no GPU; install a CUDA build there or use --device cpu")
-            device, limit = ("cuda", None) if cuda and want != "cpu" else ("cpu", threads)
-            loaded = VGGWeights({name: torch.tensor(array) for name, array in weights.arrays.items()}, weights.id, weights.source, weights.input)
-            self._worker = Worker(spec, loaded, device, limit)
-            if storage.head(Output(spec.out).job_uri) is None:
-                raise OutputError(
-                    f"{storage.redact(spec.out)}: this machine does not see it; a job on several machines needs s3:// or a shared folder"
-                )
-        except NstrayError as error:
-            # Ray turns what a constructor raises into text; `ready` raises it as it is.
-            self._failure = error
-
-    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
-    def ready(self) -> dict[str, Any]:
-        """Where this actor runs; answers once the network is loaded. Raises what kept it from loading."""
-        if self._failure is not None:
-            raise self._failure
-        return {"node": ray.get_runtime_context().get_node_id(), "device": self._worker.device_name, "pid": os.getpid()}
-
-    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
-    def progress(self) -> Progress:
-        """See `Worker.progress`."""
-        return self._worker.progress()
-
-    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
-    def drain(self) -> None:
-        """See `Worker.drain`."""
-        self._worker.drain()
-
-    @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
-    def process(self, shard: Shard, attempt: int) -> ShardReport:
-        """See `Worker.process`."""
-        return self._worker.process(shard, attempt)
-
-    @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
-    def one(self, shard: Shard, index: int, attempt: int, lost: tuple[str, str] | None) -> dict[str, Any]:
-        """See `Worker.one`; with `lost`, the error row of a pair that is not touched again."""
-        if lost is not None:
-            return self._worker.failed_row(shard, index, attempt, *lost)
-        return self._worker.one(shard, index, attempt)
-
-    @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
-    def commit_rows(self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int) -> ShardReport:
-        """See `Worker.commit_rows`."""
-        return self._worker.commit_rows(shard, rows, started, attempt)
-
-
-@dataclass(frozen=True)
-class Devices:
-    """What the cluster holds for workers: how many fit, on what, with how many threads each."""
-
-    kind: str  # cuda or cpu
-    count: int
-    threads: int
-
-
-def devices(config: JobConfig, begun: Devices | None = None) -> Devices:
-    """Workers that fit the cluster now, on the kind of device that the job has `begun` on: it does not change over.
-
-    Raises ConfigError where the wanted device is not there at the beginning and nothing says to wait for it.
-    """
-    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    gpus = sum(int(n.get("GPU", 0)) for n in nodes)
-    on_gpus = begun.kind != "cpu" if begun else config.device == "cuda" or (config.device == "auto" and gpus > 0)
-    if on_gpus:
-        if begun is None and not gpus and config.actors is None:
-            raise ConfigError("device cuda: the cluster has no GPU; use --device cpu, or --actors N to wait for an autoscaler to bring some")
-        per_gpu = math.floor(1 / config.gpus_per_actor)
-        # Logical GPUs on a machine without CUDA run on its CPU: then the threads are shared out.
-        cpus = max((int(n.get("CPU", 1)) for n in nodes if n.get("GPU")), default=1)
-        most = max((int(n.get("GPU", 0)) for n in nodes), default=1) or 1
-        return Devices("cuda" if config.device == "cuda" else "auto", gpus * per_gpu, max(1, cpus // (most * per_gpu)))
-    cores = [int(n.get("CPU", 0)) for n in nodes]
-    threads = max(1, min(config.cpus_per_actor, max(cores, default=1)))
-    return Devices("cpu", max(1, sum(c // threads for c in cores)), threads)
-
-
-def stylist_factory(spec: JobSpec, weights: Any) -> Callable[[Devices], Any]:
-    """A function that creates one Stylist actor; the weights travel once per node, through the object store."""
-    stored = ray.put(weights)
-    groups = {"work": spec.config.depth + 1, "health": 1}
-    actor_class = ray.remote(concurrency_groups=groups)(Stylist)
-
-    def create(found: Devices) -> Any:
-        resources = {"num_cpus": found.threads} if found.kind == "cpu" else {"num_cpus": 1, "num_gpus": spec.config.gpus_per_actor}
-        return actor_class.options(max_restarts=0, **resources).remote(spec, stored, found.kind, found.threads)
-
-    return create
 
 
 @dataclass(eq=False)
@@ -413,10 +302,10 @@ class Driver:
             self._display.log(f"event=retry part={shard.name} reason=node_lost")
             self._backlog.put_back(shard)
         elif self._strikes.add(shard):
-            self._display.log(f"event=careful part={shard.name} reason={_short(error)!r}")
+            self._display.log(f"event=careful part={shard.name} reason={short(error)!r}")
             self._careful.append(Careful(shard, self._strikes.of(shard) + 1, time.time()))
         else:
-            self._display.log(f"event=retry part={shard.name} reason={_short(error)!r}")
+            self._display.log(f"event=retry part={shard.name} reason={short(error)!r}")
             self._backlog.put_back(shard)
 
     def _storage_trouble(self, shard: Shard, cause: StorageError) -> None:
@@ -436,7 +325,7 @@ class Driver:
                 ray.kill(slot.actor)
             limit = 8 + 4 * max(1, self._target.count if self._target else 1)
             if self._deaths > limit:
-                self._failure = JobFailed(f"{self._deaths} workers died in a row without finishing anything; the last one: {_short(error)}")
+                self._failure = JobFailed(f"{self._deaths} workers died in a row without finishing anything; the last one: {short(error)}")
         if slot.stalled:
             return False
         if getattr(error, "preempted", False):
@@ -473,8 +362,8 @@ class Driver:
                 self._careful.append(careful)
                 return
             if careful.touching is None or isinstance(cause, NstrayError):
-                raise cause if isinstance(cause, NstrayError) else JobFailed(f"{shard.name}: {_short(error)}") from None
-            careful.lost[careful.touching] = (ErrorCode.INTERNAL.value, _short(error))
+                raise cause if isinstance(cause, NstrayError) else JobFailed(f"{shard.name}: {short(error)}") from None
+            careful.lost[careful.touching] = (ErrorCode.INTERNAL.value, short(error))
             self._careful.append(careful)
         except rex.RayError as error:
             await self._careful_died(slot, careful, error)
@@ -485,14 +374,14 @@ class Driver:
 
     async def _careful_died(self, slot: Slot, careful: Careful, error: Exception) -> None:
         pair = None if careful.touching is None else careful.shard.table["pair_id"][careful.touching].as_py()
-        self._display.log(f"event=worker_died part={careful.shard.name} pair={pair} reason={_short(error)!r}")
+        self._display.log(f"event=worker_died part={careful.shard.name} pair={pair} reason={short(error)!r}")
         if await self._bury(slot, error):
             careful.touching = None
         elif careful.next() is None:
             careful.commit_deaths += 1
             if careful.commit_deaths >= KILLS:
-                raise JobFailed(f"{careful.shard.name}: writing it took its worker along {KILLS} times ({_short(error)}); use a smaller shard_size")
-        careful.blame(stalled=slot.stalled, reason=_short(error))
+                raise JobFailed(f"{careful.shard.name}: writing it took its worker along {KILLS} times ({short(error)}); use a smaller shard_size")
+        careful.blame(stalled=slot.stalled, reason=short(error))
         self._careful.append(careful)
 
     # the workers
@@ -537,14 +426,14 @@ class Driver:
             self._failed_starts += 1
             self._slots.remove(slot)
             ray.kill(slot.actor)  # alive where `ready` raised
-            self._display.log(f"event=start_failed worker={slot.name} reason={_short(error)!r}")
+            self._display.log(f"event=start_failed worker={slot.name} reason={short(error)!r}")
             # One bad machine is not the job's end while others work; where none does, the reason is the job's.
             alone = not any(s.ready for s in self._slots)
             self._not_before = time.monotonic() + min(60.0, 2.0 ** min(self._failed_starts, 6))
             if alone and isinstance(cause, NstrayError):
                 raise cause from None
             if alone and self._failed_starts >= START_TRIES:
-                raise JobFailed(f"{START_TRIES} workers in a row failed to start; the last one: {_short(error)}") from None
+                raise JobFailed(f"{START_TRIES} workers in a row failed to start; the last one: {short(error)}") from None
             return
         self._failed_starts = 0
         slot.node, slot.ready, slot.moved = where["node"], True, time.monotonic()
@@ -563,7 +452,7 @@ class Driver:
         except rex.RayError as error:
             # With work on board the work's own task learns of it, and finds out who is to blame.
             if isinstance(error, rex.ActorDiedError) and not slot.inflight and not slot.careful:
-                self._display.log(f"event=worker_died worker={slot.name} part=none reason={_short(error)!r}")
+                self._display.log(f"event=worker_died worker={slot.name} part=none reason={short(error)!r}")
                 await self._bury(slot, error)
         working = bool(slot.inflight or slot.careful)
         if working and not slot.stalled and time.monotonic() - slot.moved > self.config.stall_timeout:
@@ -582,35 +471,3 @@ class Driver:
 
 async def _awaited(ref: Any) -> Any:
     return await ref
-
-
-def _short(error: BaseException) -> str:
-    """The line that says why: Ray's errors carry whole tracebacks, and the reason of a death below what it died of."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, BaseException):
-        return f"{type(cause).__name__}: {cause}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:400]
-
-
-def start_ray() -> None:
-    """Connect to the cluster of RAY_ADDRESS or of `ray job submit`, or start one on this machine; raises JobFailed."""
-    # A local cluster listens on loopback only; an existing one is as its owner made it.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    address = os.environ.get("RAY_ADDRESS", "")
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        # ray.init retries a dead address for minutes without a word
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise JobFailed(f"RAY_ADDRESS {address}: no Ray head answers there ({error}); start one, correct the address, or unset it") from None
-    try:
-        ray.init(logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError, rex.RayError) as error:
-        raise JobFailed(f"Ray did not start: {_short(error)}") from None
-
-
-def stop_ray() -> None:
-    """Leave the cluster; a local one ends."""
-    ray.shutdown()

@@ -1,0 +1,159 @@
+"""The actor that holds a device; how many of them the cluster has room for; and the cluster itself: connecting and leaving."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.exceptions as rex
+
+from nstray import storage
+from nstray.config import JobConfig
+from nstray.errors import ConfigError, JobFailed, NstrayError, OutputError
+from nstray.output import Output
+from nstray.plan import Shard
+from nstray.spec import JobSpec, Progress, ShardReport
+
+
+class Stylist:
+    """The actor: a `Worker` in a process of its own. One per GPU, or per group of CPU threads."""
+
+    def __init__(self, spec: JobSpec, weights: Any, want: str, threads: int) -> None:
+        # here and not above: the driver imports this module too, and torch would take 700 MB of it
+        import torch
+
+        from nstray.engine.weights import VGGWeights
+        from nstray.worker import Worker
+
+        logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s %(message)s")
+        self._failure: NstrayError | None = None
+        cuda = torch.cuda.is_available()
+        try:
+            if want == "cuda" and not cuda:
+                raise ConfigError("device cuda: this worker's torch sees no GPU; install a CUDA build there or use --device cpu")
+            device, limit = ("cuda", None) if cuda and want != "cpu" else ("cpu", threads)
+            loaded = VGGWeights({name: torch.tensor(array) for name, array in weights.arrays.items()}, weights.id, weights.source, weights.input)
+            self._worker = Worker(spec, loaded, device, limit)
+            if storage.head(Output(spec.out).job_uri) is None:
+                raise OutputError(
+                    f"{storage.redact(spec.out)}: this machine does not see it; a job on several machines needs s3:// or a shared folder"
+                )
+        except NstrayError as error:
+            # Ray turns what a constructor raises into text; `ready` raises it as it is.
+            self._failure = error
+
+    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
+    def ready(self) -> dict[str, Any]:
+        """Where this actor runs; answers once the network is loaded. Raises what kept it from loading."""
+        if self._failure is not None:
+            raise self._failure
+        return {"node": ray.get_runtime_context().get_node_id(), "device": self._worker.device_name, "pid": os.getpid()}
+
+    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
+    def progress(self) -> Progress:
+        """See `Worker.progress`."""
+        return self._worker.progress()
+
+    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
+    def drain(self) -> None:
+        """See `Worker.drain`."""
+        self._worker.drain()
+
+    @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
+    def process(self, shard: Shard, attempt: int) -> ShardReport:
+        """See `Worker.process`."""
+        return self._worker.process(shard, attempt)
+
+    @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
+    def one(self, shard: Shard, index: int, attempt: int, lost: tuple[str, str] | None) -> dict[str, Any]:
+        """See `Worker.one`; with `lost`, the error row of a pair that is not touched again."""
+        if lost is not None:
+            return self._worker.failed_row(shard, index, attempt, *lost)
+        return self._worker.one(shard, index, attempt)
+
+    @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
+    def commit_rows(self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int) -> ShardReport:
+        """See `Worker.commit_rows`."""
+        return self._worker.commit_rows(shard, rows, started, attempt)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What the cluster holds for workers: how many fit, on what, with how many threads each."""
+
+    kind: str  # cuda or cpu
+    count: int
+    threads: int
+
+
+def devices(config: JobConfig, begun: Devices | None = None) -> Devices:
+    """Workers that fit the cluster now, on the kind of device that the job has `begun` on: it does not change over.
+
+    Raises ConfigError where the wanted device is not there at the beginning and nothing says to wait for it.
+    """
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+    gpus = sum(int(n.get("GPU", 0)) for n in nodes)
+    on_gpus = begun.kind != "cpu" if begun else config.device == "cuda" or (config.device == "auto" and gpus > 0)
+    if on_gpus:
+        if begun is None and not gpus and config.actors is None:
+            raise ConfigError("device cuda: the cluster has no GPU; use --device cpu, or --actors N to wait for an autoscaler to bring some")
+        per_gpu = math.floor(1 / config.gpus_per_actor)
+        # Logical GPUs on a machine without CUDA run on its CPU: then the threads are shared out.
+        cpus = max((int(n.get("CPU", 1)) for n in nodes if n.get("GPU")), default=1)
+        most = max((int(n.get("GPU", 0)) for n in nodes), default=1) or 1
+        return Devices("cuda" if config.device == "cuda" else "auto", gpus * per_gpu, max(1, cpus // (most * per_gpu)))
+    cores = [int(n.get("CPU", 0)) for n in nodes]
+    threads = max(1, min(config.cpus_per_actor, max(cores, default=1)))
+    return Devices("cpu", max(1, sum(c // threads for c in cores)), threads)
+
+
+def stylist_factory(spec: JobSpec, weights: Any) -> Callable[[Devices], Any]:
+    """A function that creates one Stylist actor; the weights travel once per node, through the object store."""
+    stored = ray.put(weights)
+    groups = {"work": spec.config.depth + 1, "health": 1}
+    actor_class = ray.remote(concurrency_groups=groups)(Stylist)
+
+    def create(found: Devices) -> Any:
+        resources = {"num_cpus": found.threads} if found.kind == "cpu" else {"num_cpus": 1, "num_gpus": spec.config.gpus_per_actor}
+        return actor_class.options(max_restarts=0, **resources).remote(spec, stored, found.kind, found.threads)
+
+    return create
+
+
+def start_ray() -> None:
+    """Connect to the cluster of RAY_ADDRESS or of `ray job submit`, or start one on this machine; raises JobFailed."""
+    # A local cluster listens on loopback only; an existing one is as its owner made it.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        # ray.init retries a dead address for minutes without a word
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise JobFailed(f"RAY_ADDRESS {address}: no Ray head answers there ({error}); start one, correct the address, or unset it") from None
+    try:
+        ray.init(logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError, rex.RayError) as error:
+        raise JobFailed(f"Ray did not start: {short(error)}") from None
+
+
+def stop_ray() -> None:
+    """Leave the cluster; a local one ends."""
+    ray.shutdown()
+
+
+def short(error: BaseException) -> str:
+    """The line that says why: Ray's errors carry whole tracebacks, and the reason of a death below what it died of."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return f"{type(cause).__name__}: {cause}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:400]
