@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import shlex
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from ports import free_ports
 
 from nstray.storage import s3 as storage_s3
 
@@ -37,23 +36,6 @@ def no_ambient_aws(monkeypatch: pytest.MonkeyPatch) -> None:
         "no_proxy": "127.0.0.1,localhost",
     }.items():
         monkeypatch.setenv(name, value)
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` consecutive free ports, below the range that outgoing connections take theirs from."""
-    for _ in range(200):
-        first = random.randint(20_000, 31_000)
-        sockets = [socket.socket() for _ in range(count)]
-        try:
-            for i, s in enumerate(sockets):
-                s.bind(("127.0.0.1", first + i))
-            return first
-        except OSError:
-            continue
-        finally:
-            for s in sockets:
-                s.close()
-    raise RuntimeError("no free ports on loopback")
 
 
 @pytest.fixture(scope="session")

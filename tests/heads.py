@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import jobs
-from conftest import free_ports
+from ports import free_ports
 
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
 
