@@ -196,6 +196,9 @@ def test_imagenet_takes_the_file_it_finds_in_the_cache(tmp_path: Path, monkeypat
     path = tmp_path / "hub/checkpoints/vgg19-dcbb9e9d.pth"
     path.parent.mkdir(parents=True)
     path.write_bytes(pth(TORCHVISION))
+    with pytest.raises(WeightsError, match="is not torchvision's file"):
+        load_weights("imagenet")
+    monkeypatch.setattr("nstray.engine.weights._IMAGENET_SHA256", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
     network = load_weights("imagenet")
     assert (network.input, network.source) == ("rgb", "imagenet")
     assert same(network)
