@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from ports import free_ports
 
+from nstray import cli
 from nstray.storage import s3 as storage_s3
 
 if TYPE_CHECKING:
@@ -107,3 +108,20 @@ def head() -> Iterator[Head]:
             yield made
         finally:
             made.end()
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """``nstray WORDS`` as the entry point runs it: exit code, stdout, stderr."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["nstray", *map(str, words)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        return code, *capsys.readouterr()
+
+    return run

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from nstray import cli, config, images, job, storage, weights
+from nstray import config, images, job, storage, weights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.weights import random_weights
 from nstray.errors import ErrorCode
@@ -50,23 +50,6 @@ _READ = weights.read
 def _read(source: str, input: str, taps: tuple[str, ...]) -> weights.Weights:
     """The real reading takes a process of its own, which these tests need once."""
     return _READ(source, input=input, taps=taps)
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """``nstray WORDS`` as the entry point runs it: exit code, stdout, stderr."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["nstray", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

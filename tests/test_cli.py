@@ -58,23 +58,6 @@ VALUES: dict[str, tuple[str, Any]] = {
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """``nstray WORDS`` as the entry point runs it: exit code, stdout, stderr."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["nstray", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def made(tmp_path: Path) -> Made:
     return make_output(tmp_path, errors={"c0-s1": "not_found"})
 
