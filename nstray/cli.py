@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
@@ -240,8 +241,14 @@ def demo(out: str, config_file: str | None, **options: Any) -> None:
     sys.exit(demonstration.run(out, make({**demonstration.SETTINGS, **{k: getattr(given, k) for k in given.model_fields_set}})))
 
 
+def _terminated(*_: Any) -> None:
+    raise click.Abort()
+
+
 def main() -> None:
     """The entry point: a user's mistake ends in one message and its exit code, never in a traceback."""
+    # From before the driver takes the signals over: ended the same way, with nothing begun.
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         cli(standalone_mode=False)
     except NstrayError as error:

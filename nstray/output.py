@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from nstray import card, record, storage
 from nstray.errors import AlreadyExists, ErrorCode, NotFound, OutputError, TooLarge
 from nstray.plan import parse_part, part_name
-from nstray.record import Counts, PartInfo
+from nstray.record import Counts, PartInfo, total
 
 __all__ = [
     "COLUMNS",
@@ -360,6 +360,15 @@ class Output:
             return None
         return None if data is None else record.load_index(data, window)
 
+    def indexed_counts(self, window: int, listed: Mapping[int, storage.ObjectInfo], expected_parts: int) -> Counts | None:
+        """What a complete window adds up to, out of its index; None where parts are missing, or where it is not about the very parts `listed`."""
+        if set(listed) != set(range(expected_parts)):
+            return None
+        index = self.read_index(window)
+        if index is None or {(p[0], p[3]) for p in index["parts"]} != {(n, info.size) for n, info in listed.items()}:
+            return None
+        return record.index_counts(index)
+
     def window_counts(self, window: int, expected_parts: int, pool: Executor | None = None) -> Counts | None:
         """What the committed parts of a window add up to; None where there is none.
 
@@ -369,13 +378,9 @@ class Output:
         listed = self.list_window(window)
         if not listed:
             return None
-        index = self.read_index(window) if len(listed) == expected_parts else None
-        if index is not None and {(p[0], p[3]) for p in index["parts"]} == {(n, info.size) for n, info in listed.items()}:
-            return record.index_counts(index)
-        counts = Counts()
-        for part in self.read_parts(listed, pool):
-            counts.add(part)
-        return counts
+        if (indexed := self.indexed_counts(window, listed, expected_parts)) is not None:
+            return indexed
+        return total(self.read_parts(listed, pool))
 
     def read_parts(self, listed: Mapping[int, storage.ObjectInfo], pool: Executor | None = None) -> list[PartInfo]:
         """The footers of listed parts, read in the threads of `pool` or its own."""

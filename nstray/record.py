@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -30,7 +30,6 @@ class PartInfo:
         rows, ok: rows in it, and those with a picture.
         errors: the number of error rows by code.
         footer: every key of the ``nstray`` metadata.
-        etag: the stored version, where the caller knows it.
     """
 
     uri: str
@@ -39,7 +38,6 @@ class PartInfo:
     ok: int
     errors: dict[str, int]
     footer: dict[str, Any]
-    etag: str | None = None
 
 
 @dataclass
@@ -84,6 +82,14 @@ class Counts:
             self.errors[code] = self.errors.get(code, 0) + number
         self.started = min((t for t in (self.started, other.started) if t is not None), default=None)
         self.finished = max((t for t in (self.finished, other.finished) if t is not None), default=None)
+
+
+def total(parts: Iterable[PartInfo]) -> Counts:
+    """What `parts` add up to."""
+    counts = Counts()
+    for part in parts:
+        counts.add(part)
+    return counts
 
 
 def unix_seconds(value: Any) -> float | None:
@@ -142,11 +148,9 @@ def conflicts(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 def dump_index(window: int, parts: Sequence[tuple[int, PartInfo]]) -> bytes:
     """The index of one window of numbered parts, as the bytes of its JSON file."""
-    counts = Counts()
-    for _, part in parts:
-        counts.add(part)
+    counts = total(part for _, part in parts)
     values = {k: v for k, v in vars(counts).items() if k != "parts"}
-    listed = [[number, p.rows, p.ok, p.size, p.etag] for number, p in sorted(parts, key=lambda item: item[0])]
+    listed = [[number, p.rows, p.ok, p.size] for number, p in sorted(parts, key=lambda item: item[0])]
     record = {"format": FORMAT, "window": window, **values, "parts": listed}
     return (json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n").encode()
 

@@ -1,11 +1,11 @@
 """What a whole `nstray run` costs on top of the bare engine: the same pairs, the same batches, on this machine.
 
-    python scripts/bench_job.py [--pairs 64] [--size 128] [--evaluations 40] [--out FILE]
+    python scripts/bench_job.py [--pairs 64] [--size 128] [--evaluations 40] [--rounds 3] [--out FILE]
 
 The bare loop calls `nstray.engine.stylize` on decoded pictures, batch by batch, and writes nothing; it runs before and
-after the job and the faster time counts. The job fetches, decodes, optimises, encodes and commits, on a local Ray; its time
-is from the first shard's start to the last one's commit, so that Ray's and the worker's start are apart from it, and so is
-the bare loop's loading of weights.
+after every job, and each job is compared with the mean of its two neighbours, since a machine's speed drifts. The
+job fetches, decodes, optimises, encodes and commits, on a local Ray; its time is from the first shard's start to the last
+one's commit, so that Ray's and the worker's start are apart from it, and so is the bare loop's loading of weights.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import csv
 import datetime
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--shard-size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", help="file for the results")
     arguments = parser.parse_args()
     threads = os.cpu_count() or 1
@@ -76,23 +78,33 @@ def main() -> None:
             for shard in shards
             for k in range(0, len(shard), arguments.batch_size)
         ]
-        before = bare(batches, config, threads)
         options = [f"--{k.replace('_', '-')}={','.join(v) if isinstance(v, tuple) else v}" for k, v in settings.items()]
         options += [f"--size={arguments.size}", f"--shard-size={arguments.shard_size}", "--weights=random", f"--cpus-per-actor={threads}"]
-        subprocess.run([sys.executable, "-m", "nstray", "run", str(manifest), f"{folder}/out", *options], check=True)
-        summary = Output(f"{folder}/out").read_summary()
-        assert summary is not None
-        job = summary["finished"] - summary["started"]
-        after = bare(batches, config, threads)
-    best = min(before, after)
+
+        def job(out: str) -> tuple[float, float]:
+            """Seconds of a whole run, and its busy share."""
+            subprocess.run([sys.executable, "-m", "nstray", "run", str(manifest), out, *options], check=True)
+            summary = Output(out).read_summary()
+            assert summary is not None
+            return summary["finished"] - summary["started"], summary["last_run_busy"]
+
+        alone = [bare(batches, config, threads)]
+        whole = []
+        for k in range(arguments.rounds):
+            whole.append(job(f"{folder}/out{k}"))
+            alone.append(bare(batches, config, threads))
+    seconds = [s for s, _ in whole]
+    ratios = [s / ((a + b) / 2) for s, a, b in zip(seconds, alone, alone[1:], strict=False)]
     today = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
     shape = f"{arguments.size} px, {arguments.evaluations} evaluations from noise, batches of {arguments.batch_size}, conv1_1 to conv3_1"
     text = (
         f"date {today}   device cpu, {threads} cores   torch {torch.__version__}   command {' '.join(sys.argv)}\n"
         f"{arguments.pairs} pairs, {shape}\n"
-        f"bare engine   {before:8.2f} s before, {after:.2f} s after\n"
-        f"nstray run    {job:8.2f} s   ({arguments.pairs / job * 3600:,.0f} pairs/hour; busy share {summary['last_run_busy']})\n"
-        f"ratio         {job / best:8.3f}\n"
+        f"bare engine   {'   '.join(f'{s:.2f}' for s in alone)} s\n"
+        f"nstray run    {'   '.join(f'{s:.2f}' for s in seconds)} s   (busy share {'   '.join(f'{b:.4f}' for _, b in whole)})\n"
+        f"pairs/hour    {arguments.pairs / statistics.median(seconds) * 3600:,.0f}\n"
+        f"ratio         median {statistics.median(ratios):.3f}, of each {'   '.join(f'{r:.3f}' for r in ratios)}, "
+        f"least / least {min(seconds) / min(alone):.3f}\n"
     )
     print(text, end="")
     if arguments.out:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,9 +190,11 @@ def test_run_ends_with_the_code_of_the_job(call: Call, monkeypatch: pytest.Monke
     assert call("run", "m.csv", "out")[0] == code
 
 
-def test_ctrl_c_ends_in_a_word_and_a_code_of_its_own(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_run_ends_in_a_word_and_a_code_of_its_own(call: Call, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def interrupted(*a: object) -> None:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
+        time.sleep(10)
 
     monkeypatch.setattr(job, "check", interrupted)
     code, out, err = call("run", "m.csv", "out")

@@ -73,7 +73,7 @@ class Bench:
         spec = JobSpec(settled, out, config.fingerprint(settled, self.weights.id), self.weights.id, info, settled.init)
         ((window, table),) = plan.windows(source.tables(info))
         (shard,) = plan.shards(window, table, 1000)
-        return Worker(spec, self.weights, "cpu"), shard
+        return Worker(spec, lambda: self.weights, "cpu"), shard
 
     def run(self, rows: Sequence[Mapping[str, Any]], **settings: Any) -> dict[str, dict[str, Any]]:
         """The rows of the part that comes out, by pair id."""

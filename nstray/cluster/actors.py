@@ -39,8 +39,12 @@ class Stylist:
             if want == "cuda" and not cuda:
                 raise ConfigError("device cuda: this worker's torch sees no GPU; install a CUDA build there or use --device cpu")
             device, limit = ("cuda", None) if cuda and want != "cpu" else ("cpu", threads)
-            loaded = VGGWeights({name: torch.tensor(array) for name, array in weights.arrays.items()}, weights.id, weights.source, weights.input)
-            self._worker = Worker(spec, loaded, device, limit)
+
+            def load() -> VGGWeights:
+                tensors = {name: torch.tensor(array) for name, array in weights.arrays.items()}
+                return VGGWeights(tensors, weights.id, weights.source, weights.input)
+
+            self._worker = Worker(spec, load, device, limit)
             if storage.head(Output(spec.out).job_uri) is None:
                 raise OutputError(
                     f"{storage.redact(spec.out)}: this machine does not see it; a job on several machines needs s3:// or a shared folder"
@@ -140,7 +144,8 @@ def start_ray() -> None:
         except OSError as error:
             raise JobFailed(f"RAY_ADDRESS {address}: no Ray head answers there ({error}); start one, correct the address, or unset it") from None
     try:
-        ray.init(logging_level=logging.WARNING)
+        # No dashboard for a cluster of our own: its ten processes cost a machine of two cores 5 to 10 % (an existing cluster keeps its own).
+        ray.init(logging_level=logging.WARNING, include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError, rex.RayError) as error:
         raise JobFailed(f"Ray did not start: {short(error)}") from None
 

@@ -8,21 +8,23 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.exceptions as rex
 
-from nstray import plan, storage
+from nstray import plan
 from nstray.cluster.actors import Devices, devices, short
+from nstray.cluster.intake import next_window
+from nstray.cluster.slot import Slot
 from nstray.errors import AccessDenied, ErrorCode, JobFailed, NstrayError, OutputError, StorageError
 from nstray.manifest import Manifest
 from nstray.output import Output, PartInfo, read_footer
 from nstray.plan import Shard
 from nstray.progress import Display
-from nstray.record import Counts
+from nstray.record import Counts, total
 from nstray.schedule import KILLS, Backlog, Careful, Strikes, Window
 from nstray.spec import JobSpec, Progress, ShardReport
 
@@ -32,27 +34,6 @@ NODE_GRACE = 30.0  # seconds for Ray to notice that a machine is gone
 START_TRIES = 3  # workers in a row that fail to start before the job is given up
 STORAGE_TRIES = 3  # shards in a row whose part can't be written before the job is given up
 RECENT_STYLES = 8  # styles a worker is taken to have cached
-
-
-@dataclass(eq=False)
-class Slot:
-    """One actor as the driver sees it."""
-
-    name: str
-    actor: Any
-    node: str | None = None
-    ready: bool = False
-    careful: bool = False  # reserved for a shard that runs pair by pair
-    inflight: dict[tuple[int, int], Shard] = field(default_factory=dict)
-    recent: dict[tuple[str, ...], None] = field(default_factory=dict)
-    seen: Progress = field(default_factory=Progress)
-    moved: float = field(default_factory=time.monotonic)
-    stalled: bool = False
-
-    @property
-    def free(self) -> bool:
-        """Whether it may be handed shards."""
-        return self.ready and not self.careful and not self.stalled
 
 
 @dataclass
@@ -118,8 +99,7 @@ class Driver:
         if self._failure:
             raise self._failure
         for window in self._windows.values():
-            for part in window.parts:
-                self._counts.add(part)
+            self._counts.merge(total(window.parts))
         return Outcome(complete=self._counts.rows == self.spec.info.rows and not self._windows, counts=self._counts)
 
     def _over(self) -> bool:
@@ -169,45 +149,21 @@ class Driver:
             if len(self._backlog) >= LOW_WATER:
                 await asyncio.sleep(0.05)
                 continue
-            shards, present, finished = await asyncio.to_thread(self._next_window, windows)
-            if shards is None:
+            found = await asyncio.to_thread(next_window, windows, self.spec, self.output)
+            if found is None:
                 break
-            if finished is not None:
-                self._counts.merge(finished)
-                self._resumed(finished)
+            if found.finished is not None:
+                self._counts.merge(found.finished)
+                self._resumed(found.finished)
                 continue
-            window = self._windows[shards[0].window] = Window(len(shards), present)
-            there = {plan.parse_part(p.uri.rsplit("/", 1)[-1]) for p in present}
-            for part in present:
-                one = Counts()
-                one.add(part)
-                self._resumed(one)
-            self._backlog.extend(s for s in shards if (s.window, s.number) not in there)
+            window = self._windows[found.number] = Window(len(found.shards), list(found.present.values()))
+            self._resumed(total(window.parts))
+            self._backlog.extend(s for s in found.shards if s.number not in found.present)
             if window.complete:
-                await self._close(shards[0].window)
+                await self._close(found.number)
             self._changed.set()
         self._fed = True
         self._changed.set()
-
-    def _next_window(self, windows: Iterator[tuple[int, Any]]) -> tuple[list[Shard] | None, list[PartInfo], Counts | None]:
-        """In a thread: the shards of the next window, the parts it has, or its counts where an index says it is complete."""
-        found = next(windows, None)
-        if found is None:
-            return None, [], None
-        number, table = found
-        expected = plan.count(table.num_rows, self.config.shard_size)
-        listed = self.output.list_window(number)
-        if set(listed) == set(range(expected)):
-            finished = self.output.window_counts(number, expected)
-            if finished is not None and finished.rows == table.num_rows and self.output.read_index(number) is not None:
-                return [], [], finished
-        shards = plan.shards(number, table, self.config.shard_size)
-        present = self.output.read_parts(listed)
-        digests = {s.number: s.ids_digest for s in shards if s.number in listed}
-        for place, part in zip(listed, present, strict=True):
-            if part.footer.get("fingerprint") != self.spec.fingerprint or part.footer.get("ids_digest") != digests.get(place):
-                raise OutputError(f"{storage.redact(part.uri)} is not a part of this job; move it away, or use another OUT")
-        return shards, present, None
 
     def _resumed(self, counts: Counts) -> None:
         self._tally.resumed += counts.rows
@@ -219,8 +175,7 @@ class Driver:
         """A window whose parts are all there: its index is written and its parts need not be remembered."""
         window = self._windows[number]
         await asyncio.to_thread(self.output.write_index, number, window.parts)
-        for part in window.parts:
-            self._counts.add(part)
+        self._counts.merge(total(window.parts))
         del self._windows[number]
 
     # handing out

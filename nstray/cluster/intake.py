@@ -1,0 +1,53 @@
+"""What a window still needs: the manifest's rows beside what storage already holds of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from nstray import plan, storage
+from nstray.errors import OutputError
+from nstray.output import Output, PartInfo
+from nstray.plan import Shard
+from nstray.record import Counts
+from nstray.spec import JobSpec
+
+
+@dataclass
+class Intake:
+    """A window as resume finds it.
+
+    Attributes:
+        number: the window's.
+        shards: all of its shards, and `present` the parts it has by number; neither is filled where
+        finished: is what its index counts, because every part is there.
+    """
+
+    number: int
+    shards: list[Shard] = field(default_factory=list)
+    present: dict[int, PartInfo] = field(default_factory=dict)
+    finished: Counts | None = None
+
+
+def next_window(windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Output) -> Intake | None:
+    """Take the next window and look at what is committed of it; None after the last one. Blocks on storage.
+
+    Raises OutputError where a part is not of this job, StorageError.
+    """
+    found = next(windows, None)
+    if found is None:
+        return None
+    number, table = found
+    size = spec.config.shard_size
+    listed = output.list_window(number)
+    finished = output.indexed_counts(number, listed, plan.count(table.num_rows, size))
+    if finished is not None and finished.rows == table.num_rows:
+        return Intake(number, finished=finished)
+    shards = plan.shards(number, table, size)
+    present = dict(zip(listed, output.read_parts(listed), strict=True))
+    digests = {s.number: s.ids_digest for s in shards if s.number in present}
+    for place, part in present.items():
+        if part.footer.get("fingerprint") != spec.fingerprint or part.footer.get("ids_digest") != digests.get(place):
+            raise OutputError(f"{storage.redact(part.uri)} is not a part of this job; move it away, or use another OUT")
+    return Intake(number, shards, present)
