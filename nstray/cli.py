@@ -6,19 +6,23 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 import click
 
 from nstray import __version__
 from nstray.config import JobConfig, load, make
+from nstray.engine.settings import Pooling
 from nstray.errors import NstrayError
 
 _GROUPS = {
+    "Preset": ("preset",),
     "Network": ("weights", "weights_input", "pooling"),
-    "Loss": ("content_layers", "style_layers", "content_weight", "style_weight", "tv_weight", "loss_scale"),
-    "Start and optimiser": ("init", "seed", "optimizer", "learning_rate", "evaluations", "dtype"),
-    "Images": ("size", "size_rule", "upsample", "max_bytes", "max_pixels", "image_format", "quality"),
+    "Loss": ("content_layers", "style_layers", "style_layer_weights", "content_weight", "style_weight", "tv_weight", "loss_scale"),
+    "Start and optimiser": ("init", "coarse", "seed", "optimizer", "learning_rate", "evaluations", "dtype"),
+    "Colour": ("color", "color_match"),
+    "Images": ("size", "size_rule", "style_scale", "upsample", "max_bytes", "max_pixels", "image_format", "quality"),
     "Layout and run": tuple(name for name in JobConfig.model_fields if name in ("batch_size", "shard_size", "device", "actors", "gpus_per_actor")),
 }
 _GROUPS["Layout and run"] += ("cpus_per_actor", "depth", "stall_timeout", "max_error_rate")
@@ -48,7 +52,7 @@ def _metavar(name: str, annotation: Any) -> str:
     if name == "size":
         return "INT|WxH"
     if get_origin(annotation) is tuple:
-        return "LAYERS"
+        return "LAYERS" if get_args(annotation)[0] is str else "NUMBERS"
     while get_args(annotation):  # Annotated[int, ...] | None is INT
         annotation = get_args(annotation)[0]
     return _METAVARS[annotation]
@@ -68,7 +72,7 @@ def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
             text = f"{field.description}  [{'' if field.default else 'no-'}{flag[2:]}]"
             command = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)(command)
         else:
-            text = f"{field.description}" + ("" if field.default is None else f"  [{_default(field.default)}]")
+            text = f"{field.description}" + ("" if field.default in (None, ()) else f"  [{_default(field.default)}]")
             command = click.option(flag, name, default=None, metavar=_metavar(name, field.annotation), help=text)(command)
     return click.option("--config", "config_file", metavar="FILE", help="YAML file of settings by the names below; options win over it")(command)
 
@@ -144,6 +148,56 @@ def manifest_check(manifest_uri: str, as_json: bool, config_file: str | None, **
     _print({"rows": info.rows, "digest": info.digest, "overrides": list(info.overrides), "carried": list(info.carried)}, as_json)
 
 
+@cli.group("weights")
+def weights_group() -> None:
+    """Make a network's weights ready for jobs."""
+
+
+@weights_group.command("normalise", short_help="Scale filters to mean activation 1.")
+@click.option("--weights", default="imagenet", show_default=True, metavar="imagenet|random|PATH_OR_URI", help="the network to normalise")
+@click.option("--images", required=True, metavar="DIR", help="folder or s3:// prefix of pictures to measure on (jpg, jpeg, png, webp)")
+@click.option("-o", "--out", required=True, metavar="FILE", help=".safetensors, local or s3://")
+@click.option(
+    "--pooling", type=click.Choice(["average", "max"]), default="average", show_default=True, help="the pooling of the job that will use it"
+)
+@click.option("--size", type=click.IntRange(1), default=512, show_default=True, help="longest side in pixels; smaller pictures do not grow")
+@click.option("--limit", type=click.IntRange(1), help="at most so many pictures, taken evenly from the sorted names")
+@click.option("--overwrite", is_flag=True, help="replace FILE if it exists")
+@_json_option
+def weights_normalise(weights: str, images: str, out: str, pooling: Pooling, size: int, limit: int | None, overwrite: bool, as_json: bool) -> None:
+    """Scale every filter of a VGG-19 to mean activation 1 over pictures and positions, as Gatys et al. (CVPR 2016) did.
+
+    The network computes the same up to one factor per filter. Pictures that can't be read are named and skipped.
+    """
+    from nstray.weights_tool import normalise
+
+    say = partial(click.echo, err=True)
+    _print(normalise(weights, images, out, pooling=pooling, size=size, limit=limit, overwrite=overwrite, say=say), as_json)
+
+
+@weights_group.command("convert", short_help="Write weights as .safetensors.")
+@click.argument("source", metavar="SOURCE")
+@click.option("-o", "--out", required=True, metavar="FILE", help=".safetensors, local or s3://")
+@click.option(
+    "--input",
+    "input_",
+    type=click.Choice(["auto", "rgb", "bgr"]),
+    default="auto",
+    show_default=True,
+    help="what SOURCE was trained on: rgb as torchvision's, bgr as Caffe's; auto: as its metadata says, else bgr for keys like conv1_1.weight",
+)
+@click.option("--overwrite", is_flag=True, help="replace FILE if it exists")
+@_json_option
+def weights_convert(source: str, out: str, input_: Literal["auto", "rgb", "bgr"], overwrite: bool, as_json: bool) -> None:
+    """Write the convolutions of SOURCE (.pth or .safetensors, local or s3://) as .safetensors that says its input convention.
+
+    A Caffe network under torchvision's names (keys like features.0.weight) does not show that it is one: say --input bgr.
+    """
+    from nstray.weights_tool import convert
+
+    _print(convert(source, out, input=input_, overwrite=overwrite), as_json)
+
+
 @cli.command("plan", cls=_Command, short_help="Say what run would do; runs nothing.")
 @click.argument("manifest_uri", metavar="MANIFEST")
 @click.argument("out", metavar="OUT")
@@ -217,13 +271,25 @@ def export(out: str, to: str, overwrite: bool, as_json: bool) -> None:
 
 @cli.command(short_help="Draw a sheet of the pictures.")
 @click.argument("out", metavar="OUT")
-@click.option("-o", "--to", required=True, metavar="PNG", help="the sheet's file")
-@click.option("--limit", default=24, show_default=True, help="pairs shown at most")
-def sheet(out: str, to: str, limit: int) -> None:
-    """Draw a labelled sheet of a dataset's pictures."""
-    from nstray.report import contact_sheet
+@click.option("-o", "--to", required=True, metavar="FILE", help="the sheet's file, .png or .pdf, local or s3://")
+@click.option("--rows", metavar="COLUMN", help="a figure: the carried column that says in which row a picture stands  [figure_row, if carried]")
+@click.option("--columns", metavar="COLUMN", help="... and in which column; without it a row's pictures stand side by side")
+@click.option("--title", metavar="TEXT", help="above the sheet; default: the dataset's name")
+@click.option("--limit", type=int, help="pairs shown at most: 24 of a dataset, all of a figure up to 200")
+def sheet(out: str, to: str, rows: str | None, columns: str | None, title: str | None, limit: int | None) -> None:
+    """Draw a labelled sheet of a dataset's pictures, or lay them out as the rows and columns of a figure.
 
-    click.echo(f"{contact_sheet(out, to, limit=limit)} pairs in {to}")
+    A manifest's own columns, carried through to the output, say where a picture stands in a figure; figure_row and
+    figure_column do so unasked. Rows and columns are in the order of their labels, numbers by value, or, where the
+    manifest carries figure_order (numbers), in the order in which they then first appear.
+
+    \b
+    nstray sheet OUT -o sheet.png
+    nstray sheet OUT -o figure.pdf --rows layers --columns ratio
+    """
+    from nstray.figures import sheet as draw
+
+    click.echo(f"{draw(out, to, rows=rows, columns=columns, title=title, limit=limit)} pairs in {to}")
 
 
 @cli.command(cls=_Command, short_help="See it work: no download, no GPU.")

@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from nstray.engine.settings import Dtype, LossScale, Optimizer, Pooling, StylizeConfig, check, check_terms
+from nstray.engine.settings import Color, ColorMatch, Dtype, LossScale, Optimizer, Pooling, StylizeConfig, check, check_layer_weights, check_terms
 from nstray.errors import ConfigError
+from nstray.presets import preset
 
 SizeRule = Literal["longest", "shortest", "area", "exact"]
 ImageFormat = Literal["png", "jpeg", "webp"]
@@ -49,6 +50,11 @@ def _size(value: Any) -> int | str:
     return sides[0] if len(sides) == 1 else f"{sides[0]}x{sides[1]}"
 
 
+def _text_list(value: Any) -> Any:
+    return [v.strip() for v in value.split(",") if v.strip()] if isinstance(value, str) else [value] if isinstance(value, int | float) else value
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_text_list)]
 Layers = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Size = Annotated[int | str, BeforeValidator(_size)]
 
@@ -58,6 +64,9 @@ class JobConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    preset: str | None = Field(
+        None, description="gatys2015, gatys2016, gatys-pytorch or johnson: settings of a paper or program, under the others given"
+    )
     # network
     weights: str = Field(
         "imagenet", description="imagenet (torchvision's, downloaded), random (seeded, no download), or a path or URI of a .safetensors or .pth file"
@@ -72,6 +81,9 @@ class JobConfig(BaseModel):
     style_layers: Annotated[Layers, _rule("style_layers")] = Field(
         _D.style_layers, description="taps of the style term, comma-separated, each weighted 1/k"
     )
+    style_layer_weights: Annotated[Numbers, _rule("style_layer_weights")] = Field(
+        _D.style_layer_weights, description="w_l of the paper's equation 5, one per style layer, comma-separated; default: 1/k each"
+    )
     content_weight: Annotated[float, _rule("content_weight")] = Field(_D.content_weight, description="alpha of the paper's equation 7")
     style_weight: Annotated[float, _rule("style_weight")] = Field(_D.style_weight, description="beta of the paper's equation 7")
     tv_weight: Annotated[float, _rule("tv_weight")] = Field(_D.tv_weight, description="weight of total variation; 0 as in the paper")
@@ -79,7 +91,20 @@ class JobConfig(BaseModel):
         _D.loss_scale, description="mean: content divided by N M; paper: the printed sums, literally"
     )
     # start and optimiser
-    init: Annotated[str, _rule("init")] = Field(_D.init, description="content, noise, style, or an image's path or URI")
+    init: Annotated[str, _rule("init")] = Field(
+        _D.init, description="content, content-matched (in the style's colours), noise, style, or an image's path or URI"
+    )
+    coarse: Annotated[str, _rule("coarse")] = Field(
+        _D.coarse,
+        description="stages at smaller sizes first: none; auto (halved down to 128 pixels), half, sqrt2, with `evaluations` in each; "
+        "or LONGEST_SIDE:EVALUATIONS,... such as 128:200,256:100",
+    )
+    color: Annotated[Color, _rule("color")] = Field(
+        _D.color, description="whose colours: style's; or the content's, by luminance (only that is optimised) or match (of the style image first)"
+    )
+    color_match: Annotated[ColorMatch, _rule("color_match")] = Field(
+        _D.color_match, description="the map of color match and init content-matched: cholesky, pca or symmetric"
+    )
     seed: Annotated[int, _rule("seed")] = Field(_D.seed, description="from which every pair's own seed is derived")
     optimizer: Annotated[Optimizer, _rule("optimizer")] = Field(_D.optimizer, description="lbfgs or adam")
     learning_rate: Annotated[float, _rule("learning_rate")] = Field(
@@ -94,6 +119,9 @@ class JobConfig(BaseModel):
     size_rule: SizeRule = Field(
         "longest",
         description="longest or shortest side, area (size x size pixels at the image's own aspect), or exact (scaled to cover, centre-cropped)",
+    )
+    style_scale: Annotated[float, Field(ge=0.01, le=100)] = Field(
+        1.0, description="the style image's size as a multiple of size: larger gives larger strokes; never above the image's own size unless upsample"
     )
     upsample: bool = Field(False, description="let an image smaller than its size grow; else it keeps its own size")
     max_bytes: Annotated[int, Field(ge=1)] = Field(64 * 2**20, description="an input file above this many bytes is an error row")
@@ -126,6 +154,7 @@ class JobConfig(BaseModel):
     @model_validator(mode="after")
     def _agree(self) -> JobConfig:
         check_terms(self.content_weight, self.style_weight, self.content_layers, self.style_layers)
+        check_layer_weights(self.style_layers, self.style_layer_weights)
         check_size(self.size, self.size_rule)
         if self.weights in ("imagenet", "random") and self.weights_input != "auto":
             raise ValueError(f"weights_input is for a file of weights; {self.weights} has its own")
@@ -157,9 +186,13 @@ RUN_FIELDS = (
     "depth",
     "stall_timeout",
     "max_error_rate",
+    "preset",  # its settings stand in their own fields
 )
 # Fields a manifest row may set for itself, by a column of the same name.
-ROW_FIELDS = ("seed", "init", "size", "size_rule", "content_weight", "style_weight", "tv_weight", "evaluations")
+ROW_FIELDS = (
+    *("seed", "init", "size", "size_rule", "content_weight", "style_weight", "tv_weight", "evaluations"),
+    *("content_layers", "style_layers", "style_layer_weights", "coarse", "color", "color_match", "style_scale"),
+)
 
 
 def check_size(size: int | str, size_rule: str) -> None:
@@ -207,7 +240,12 @@ def explain(error: ValidationError) -> str:
 
 
 def make(values: Mapping[str, Any]) -> JobConfig:
-    """A JobConfig from plain values; raises `ConfigError` naming every wrong field."""
+    """A JobConfig from plain values, over those of their `preset`; raises `ConfigError` naming every wrong field."""
+    if (name := values.get("preset")) is not None:
+        try:
+            values = {**preset(name), **values}
+        except ValueError as error:
+            raise ConfigError(f"preset: {error}") from None
     try:
         return JobConfig(**values)
     except ValidationError as error:

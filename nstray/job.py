@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import platform
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -53,11 +52,12 @@ class Job:
         return plan.count(self.info.rows, self.config.shard_size)
 
 
-def taps(config: JobConfig, overrides: Sequence[str] = ()) -> tuple[str, ...]:
-    """The layers the job may need: those of terms that are on, or that a row may turn on."""
+def taps(config: JobConfig, info: ManifestInfo | None = None) -> tuple[str, ...]:
+    """The layers the job may need: those of terms that are on, or that a row may turn on, and those that rows name."""
+    overrides = info.overrides if info else ()
     content = config.content_layers if config.content_weight > 0 or "content_weight" in overrides else ()
     style = config.style_layers if config.style_weight > 0 or "style_weight" in overrides else ()
-    return (*content, *style)
+    return (*content, *style, *(info.layers if info else ()))
 
 
 def check(manifest_uri: str, out: str, config: JobConfig) -> Job:
@@ -69,7 +69,7 @@ def check(manifest_uri: str, out: str, config: JobConfig) -> Job:
     info = manifest.check(config)
     init = config.init if config.init in settings.INITS else storage.absolute(config.init)
     init_id = init if init in settings.INITS else _digest(init, config)
-    loaded = weights.read(config.weights, input=config.weights_input, taps=taps(config, info.overrides))
+    loaded = weights.read(config.weights, input=config.weights_input, taps=taps(config, info))
     spec = JobSpec(config, output.out, fingerprint(config, loaded.id, init_id), loaded.id, info, init)
     evaluations = _evaluations(manifest, info, config)
     part = config.shard_size * _pixels(config) * BYTES_PER_PIXEL[config.image_format]
@@ -95,7 +95,6 @@ def _evaluations(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> i
 
 def record(job: Job) -> dict[str, Any]:
     """The job's record for job.json."""
-    carried = pa.schema([job.info.schema.field(name) for name in job.info.carried])
     config = job.config.model_dump(mode="json")
     return {
         "format": 1,
@@ -110,7 +109,7 @@ def record(job: Job) -> dict[str, Any]:
         "weights": storage.redact(job.config.weights),
         "result": job.config.result_fields(job.init_id),
         "config": {**config, "weights": storage.redact(config["weights"]), "init": storage.redact(config["init"])},
-        "carried_schema": encode_schema(carried),
+        "carried_schema": encode_schema(job.info.kept),
         "versions": _versions(),
     }
 

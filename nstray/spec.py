@@ -26,7 +26,7 @@ class JobSpec:
     @property
     def schema(self) -> pa.Schema:
         """The schema of the job's parts."""
-        return part_schema(pa.schema([self.info.schema.field(name) for name in self.info.carried]))
+        return part_schema(self.info.kept)
 
 
 @dataclass(frozen=True)

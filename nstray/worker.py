@@ -21,17 +21,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from nstray import __version__, images, manifest, storage
 from nstray.engine import settings
 from nstray.engine import stylizer as engine
-from nstray.engine.stylize import run_batches
+from nstray.engine.batches import run_batches
 from nstray.engine.vgg import minimum_side
 from nstray.engine.weights import VGGWeights
 from nstray.errors import AccessDenied, ErrorCode, NotFound, PairError, StorageError, TooLarge, Unreachable
@@ -157,6 +158,7 @@ class Worker:
         out: list[tuple[str, tuple[Any, ...]]] = [("content", (pair.content, size, rule, config.upsample))]
         # A style keeps its own aspect: the rule that crops would cut away statistics, so it takes the area of the crop.
         style_size, style_rule = (_area(size), "area") if rule == "exact" else (size, rule)
+        style_size = max(1, round(style_size * own.get("style_scale", config.style_scale)))
         out += [("style", (uri, style_size, style_rule, False)) for uri in pair.styles]
         init = own.get("init", self.spec.init)
         if init not in settings.INITS:
@@ -185,9 +187,9 @@ class Worker:
         return ready
 
     def _check_sides(self, ready: _Prepared) -> None:
-        config, own = self.spec.config, ready.pair.overrides
-        content_taps = config.content_layers if own.get("content_weight", config.content_weight) > 0 else ()
-        style_taps = config.style_layers if ready.styles and own.get("style_weight", config.style_weight) > 0 else ()
+        config = replace(self.stylizer.config, **self._settings(ready.pair))
+        content_taps = config.content_layers if config.content_weight > 0 else ()
+        style_taps = config.style_layers if ready.styles and config.style_weight > 0 else ()
         least, least_style = minimum_side((*content_taps, *style_taps)), minimum_side(style_taps)
         assert ready.content is not None
         sides = [("content", ready.pair.content or "", ready.content, least)]
@@ -281,23 +283,26 @@ class Worker:
             self._busy_before += time.time() - started
             self._busy_since = None
 
+    def _settings(self, pair: Pair) -> dict[str, Any]:
+        """What the engine is told of the row's own settings; an `init` that is an image is the pair's `start` instead."""
+        own = {name: value for name, value in pair.overrides.items() if name in settings.NAMES and name != "seed"}
+        if own.get("init", "content") not in settings.INITS:
+            del own["init"]
+        return own
+
     def _engine_pair(self, ready: _Prepared) -> engine.Pair:
         own = ready.pair.overrides
         assert ready.content is not None
         size, rule = own.get("size", self.spec.config.size), own.get("size_rule", self.spec.config.size_rule)
-        init = own.get("init", self.spec.init)
+        scale = own.get("style_scale", self.spec.config.style_scale)
         return engine.Pair(
             content=_tensor(ready.content),
             styles=[_tensor(s) for s in ready.styles],
             blend=ready.pair.style_weights,
-            style_keys=[(s.sha256, size, rule) for s in ready.styles],
+            style_keys=[(s.sha256, size, rule, scale) for s in ready.styles],
             seed=ready.seed,
             start=None if ready.start is None else _tensor(ready.start),
-            init=init if init in settings.INITS else None,
-            content_weight=own.get("content_weight"),
-            style_weight=own.get("style_weight"),
-            tv_weight=own.get("tv_weight"),
-            evaluations=own.get("evaluations"),
+            settings=self._settings(ready.pair),
         )
 
     # encode and commit
@@ -370,8 +375,8 @@ class Worker:
             "finished": time.time(),
             "attempt": attempt,
         }
-        names = list(self.spec.info.carried)
-        data = encode_part(rows, self.spec.schema, footer, shard.table.select(names) if names else None)
+        names = self.spec.info.kept.names
+        data = encode_part(rows, self.spec.schema, footer, _redacted(shard.table.select(names)) if names else None)
         won = self._put(shard.name, data)
         errors: dict[str, int] = {}
         for row in rows:
@@ -434,6 +439,14 @@ class _ImageCache:
 def _store(uri: str) -> str:
     """The bucket of a URI, or "" for local files."""
     return uri.split("/")[2] if storage.is_uri(uri) else ""
+
+
+def _redacted(kept: pa.Table) -> pa.Table:
+    """The manifest's columns as they go into the output: `init` may be a signed URI."""
+    if "init" not in kept.column_names:
+        return kept
+    shown = [None if v is None else storage.redact(v) for v in kept["init"].to_pylist()]
+    return kept.set_column(kept.column_names.index("init"), kept.schema.field("init"), pa.array(shown, pa.string()))
 
 
 def _tensor(image: _Image) -> torch.Tensor:

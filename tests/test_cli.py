@@ -26,16 +26,22 @@ Call = Callable[..., tuple[int, str, str]]
 JOB_COMMANDS = {"run": cli.run_command, "plan": cli.plan_command, "demo": cli.demo, "manifest check": cli.manifest_check}
 # For every setting a value that is not its default, as it is typed and as it is stored.
 VALUES: dict[str, tuple[str, Any]] = {
+    "preset": ("johnson", "johnson"),
     "weights": ("random", "random"),
     "weights_input": ("bgr", "bgr"),
     "pooling": ("max", "max"),
     "content_layers": ("relu2_1", ("conv2_1",)),
     "style_layers": ("conv1_1,conv2_1", ("conv1_1", "conv2_1")),
+    "style_layer_weights": ("1,2,3,4,5", (1.0, 2.0, 3.0, 4.0, 5.0)),
     "content_weight": ("2", 2.0),
     "style_weight": ("1e4", 1e4),
     "tv_weight": ("0.5", 0.5),
     "loss_scale": ("paper", "paper"),
     "init": ("noise", "noise"),
+    "coarse": ("auto", "auto"),
+    "color": ("match", "match"),
+    "color_match": ("pca", "pca"),
+    "style_scale": ("2", 2.0),
     "seed": ("7", 7),
     "optimizer": ("adam", "adam"),
     "learning_rate": ("0.1", 0.1),
@@ -108,7 +114,7 @@ def test_help_lists_every_setting_once_in_a_group_with_its_default(words: str) -
     text = CliRunner().invoke(cli.cli, [*words.split(), "--help"], terminal_width=120, max_content_width=120).output
     for name, field in JobConfig.model_fields.items():
         assert len(re.findall(rf"^  {flag(name)}\b(?!-)", text, re.MULTILINE)) == 1, name
-        if field.default not in (None, True, False):
+        if field.default not in (None, True, False, ()):
             assert f"[{cli._default(field.default)}]" in " ".join(text.split())
     for group in cli._GROUPS:
         assert f"\n{group}:\n" in text

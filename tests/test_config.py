@@ -43,6 +43,10 @@ def test_a_job_is_frozen() -> None:
     [
         ({"evaluation": 3}, "evaluation: no such setting; did you mean evaluations"),
         ({"zzz": 3}, "zzz: no such setting$"),
+        ({"preset": "gatys2051"}, "preset: no such preset: 'gatys2051'.*did you mean gatys201"),
+        ({"style_layer_weights": "1,2"}, "style_layer_weights: 2 weights for 5 style_layers"),
+        ({"coarse": "256:100,128:100"}, "coarse: the sides of the stages must grow"),
+        ({"style_scale": 0}, "style_scale: "),
         ({"evaluations": 0}, "evaluations: must be a whole number from 1"),
         ({"evaluations": "many"}, "evaluations: "),
         ({"pooling": "avg"}, "pooling: "),
@@ -140,6 +144,11 @@ def test_the_fingerprint_follows_what_decides_the_results() -> None:
         "tv_weight": 2,
         "loss_scale": "paper",
         "init": "noise",
+        "style_layer_weights": "1,2,3,4,5",
+        "coarse": "auto",
+        "color": "match",
+        "color_match": "pca",
+        "style_scale": 2,
         "seed": 1,
         "optimizer": "adam",
         "learning_rate": 0.5,
@@ -169,6 +178,7 @@ def test_the_fingerprint_follows_what_decides_the_results() -> None:
         "depth": 3,
         "stall_timeout": 5,
         "max_error_rate": 0.5,
+        "preset": None,
     }
     assert set(free) == set(RUN_FIELDS)
     assert set(other) | set(free) | {"weights", "quality"} == set(JobConfig.model_fields)  # a new setting must be put on one side
@@ -186,7 +196,10 @@ def test_differences_name_both_sides() -> None:
 @pytest.mark.parametrize("name", ROW_FIELDS)
 def test_a_column_of_overrides_obeys_the_fields_own_rule(name: str) -> None:
     good: dict[str, Any] = {"seed": 5, "init": "noise", "size": 64, "size_rule": "area", "evaluations": 9}
+    good |= {"content_layers": ("conv1_1",), "style_layers": ("conv1_1", "conv2_1"), "style_layer_weights": (1.0, 2.0)}
+    good |= {"coarse": "auto", "color": "match", "color_match": "pca"}
     bad: dict[str, Any] = {"seed": -1, "init": "nosie", "size": 0, "size_rule": "huge", "evaluations": 0}
+    bad |= {"content_layers": "conv9_1", "style_layers": "conv1", "style_layer_weights": "-1", "coarse": "5", "color": "red", "color_match": "x"}
     value = good.get(name, 0.5)
     assert row_adapter(name).validate_python([value, value]) == [value, value]
     with pytest.raises(ValidationError) as error:

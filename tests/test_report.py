@@ -12,7 +12,7 @@ from outputs import make_output, picture
 from PIL import Image
 
 from nstray import report
-from nstray.errors import OutputError
+from nstray.errors import OutputError, UsageError
 from nstray.report import MAX_BYTES, caption, choose_grid, contact_sheet
 
 
@@ -29,13 +29,13 @@ def area_of(sheet: np.ndarray, colour: tuple[int, int, int]) -> int:
 def texts(monkeypatch: pytest.MonkeyPatch) -> list[list[list[Any]]]:
     """Collect the cells that sheets are drawn of."""
     seen: list[list[list[Any]]] = []
-    draw = report._draw
+    draw = report.draw
 
-    def spy(sheet: list[list[Any]], *rest: object) -> bytes:
-        seen.append(sheet)
+    def spy(sheet: report.Sheet, *rest: Any) -> bytes:
+        seen.append([list(line) for line in sheet.cells])
         return draw(sheet, *rest)
 
-    monkeypatch.setattr(report, "_draw", spy)
+    monkeypatch.setattr(report, "draw", spy)
     return seen
 
 
@@ -115,6 +115,18 @@ def test_a_sheet_of_noise_stays_below_its_size(tmp_path: Path) -> None:
     made = make_output(tmp_path, contents=4, styles=6, change=change)
     assert contact_sheet(made.out, str(tmp_path / "sheet.png")) == 24
     assert (tmp_path / "sheet.png").stat().st_size <= MAX_BYTES
+
+
+def test_a_sheet_is_a_pdf_where_its_name_says_so(tmp_path: Path) -> None:
+    made = make_output(tmp_path)
+    assert contact_sheet(made.out, str(tmp_path / "sheet.PDF"), title="what $a, $b cost") == 6
+    assert (tmp_path / "sheet.PDF").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("name", ["sheet.jpg", "sheet", "png"])
+def test_another_ending_is_refused_before_anything_is_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"\.png or a \.pdf"):
+        contact_sheet(str(tmp_path / "no-such-output"), str(tmp_path / name))
 
 
 def test_the_caption_names_the_settings(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ class Scripted:
                     return
                 status, headers, content = answer
                 self.send_response(status)
-                for name, value in {"Content-Length": str(len(content)), "ETag": '"abc"', **headers}.items():
+                for name, value in {"Connection": "close", "Content-Length": str(len(content)), "ETag": '"abc"', **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 if self.command != "HEAD":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nstray.engine.settings import StylizeConfig
 
 if TYPE_CHECKING:
-    from nstray.engine.stylize import stylize
+    from nstray.engine.batches import stylize
     from nstray.engine.stylizer import Pair, Result, Stylizer
     from nstray.engine.weights import VGGWeights, load_weights
 
@@ -22,7 +22,7 @@ _HOMES = {
     "Pair": "stylizer",
     "Result": "stylizer",
     "Stylizer": "stylizer",
-    "stylize": "stylize",
+    "stylize": "batches",
     "VGGWeights": "weights",
     "load_weights": "weights",
 }
@@ -32,7 +32,6 @@ __all__ = ["Pair", "Result", "StylizeConfig", "Stylizer", "VGGWeights", "load_we
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # A submodule and its main function share the name `stylize`; bind the function once the submodule is loaded.
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -7,6 +7,7 @@ setting's rule stands; the job's configuration and the manifest's per-row overri
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -16,12 +17,16 @@ Pooling = Literal["average", "max"]
 LossScale = Literal["mean", "paper"]
 Optimizer = Literal["lbfgs", "adam"]
 Dtype = Literal["float32", "bfloat16"]
+Color = Literal["style", "luminance", "match"]
+ColorMatch = Literal["cholesky", "pca", "symmetric"]
 
 # Convolutions per block of VGG-19 (configuration E of Simonyan and Zisserman, arXiv 1409.1556, table 1).
 BLOCKS = (2, 2, 4, 4, 4)
 CONV_LAYERS: tuple[str, ...] = tuple(f"conv{b}_{i}" for b, n in enumerate(BLOCKS, 1) for i in range(1, n + 1))
-INITS = ("content", "noise", "style")
+INITS = ("content", "content-matched", "noise", "style")
 MAX_SEED = 2**63 - 1
+# Longest side in pixels below which `coarse` adds no stage of its own accord: of the picture nothing but its layout is left there.
+COARSEST = 128
 
 
 def canonical_layer(name: str) -> str:
@@ -82,13 +87,36 @@ def _count(low: int, high: int) -> Callable[[int], int]:
     return rule
 
 
+def _numbers(value: Sequence[float] | str) -> tuple[float, ...]:
+    numbers = tuple(float(v) for v in (value.split(",") if isinstance(value, str) else value) if str(v).strip())
+    if not all(math.isfinite(v) and v >= 0 for v in numbers):
+        raise ValueError(f"must be finite numbers of at least 0; got {', '.join(map(str, numbers))}")
+    if numbers and not any(numbers):
+        raise ValueError("must not all be 0; use style_weight 0 for no style term")
+    return numbers
+
+
+def _coarse(value: str) -> str:
+    if value in ("none", "auto", "half", "sqrt2"):
+        return value
+    stages = []
+    for part in str(value).split(","):
+        side, _, budget = part.strip().partition(":")
+        if not (side.isdigit() and budget.isdigit() and 1 <= int(side) <= 65_536 and 1 <= int(budget) <= 1_000_000):
+            raise ValueError(f"must be none, auto, half, sqrt2, or stages as SIDE:EVALUATIONS, such as 128:200,256:100; got {value!r}")
+        stages.append((int(side), int(budget)))
+    if any(later <= earlier for (earlier, _), (later, _) in itertools.pairwise(stages)):
+        raise ValueError(f"the sides of the stages must grow; got {value!r}")
+    return ",".join(f"{side}:{budget}" for side, budget in stages)
+
+
 def _init(value: str) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError("must be content, noise, style, or an image's path or URI")
+        raise ValueError(f"must be {', '.join(INITS)}, or an image's path or URI")
     if value not in INITS and "/" not in value and "." not in value:
         near = difflib.get_close_matches(value, INITS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"must be content, noise, style, or an image's path or URI; got {value!r}{hint}")
+        raise ValueError(f"must be {', '.join(INITS)}, or an image's path or URI; got {value!r}{hint}")
     return value
 
 
@@ -96,12 +124,16 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "pooling": _one_of(Pooling),
     "content_layers": _layers,
     "style_layers": _layers,
+    "style_layer_weights": _numbers,
     "content_weight": _weight,
     "style_weight": _weight,
     "tv_weight": _weight,
     "loss_scale": _one_of(LossScale),
     "init": _init,
     "seed": _count(0, MAX_SEED),
+    "coarse": _coarse,
+    "color": _one_of(Color),
+    "color_match": _one_of(ColorMatch),
     "optimizer": _one_of(Optimizer),
     "learning_rate": _positive,
     "evaluations": _count(1, 1_000_000),
@@ -123,6 +155,37 @@ def check_terms(content_weight: float, style_weight: float, content_layers: Sequ
         raise ValueError("nothing to optimise: give content_weight (alpha) or style_weight (beta) a value above 0, with layers for it")
 
 
+def check_layer_weights(style_layers: Sequence[str], style_layer_weights: Sequence[float]) -> None:
+    """Raise ValueError where there are weights of layers, but not one for each."""
+    if style_layer_weights and len(style_layer_weights) != len(style_layers):
+        raise ValueError(
+            f"style_layer_weights: {len(style_layer_weights)} weights for {len(style_layers)} style_layers ({', '.join(style_layers)}); "
+            "give one for each, or none for equal ones"
+        )
+
+
+def coarse_stages(coarse: str, longest: int) -> list[tuple[int, int | None]]:
+    """The stages before the one at full size, smallest first: (longest side in pixels, evaluations or None for the setting's).
+
+    ``auto`` halves the longest side down to 128 pixels, ``sqrt2`` divides it by the root of two (Crowson's steps), ``half`` is
+    one stage at half the size (Gatys' two stages). A stage that is not smaller than the picture is left out.
+    """
+    if coarse == "none":
+        return []
+    if coarse == "half":
+        return [(round(longest / 2), None)]
+    if coarse in ("auto", "sqrt2"):
+        ratio = 2.0 if coarse == "auto" else math.sqrt(2)
+        sides = []
+        k = 1
+        while (side := round(longest / ratio**k)) >= COARSEST:
+            sides.append(side)
+            k += 1
+        return [(side, None) for side in reversed(sides)]
+    stages = [(int(side), int(budget)) for side, budget in (part.split(":") for part in coarse.split(","))]
+    return [(side, budget) for side, budget in stages if side < longest]
+
+
 @dataclass(frozen=True)
 class StylizeConfig:
     """The settings of the optimisation; names and defaults are the job configuration's.
@@ -131,15 +194,22 @@ class StylizeConfig:
         pooling: ``average`` (the paper's choice) or ``max`` (the network as trained).
         content_layers: taps of the content term; ``conv4_2`` in the paper.
         style_layers: taps of the style term; ``conv1_1 ... conv5_1`` in the paper, each weighted 1/k.
+        style_layer_weights: w_l of equation 5, one per style layer, taken as they are; empty for the paper's 1/k.
         content_weight: alpha of equation 7.
         style_weight: beta of equation 7. The paper's ratio alpha/beta is 1e-3 or 1e-4.
         tv_weight: weight of the squared differences of neighbouring pixels (0: not in the paper).
         loss_scale: ``mean`` (content divided by N M) or ``paper`` (the printed sums, literally).
-        init: ``content``, ``noise`` (uniform, seeded per pair) or ``style``; a path or URI in a job's configuration.
+        init: ``content``, ``content-matched`` (in the style's colours, see `color_match`), ``noise`` (uniform, seeded per pair) or
+            ``style``; a path or URI in a job's configuration.
+        coarse: stages at smaller sizes first, each beginning with the last one's result, enlarged: ``none``, ``auto``, ``half``,
+            ``sqrt2`` or SIDE:EVALUATIONS,...; see `coarse_stages`. Not in the paper.
+        color: whose colours the picture has (Gatys et al. 2016, arXiv 1606.05897): ``style``; or the content's, by ``luminance``
+            (only luminance is optimised) or by ``match`` (the style image is recoloured like the content first).
+        color_match: the affine map for it: ``cholesky``, ``pca`` or ``symmetric``; see `nstray.engine.color`.
         seed: of the job; a pair's own seed is derived from it and the pair's id where the row gives none.
         optimizer: ``lbfgs`` or ``adam``.
         learning_rate: Adam's step, in pixel units where black is 0 and white is 1; L-BFGS finds its own.
-        evaluations: forward + backward passes per pair, line search included.
+        evaluations: forward + backward passes per pair, line search included; in each stage of ``auto``, ``half`` and ``sqrt2`` too.
         dtype: of the convolutions; Gram matrices and losses are float32 in any case.
         batch_size: pairs of one shape optimised together on a GPU; changes speed, not results beyond rounding. A CPU runs them one by one.
     """
@@ -147,11 +217,15 @@ class StylizeConfig:
     pooling: Pooling = "average"
     content_layers: tuple[str, ...] = ("conv4_2",)
     style_layers: tuple[str, ...] = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+    style_layer_weights: tuple[float, ...] = ()
     content_weight: float = 1.0
     style_weight: float = 1000.0
     tv_weight: float = 0.0
     loss_scale: LossScale = "mean"
     init: str = "content"
+    coarse: str = "none"
+    color: Color = "style"
+    color_match: ColorMatch = "cholesky"
     seed: int = 0
     optimizer: Optimizer = "lbfgs"
     learning_rate: float = 0.02
@@ -166,3 +240,7 @@ class StylizeConfig:
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{field.name}: {error}") from None
         check_terms(self.content_weight, self.style_weight, self.content_layers, self.style_layers)
+        check_layer_weights(self.style_layers, self.style_layer_weights)
+
+
+NAMES: tuple[str, ...] = tuple(field.name for field in fields(StylizeConfig))

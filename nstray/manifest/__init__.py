@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nstray import storage
+from nstray.columns import RESERVED
 from nstray.config import ROW_FIELDS, JobConfig
 from nstray.errors import ManifestError
 from nstray.manifest.build import build
@@ -58,6 +59,7 @@ class ManifestInfo:
         schema: of the tables that `Manifest.tables` yields.
         carried: columns that are only carried through.
         overrides: columns that set one of the job's settings per row.
+        layers: that rows name in overrides.
         warnings: for a person; nothing is wrong.
     """
 
@@ -67,7 +69,14 @@ class ManifestInfo:
     schema: pa.Schema
     carried: tuple[str, ...]
     overrides: tuple[str, ...]
+    layers: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def kept(self) -> pa.Schema:
+        """The columns of the output that come from the manifest: the overrides that the output has no column of its own for, and the carried ones."""
+        own = [name for name in self.overrides if name not in RESERVED]
+        return pa.schema([self.schema.field(name) for name in (*own, *self.carried)])
 
 
 class Manifest:
@@ -86,6 +95,7 @@ class Manifest:
         present: dict[str, None] = {}
         carried: dict[str, pa.DataType] = {}
         large: set[str] = set()  # columns with integers that a double does not hold
+        layers: set[str] = set()
         rows = 0
         with IdHashes() as hashes:
             for batch in _batches(files):
@@ -96,6 +106,9 @@ class Manifest:
                     if _holds_large(array):
                         large.add(name)
                     carried[name] = _merged(carried.get(name), array.type, name, batch.file.name, name in large)
+                for name in ("content_layers", "style_layers"):
+                    if name in found.columns:
+                        layers.update(layer for text in found.columns[name].unique().drop_null().to_pylist() for layer in text.split(",") if layer)
                 hashes.add(IdHashes.of(found.columns["pair_id"].to_pylist()))
                 rows += batch.rows
             problems.raise_any()
@@ -111,6 +124,7 @@ class Manifest:
             schema=_schema(present, carried),
             carried=tuple(carried),
             overrides=tuple(name for name in ROW_FIELDS if name in present),
+            layers=tuple(sorted(layers)),
             warnings=tuple(text for name in carried if (text := near_miss(name))),
         )
         _check_writable(self.uri, info)

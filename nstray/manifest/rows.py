@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter, ValidationError
 
 from nstray.config import ROW_FIELDS, JobConfig, check_size, row_adapter
-from nstray.engine.settings import INITS, check_terms
+from nstray.engine.settings import INITS, check_layer_weights, check_terms
 from nstray.errors import ManifestError
 from nstray.manifest.columns import DOUBLES, STRINGS, Lists, Mask, Problems, TextColumns, indices, is_text, mask, resolve
 from nstray.manifest.files import RawBatch
 from nstray.manifest.names import HINTS
 
-# `size` is text, since 640x480 is; `Pair.overrides` has it parsed.
+# `size` is text, since 640x480 is, and lists are, comma-separated; `Pair.overrides` has them parsed.
 OVERRIDE_TYPES = {
     "seed": pa.int64(),
     "init": pa.string(),
@@ -33,6 +33,13 @@ OVERRIDE_TYPES = {
     "style_weight": pa.float64(),
     "tv_weight": pa.float64(),
     "evaluations": pa.int64(),
+    "content_layers": pa.string(),
+    "style_layers": pa.string(),
+    "style_layer_weights": pa.string(),
+    "coarse": pa.string(),
+    "color": pa.string(),
+    "color_match": pa.string(),
+    "style_scale": pa.float64(),
 }
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
@@ -185,8 +192,13 @@ def _override(name: str, array: pa.Array, batch: RawBatch, problems: Problems) -
     codes = indices(encoded)
     if wrong:
         problems.add(np.isin(codes, list(wrong)), lambda i: f"{name}: {wrong[int(codes[i])]}")
-    typed = pa.array([str(v) if name == "size" and v is not None else v for v in parsed], OVERRIDE_TYPES[name])
+    typed = pa.array([_as_text(v) if OVERRIDE_TYPES[name] == pa.string() and v is not None else v for v in parsed], OVERRIDE_TYPES[name])
     return typed.take(encoded.indices)
+
+
+def _as_text(value: Any) -> str:
+    """A setting as a manifest spells it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _rules(n: int, config: JobConfig, styles: Lists, overrides: dict[str, pa.Array], problems: Problems) -> None:
@@ -194,20 +206,29 @@ def _rules(n: int, config: JobConfig, styles: Lists, overrides: dict[str, pa.Arr
 
     def merged(name: str) -> Any:
         own = getattr(config, name)
-        return pc.fill_null(overrides[name], str(own) if name == "size" else own) if name in overrides else pa.repeat(pa.scalar(own), n)
+        if OVERRIDE_TYPES[name] == pa.string():
+            own = _as_text(own)
+        return pc.fill_null(overrides[name], own) if name in overrides else pa.repeat(pa.scalar(own), n)
 
-    style_on = mask(pc.greater(merged("style_weight"), 0)) & bool(config.style_layers)
-    content_on = mask(pc.greater(merged("content_weight"), 0)) & bool(config.content_layers)
+    def layers(name: str, i: int) -> list[str]:
+        return [v for v in merged(name)[i].as_py().split(",") if v]
+
+    style_on = mask(pc.greater(merged("style_weight"), 0)) & mask(pc.not_equal(merged("style_layers"), ""))
+    content_on = mask(pc.greater(merged("content_weight"), 0)) & mask(pc.not_equal(merged("content_layers"), ""))
 
     def terms(i: int) -> str:
         alpha, beta = merged("content_weight")[i].as_py(), merged("style_weight")[i].as_py()
-        return _complaint(lambda: check_terms(alpha, beta, config.content_layers, config.style_layers))
+        return _complaint(lambda: check_terms(alpha, beta, layers("content_layers", i), layers("style_layers", i)))
 
     problems.add(~(style_on | content_on), terms)
+    if "style_layers" in overrides or "style_layer_weights" in overrides:
+        numbers = [pc.add(pc.count_substring(merged(name), ","), 1) for name in ("style_layers", "style_layer_weights")]
+        unequal = mask(pc.and_(pc.not_equal(*numbers), pc.not_equal(merged("style_layer_weights"), "")))
+        problems.add(unequal, lambda i: _complaint(lambda: check_layer_weights(layers("style_layers", i), layers("style_layer_weights", i))))  # type: ignore[arg-type]
     none = styles.lengths == 0
     problems.add(none & style_on, lambda i: "style: empty; give a path or URI, or style_weight 0 for no style term")
-    starts = mask(pc.equal(merged("init"), "style"))
-    problems.add(none & starts & ~style_on, lambda i: "style: empty, and init is style; give a path or URI, or another init")
+    starts = mask(pc.is_in(merged("init"), value_set=pa.array(["style", "content-matched"])))
+    problems.add(none & starts & ~style_on, lambda i: f"style: empty, and init is {merged('init')[i]}; give a path or URI, or another init")
     if "size" in overrides or "size_rule" in overrides:
         sizes, rules = pc.cast(merged("size"), pa.string()), merged("size_rule")
         bad = mask(pc.and_(pc.match_substring(sizes, "x"), pc.not_equal(rules, "exact")))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nstray.engine.settings import CONV_LAYERS, StylizeConfig
+from nstray.engine.settings import CONV_LAYERS, NAMES, StylizeConfig
 from nstray.engine.stylizer import Pair, Stylizer
 from nstray.engine.weights import VGGWeights, random_weights
 
@@ -44,4 +44,5 @@ def stylizer(**values: Any) -> Stylizer:
 
 def pair(seed: int, **values: Any) -> Pair:
     """Content and style pictures drawn from `seed`."""
-    return Pair(**{"content": picture(seed), "styles": [picture(seed + 1000)], "seed": seed, **values})
+    own = {name: values.pop(name) for name in list(values) if name in NAMES and name != "seed"}
+    return Pair(**{"content": picture(seed), "styles": [picture(seed + 1000)], "seed": seed, "settings": own, **values})

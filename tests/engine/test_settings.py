@@ -68,8 +68,15 @@ def test_lists_of_layers() -> None:
         ("seed", -1, "from 0 to 9223372036854775807"),
         ("seed", 2**63, "from 0 to"),
         ("init", "nosie", "did you mean noise"),
-        ("init", "", "content, noise, style"),
-        ("init", 3, "content, noise, style"),
+        ("init", "", "content, content-matched, noise, style"),
+        ("init", 3, "content, content-matched, noise, style"),
+        ("style_layer_weights", "1,-1", "at least 0"),
+        ("style_layer_weights", "0,0", "not all be 0"),
+        ("coarse", "128", "SIDE:EVALUATIONS"),
+        ("coarse", "128:10,64:10", "must grow"),
+        ("coarse", "atuo", "none, auto, half, sqrt2"),
+        ("color", "luma", "style, luminance, match"),
+        ("color_match", "pac", "cholesky, pca, symmetric"),
     ],
 )
 def test_values_that_are_refused(name: str, value: Any, text: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nstray.engine.settings import StylizeConfig
-from nstray.engine.stylizer import Pair, Result, Stylizer, pair_seed
+from nstray.engine.stylizer import Pair, Result, Stylizer, batch_key, pair_seed
 from nstray.engine.weights import VGGWeights, load_weights
 
 
@@ -24,7 +24,7 @@ def run_batches(
     on_batch: Callable[[list[int]], None] | None = None,
     on_evaluation: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[int, Result | Exception]]:
-    """Run pairs grouped by shape and budget; yields (index, result or its exception) as batches finish, each index once.
+    """Run pairs grouped by shape, budget and `batch_key`; yields (index, result or its exception) as batches finish, each index once.
 
     Out of device memory halves the batch and remembers in `fits` what that shape takes; any other exception of a batch is
     narrowed down by bisection, so that one bad pair costs its neighbours a rerun and nothing else.
@@ -32,10 +32,15 @@ def run_batches(
     """
     fits = {} if fits is None else fits
     batch_size = batch_size if stylizer.batched else 1
-    groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    groups: dict[tuple[Any, ...], list[int]] = {}
     for i, pair in enumerate(pairs):
-        groups.setdefault((tuple(pair.content.shape), pair.evaluations or stylizer.config.evaluations), []).append(i)
-    for (shape, _), indices in groups.items():
+        try:
+            config = stylizer.settings(pair)
+        except ValueError as error:
+            yield i, error
+            continue
+        groups.setdefault((tuple(pair.content.shape), config.evaluations, batch_key(config)), []).append(i)
+    for (shape, _, _), indices in groups.items():
         todo = deque(_chunks(indices, min(batch_size, fits.get(shape, batch_size))))
         while todo:
             chunk = todo.popleft()
