@@ -1,8 +1,8 @@
-"""Bytes to pixels to bytes: decode, orient, convert, resize, encode; the only module that imports Pillow.
+"""Bytes to pixels to bytes: decode, orient, convert, resize, encode; with `nstray.icc` the only importer of Pillow.
 
-Pixels are uint8 arrays of shape (H, W, 3), RGB, taken to be sRGB: embedded colour profiles are not applied. Input is
-untrusted: three formats, caps checked on the header alone, then a full decode; whatever is wrong with a picture is a
-`PairError` with its code.
+Pixels are uint8 arrays of shape (H, W, 3), RGB, in sRGB: an embedded ICC profile is applied, a picture without one is
+taken to be sRGB. Input is untrusted: three formats, caps checked on the header alone, then a full decode; whatever is
+wrong with a picture is a `PairError` with its code, and whatever is wrong with a profile makes it one that is not there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from nstray import icc
 from nstray.errors import ErrorCode, PairError
 
 Pixels = npt.NDArray[np.uint8]
@@ -81,10 +82,15 @@ _NO_IMAGES: tuple[tuple[int, bytes, str], ...] = (
 
 
 def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int) -> Pixels:
-    """The picture in `data`, upright, opaque, 8-bit RGB.
+    """The picture in `data`, upright, opaque, 8-bit sRGB.
 
     EXIF orientation is applied; alpha and transparent colours are composited on white; 16-bit grey is v / 257, rounded;
     16-bit colour keeps its high byte; CMYK becomes (1 - C)(1 - K); grey, palette and 1-bit become RGB.
+
+    An embedded ICC profile of the picture's own colour space (RGB, grey; CMYK instead of the product above) takes the
+    8-bit colours to sRGB, before they are composited. One that is sRGB to within a level changes no pixel. One that is
+    broken, larger than 4 MiB or of another colour space is ignored without a word: a warning for each picture of a
+    data set would bury the log. PNG's own gAMA, cHRM and cICP, and EXIF's colour space, are not applied.
 
     Args:
         data: a JPEG, PNG or WebP file.
@@ -229,7 +235,10 @@ def _open(data: bytes, what: str, max_pixels: int | None) -> tuple[ImageFile.Ima
         raise _stranger(data, what)
     if image_format == "webp":  # Pillow's WebP reader sets up its frame buffers while it opens: look before it does
         _check_pixels(*_webp_size(data), what, max_pixels)
+    data, profile = icc.split(data, image_format)
     image = _READERS[image_format](io.BytesIO(data))
+    if profile is not None:
+        image.info["icc_profile"] = profile
     _check_pixels(image.width, image.height, what, max_pixels)
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
@@ -302,22 +311,26 @@ def _failed(what: str, error: Exception) -> PairError:
 
 
 def _rgb(image: Image.Image, data: bytes) -> Pixels:
-    """The loaded picture as (H, W, 3) uint8, on white."""
-    key = image.info.get("transparency")
+    """The loaded picture as (H, W, 3) uint8, in sRGB, on white."""
+    key, profile = image.info.get("transparency"), image.info.get("icc_profile")
     if image.mode in ("I", "I;16", "I;16B"):
         deep = np.asarray(image)
         grey = ((np.clip(deep, 0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
+        pixels = np.array(icc.to_rgb(Image.fromarray(grey), profile))
         if isinstance(key, int):
-            grey[deep == key] = 255
-        return np.repeat(grey[:, :, None], 3, axis=2)
+            pixels[deep == key] = 255
+        return pixels
     if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and key is not None):
-        layered = image.convert("RGBA")
+        layered = image if image.mode == "LA" else image.convert("RGBA")
         white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(layered, mask=layered.getchannel("A"))
+        white.paste(icc.to_rgb(layered.convert(layered.mode[:-1]), profile), mask=layered.getchannel("A"))
         return np.array(white)
-    pixels = np.array(image.convert("RGB"))
+    if image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    pixels = np.array(icc.to_rgb(image, profile))
     if isinstance(key, (int, tuple)):  # PNG's tRNS of grey or RGB: one colour is transparent
-        pixels[(pixels == _eight_bit(key, data[24])).all(axis=2)] = 255
+        stored = np.asarray(image).reshape(*pixels.shape[:2], -1)
+        pixels[(stored == _eight_bit(key, data[24])).all(axis=2)] = 255
     return pixels
 
 

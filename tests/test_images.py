@@ -6,12 +6,13 @@ import io
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from nstray import images
+from nstray import icc, images
 from nstray.errors import ErrorCode, PairError
 
 RNG = np.random.default_rng(7)
@@ -214,6 +215,312 @@ def test_one_pixel(colour):
     assert decode(data).tolist() == [[list(colour)]]
     assert images.fit(decode(data), 64, "longest", False, what="x").shape == (1, 1, 3)
     assert images.fit(decode(data), 64, "longest", True, what="x").tolist() == [[list(colour)] * 64] * 64
+
+
+# Colour profiles ------------------------------------------------------------------------------------------------------
+
+# RGB to XYZ of the D50 connection space, by Lindbloom's tables (columns: what R, G and B are).
+ADOBE = np.array([[0.6097559, 0.2052401, 0.1492240], [0.3111242, 0.6256560, 0.0632197], [0.0194811, 0.0608902, 0.7448387]])
+SRGB = np.array([[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]])
+D50 = (0.9642, 1.0, 0.8249)
+ADOBE_GAMMA = 563 / 256  # as the profile's number, of eight bits after the point, says it
+# Every corner of the cube, greys, and colours between.
+CHART = np.stack(np.meshgrid(*[np.arange(0, 256, 17, dtype=np.uint8)] * 3, indexing="ij"), axis=-1).reshape(64, 64, 3)
+
+
+def linear(share: np.ndarray) -> np.ndarray:
+    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+
+
+def companded(light: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1: linear light, cut to [0, 1], to levels of 0 to 255."""
+    light = np.clip(light, 0, 1)
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def from_adobe(pixels: np.ndarray) -> np.ndarray:
+    return companded((pixels / 255) ** ADOBE_GAMMA @ ADOBE.T @ np.linalg.inv(SRGB).T)
+
+
+def curve(gamma: float | None) -> bytes:
+    """A curve of one power, or sRGB's own as a table (ICC.1:2001-04, section 6.5.3)."""
+    if gamma is not None:
+        return struct.pack(">4sIIH", b"curv", 0, 1, round(gamma * 256))
+    table = (linear(np.linspace(0, 1, 1024)) * 65535).round().astype(">u2").tobytes()
+    return struct.pack(">4sII", b"curv", 0, 1024) + table
+
+
+def xyz(values) -> bytes:
+    return struct.pack(">4sI3i", b"XYZ ", 0, *(round(v * 65536) for v in values))
+
+
+def icc_profile(space: bytes, tags: dict[bytes, bytes], *, pcs: bytes = b"XYZ ", kind: bytes = b"mntr", padding: int = 0) -> bytes:
+    """An ICC profile of version 2 (ICC.1:2001-04, section 6): header, table of tags, tags."""
+    text = b"made for a test"
+    tags = {b"desc": struct.pack(">4sII", b"desc", 0, len(text) + 1) + text + bytes(1 + 4 + 4 + 2 + 1 + 67), b"wtpt": xyz(D50), **tags}
+    tags[b"cprt"] = b"text" + bytes(4) + b"none\0" + bytes(padding)
+    table, body, start = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, value in tags.items():
+        table += struct.pack(">4sII", name, start + len(body), len(value))
+        body += value + bytes(-len(value) % 4)
+    head = struct.pack(">I4sI4s4s4s", start + len(body), b"none", 0x02100000, kind, space, pcs)
+    head += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + struct.pack(">3i", *(round(v * 65536) for v in D50))
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def matrix_profile(matrix: np.ndarray, gamma: float | None, **options) -> bytes:
+    colorants = {name + b"XYZ": xyz(column) for name, column in zip((b"r", b"g", b"b"), matrix.T, strict=True)}
+    return icc_profile(b"RGB ", {**colorants, **{name + b"TRC": curve(gamma) for name in (b"r", b"g", b"b")}}, **options)
+
+
+def grey_profile(gamma: float) -> bytes:
+    return icc_profile(b"GRAY", {b"kTRC": curve(gamma)})
+
+
+def ink_profile() -> bytes:
+    """CMYK to Lab with one cell: cyan prints a red of Lab (60, 51, 40), magenta and yellow nothing, black black (lut8Type)."""
+    corners = bytearray()
+    for inks in np.ndindex(2, 2, 2, 2):
+        lab = (0, 0, 0) if inks[3] else (60, 51, 40) if inks[0] else (100, 0, 0)
+        corners += bytes((round(lab[0] * 2.55), lab[1] + 128, lab[2] + 128))
+    ramp = bytes(range(256))
+    head = struct.pack(">4sI4B9i", b"mft1", 0, 4, 3, 2, 0, *(65536 * (i % 4 == 0) for i in range(9)))
+    return icc_profile(b"CMYK", {b"A2B0": head + ramp * 4 + bytes(corners) + ramp * 3}, pcs=b"Lab ", kind=b"prtr")
+
+
+ADOBE_PROFILE = matrix_profile(ADOBE, 2.2)
+SWAPPED_PROFILE = matrix_profile(SRGB[:, ::-1], None)  # sRGB with red and blue exchanged
+LINEAR_GREY = grey_profile(1.0)
+LCMS_SRGB, LCMS_LAB, LCMS_XYZ = (ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes() for name in ("sRGB", "LAB", "XYZ"))
+OPTIONS = {"PNG": {}, "WEBP": {"lossless": True, "exact": True}, "JPEG": {"quality": 100, "subsampling": 0}}
+
+
+def iccp(profile: bytes) -> bytes:
+    return chunk(b"iCCP", b"a name\0\0" + zlib.compress(profile))
+
+
+def with_segments(*bodies: bytes) -> bytes:
+    data = save(Image.fromarray(SMOOTH), "JPEG", **OPTIONS["JPEG"])
+    return data[:2] + b"".join(b"\xff\xe2" + struct.pack(">H", len(body) + 2) + body for body in bodies) + data[2:]
+
+
+@pytest.mark.parametrize("image_format", OPTIONS)
+def test_adobe_rgb_becomes_srgb(image_format):
+    picture = CHART if image_format != "JPEG" else SMOOTH
+    plain = decode(save(Image.fromarray(picture), image_format, **OPTIONS[image_format]))
+    data = save(Image.fromarray(picture), image_format, icc_profile=ADOBE_PROFILE, **OPTIONS[image_format])
+    out, expected = decode(data), from_adobe(plain)
+    assert np.abs(out - expected).max() <= 2
+    assert np.abs(out - expected).mean() < 0.5
+    assert np.abs(expected - plain).mean() > 5  # the effect is there to be seen
+    assert np.array_equal(decode(data), out)
+    assert images.probe(data) == (image_format.lower(), picture.shape[1], picture.shape[0])
+
+
+@pytest.mark.parametrize("image_format", OPTIONS)
+def test_a_profile_that_exchanges_red_and_blue(image_format):
+    plain = decode(save(Image.fromarray(SMOOTH), image_format, **OPTIONS[image_format]))
+    out = decode(save(Image.fromarray(SMOOTH), image_format, icc_profile=SWAPPED_PROFILE, **OPTIONS[image_format]))
+    assert np.abs(out.astype(int) - plain[:, :, ::-1]).max() <= 1
+
+
+@pytest.mark.parametrize("image_format", OPTIONS)
+@pytest.mark.parametrize("profile", [LCMS_SRGB, matrix_profile(SRGB, None)], ids=["LittleCMS's own", "a table"])
+def test_srgb_changes_no_pixel(image_format, profile):
+    for picture in (CHART, SMOOTH):
+        plain = decode(save(Image.fromarray(picture), image_format, **OPTIONS[image_format]))
+        assert np.array_equal(decode(save(Image.fromarray(picture), image_format, icc_profile=profile, **OPTIONS[image_format])), plain)
+
+
+def test_grey_profile():
+    level = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    expected = companded(level / 255)[:, :, None]  # the profile's levels are linear light
+    assert np.abs(decode(png(32, 8, 8, 0, level.tobytes(), iccp(LINEAR_GREY))) - expected).max() <= 1
+    deep = (level.astype(np.uint16) * 257).astype(">u2").tobytes()
+    assert np.array_equal(decode(png(32, 8, 16, 0, deep, iccp(LINEAR_GREY))), decode(png(32, 8, 8, 0, level.tobytes(), iccp(LINEAR_GREY))))
+    plain = decode(save(Image.fromarray(SMOOTH[:, :, 0]), "JPEG", quality=100))
+    out = decode(save(Image.fromarray(SMOOTH[:, :, 0]), "JPEG", quality=100, icc_profile=LINEAR_GREY))
+    assert np.abs(out - companded(plain / 255)).max() <= 1
+    bits = np.packbits(level > 99, axis=1).tobytes()
+    assert np.array_equal(decode(png(32, 8, 1, 0, bits, iccp(LINEAR_GREY))), decode(png(32, 8, 1, 0, bits)))  # black and white stay
+
+
+def test_sixteen_bit_colour_with_a_profile():
+    deep = (CHART.astype(np.uint16) * 257).astype(">u2").tobytes()
+    assert np.abs(decode(png(64, 64, 16, 2, deep, iccp(ADOBE_PROFILE))) - from_adobe(CHART)).max() <= 2
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP"])
+def test_colours_are_converted_before_they_are_composited(image_format):
+    alpha = RNG.integers(0, 256, (64, 64), dtype=np.uint8)
+    alpha[:2] = 255
+    out = decode(save(Image.fromarray(np.dstack([CHART, alpha])), image_format, icc_profile=ADOBE_PROFILE, **OPTIONS[image_format]))
+    assert np.abs(out - on_white(from_adobe(CHART), alpha)).max() <= 2
+    assert (out[alpha == 0] == 255).all()
+
+
+def test_grey_with_alpha_and_a_profile():
+    grey, alpha = RNG.integers(0, 256, (2, 8, 9), dtype=np.uint8)
+    out = decode(png(9, 8, 8, 4, np.dstack([grey, alpha]).tobytes(), iccp(LINEAR_GREY)))
+    assert np.abs(out - on_white(companded(np.stack([grey] * 3, axis=2) / 255), alpha)).max() <= 2
+
+
+def test_palette_and_transparent_colours_with_a_profile():
+    colours = RNG.integers(0, 255, (16, 3), dtype=np.uint8)
+    index = RNG.integers(0, 16, (10, 12), dtype=np.uint8)
+    palette = chunk(b"PLTE", colours.tobytes())
+    assert np.abs(decode(png(12, 10, 8, 3, index.tobytes(), iccp(ADOBE_PROFILE), palette)) - from_adobe(colours[index])).max() <= 2
+    out = decode(png(12, 10, 8, 3, index.tobytes(), iccp(ADOBE_PROFILE), palette, chunk(b"tRNS", b"\0\x80")))
+    alpha = np.array([0, 128] + [255] * 14, np.uint8)[index]
+    assert np.abs(out - on_white(from_adobe(colours[index]), alpha)).max() <= 2
+    key = (10, 20, 30)  # a colour as the file has it
+    pixels = NOISE.copy()
+    pixels[3:6, 5:9] = key
+    out = decode(png(40, 24, 8, 2, pixels.tobytes(), iccp(ADOBE_PROFILE), chunk(b"tRNS", struct.pack(">3H", *key))))
+    expected = from_adobe(pixels)
+    expected[3:6, 5:9] = 255
+    assert np.abs(out - expected).max() <= 2
+    level = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    for depth, rows, clear in ((8, level, 7), (16, level.astype(">u2") * 257, 7 * 257)):
+        out = decode(png(32, 8, depth, 0, rows.tobytes(), iccp(LINEAR_GREY), chunk(b"tRNS", struct.pack(">H", clear))))
+        assert np.abs(out - np.where(level == 7, 255, companded(level / 255))[:, :, None]).max() <= 1
+
+
+def test_cmyk_goes_through_its_profile():
+    inks = np.zeros((16, 64, 4), np.uint8)
+    inks[:, 16:32, 0], inks[:, 32:48, 3], inks[:, 48:, 1:3] = 255, 255, 255  # paper, cyan, black, magenta and yellow
+    data = save(Image.fromarray(inks, "CMYK"), "JPEG", quality=100, subsampling=0, icc_profile=ink_profile())
+    assert b"Adobe" in data  # under which inks are stored inverted
+    light = (60 + 16) / 116
+    red = np.array([(light + 51 / 500) ** 3, light**3, (light - 40 / 200) ** 3]) * D50  # Lab to XYZ
+    expected = [(255, 255, 255), companded(np.linalg.inv(SRGB) @ red), (0, 0, 0), (255, 255, 255)]
+    out = decode(data)
+    for i, colour in enumerate(expected):
+        assert np.abs(out[4:12, 16 * i + 4 : 16 * i + 12] - colour).max() <= 3
+    plain = decode(save(Image.fromarray(inks, "CMYK"), "JPEG", quality=100, subsampling=0))
+    assert np.abs(plain[8, 24].astype(int) - (0, 255, 255)).max() <= 2  # without it, cyan
+    mismatched = save(Image.fromarray(inks, "CMYK"), "JPEG", quality=100, subsampling=0, icc_profile=SWAPPED_PROFILE)
+    assert np.array_equal(decode(mismatched), plain)
+
+
+def test_orientation_and_profile_together():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = np.ascontiguousarray(STORED[6](SMOOTH))
+    assert np.abs(decode(save(Image.fromarray(stored), "PNG", exif=exif, icc_profile=SWAPPED_PROFILE)).astype(int) - SMOOTH[:, :, ::-1]).max() <= 1
+
+
+USELESS = {
+    "nothing": b"",
+    "words": b"this is no profile" * 20,
+    "header alone": SWAPPED_PROFILE[:128],
+    "cut in the tags": SWAPPED_PROFILE[:600],
+    "no curves": icc_profile(b"RGB ", {}),
+    "black for everything": matrix_profile(np.zeros((3, 3)), 2.2),
+    "grey": LINEAR_GREY,
+    "inks": ink_profile(),
+    "Lab": LCMS_LAB,
+    "XYZ": LCMS_XYZ,
+    "a device link": matrix_profile(SRGB[:, ::-1], None, kind=b"link"),
+    "more than 4 MiB": matrix_profile(SRGB[:, ::-1], None, padding=4 << 20),
+}
+
+
+@pytest.mark.parametrize("image_format", OPTIONS)
+@pytest.mark.parametrize("name", USELESS)
+def test_a_useless_profile_is_ignored(name, image_format):
+    plain = decode(save(Image.fromarray(SMOOTH), image_format, **OPTIONS[image_format]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = save(Image.fromarray(SMOOTH), image_format, icc_profile=USELESS[name], **OPTIONS[image_format])
+        assert np.array_equal(decode(data), plain)
+        assert images.probe(data) == (image_format.lower(), 64, 48)
+
+
+def test_an_rgb_profile_on_grey_is_ignored():
+    grey = np.ascontiguousarray(NOISE[:, :, 0])
+    assert np.array_equal(decode(png(40, 24, 8, 0, grey.tobytes(), iccp(ADOBE_PROFILE)))[:, :, 1], grey)
+
+
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        iccp(SWAPPED_PROFILE)[:-1] + b"\0",
+        chunk(b"iCCP", b""),
+        chunk(b"iCCP", b"a name and no end"),
+        chunk(b"iCCP", b"a name\0"),
+        chunk(b"iCCP", b"a name\0\x01" + zlib.compress(SWAPPED_PROFILE)),
+        chunk(b"iCCP", b"a name\0\0" + zlib.compress(SWAPPED_PROFILE)[:-9]),
+        chunk(b"iCCP", b"a name\0\0" + zlib.compress(SWAPPED_PROFILE)[:-1] + b"\0\0"),
+        chunk(b"iCCP", b"a name\0\0no zlib data"),
+        chunk(b"iCCP", b"a name\0\0" + zlib.compress(bytes(20 << 20))),
+    ],
+    ids=["checksum", "empty", "no zero", "no method", "another method", "cut", "inner checksum", "no zlib", "bomb"],
+)
+def test_a_faulty_profile_chunk_does_not_lose_a_png(faulty):
+    data = png(64, 48, 8, 2, SMOOTH.tobytes(), faulty)
+    assert np.array_equal(decode(data), SMOOTH)
+    assert images.probe(data) == ("png", 64, 48)
+
+
+def test_where_a_png_may_have_its_profile():
+    big = matrix_profile(SRGB[:, ::-1], None, padding=2 << 20)  # twice what Pillow reads
+    assert np.abs(decode(png(64, 48, 8, 2, SMOOTH.tobytes(), iccp(big))).astype(int) - SMOOTH[:, :, ::-1]).max() <= 1
+    first = decode(png(64, 48, 8, 2, SMOOTH.tobytes(), iccp(SWAPPED_PROFILE), iccp(ADOBE_PROFILE)))
+    assert np.abs(first.astype(int) - SMOOTH[:, :, ::-1]).max() <= 1
+    plain = png(64, 48, 8, 2, SMOOTH.tobytes())
+    for late in (iccp(SWAPPED_PROFILE), chunk(b"iCCP", b"broken")):
+        assert np.array_equal(decode(plain[:-12] + late + plain[-12:]), SMOOTH)
+    assert np.array_equal(decode(png(64, 48, 8, 2, SMOOTH.tobytes(), chunk(b"gAMA", struct.pack(">I", 100_000)))), SMOOTH)
+    refused(plain[:33] + iccp(SWAPPED_PROFILE)[:60], ErrorCode.DECODE_FAILED)
+
+
+def test_segments_of_a_jpeg_profile():
+    plain, sign = decode(with_segments()), b"ICC_PROFILE\0"
+    a, b = SWAPPED_PROFILE[:900], SWAPPED_PROFILE[900:]
+    for good in ((sign + b"\1\2" + a, sign + b"\2\2" + b), (sign + b"\2\2" + b, b"another", sign + b"\1\2" + a)):
+        assert np.abs(decode(with_segments(*good)).astype(int) - plain[:, :, ::-1]).max() <= 1
+    for bad in (
+        (sign,),
+        (sign + b"\1",),
+        (sign + b"\1\2" + a,),
+        (sign + b"\1\2" + a, sign + b"\1\2" + b),
+        (sign + b"\1\2" + a, sign + b"\2\3" + b),
+        (sign + b"\1\1" + SWAPPED_PROFILE, sign),
+        (sign + b"\1\x2c",) * 300,
+    ):
+        assert np.array_equal(decode(with_segments(*bad)), plain)
+    data = with_segments(sign + b"\1\1" + SWAPPED_PROFILE)
+    padded = data[:2] + b"\xff\xff" + data[2:]  # fill before a marker
+    assert np.abs(decode(padded).astype(int) - plain[:, :, ::-1]).max() <= 1
+
+
+@pytest.mark.parametrize("image_format", OPTIONS)
+def test_random_damage_to_a_profile_never_loses_the_picture(image_format):
+    rng = np.random.default_rng(11)
+    small = Image.fromarray(SMOOTH[:8, :8])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for i in range(120):
+            profile = np.frombuffer((ADOBE_PROFILE, matrix_profile(SRGB, None))[i % 2], np.uint8).copy()
+            places = rng.integers(0, len(profile) if i % 3 else 400, rng.integers(1, 9))
+            profile[places] = rng.integers(0, 256, places.size)
+            if i % 5 == 0:
+                profile = profile[: rng.integers(len(profile))]
+            assert decode(save(small, image_format, icc_profile=profile.tobytes(), **OPTIONS[image_format])).shape == (8, 8, 3)
+
+
+def test_transforms_are_shared_between_threads_and_few_are_kept():
+    profiles = [matrix_profile(ADOBE, 1 + i / 16) for i in range(24)] + [ink_profile()]
+    inks = RNG.integers(0, 256, (64, 64, 4), dtype=np.uint8)
+    pictures = [Image.fromarray(CHART)] * 24 + [Image.fromarray(inks, "CMYK")]
+    alone = [np.array(icc.to_rgb(p, profile)) for p, profile in zip(pictures, profiles, strict=True)]
+    assert not np.array_equal(alone[0], alone[1])
+    order = [int(i) for i in RNG.integers(0, 25, 400)] + [24, 3] * 40
+    with ThreadPoolExecutor(8) as pool:
+        for i, out in zip(order, pool.map(lambda i: np.array(icc.to_rgb(pictures[i], profiles[i])), order), strict=True):
+            assert np.array_equal(out, alone[i])
+    assert len(icc._kept) <= 16
 
 
 # Orientation ----------------------------------------------------------------------------------------------------------
