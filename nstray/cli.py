@@ -308,7 +308,7 @@ def demo(out: str, config_file: str | None, **options: Any) -> None:
 
 
 def _terminated(*_: Any) -> None:
-    raise click.Abort()
+    raise KeyboardInterrupt  # which click makes an Abort of, and no `except Exception` on the way swallows
 
 
 def main() -> None:
@@ -326,3 +326,8 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
+    except SystemExit as error:
+        if error.code == signal.SIGTERM:  # Ray's own handler, which stands while Ray starts
+            click.echo("nstray: interrupted; run the same command again to resume", err=True)
+            sys.exit(4)
+        raise

@@ -121,7 +121,7 @@ class JobConfig(BaseModel):
         description="longest or shortest side, area (size x size pixels at the image's own aspect), or exact (scaled to cover, centre-cropped)",
     )
     style_scale: Annotated[float, Field(ge=0.01, le=100)] = Field(
-        1.0, description="the style image's size as a multiple of size: larger gives larger strokes; never above the image's own size unless upsample"
+        1.0, description="the style image's size as a multiple of size: larger gives larger strokes; never above the image's own size"
     )
     upsample: bool = Field(False, description="let an image smaller than its size grow; else it keeps its own size")
     max_bytes: Annotated[int, Field(ge=1)] = Field(64 * 2**20, description="an input file above this many bytes is an error row")

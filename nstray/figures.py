@@ -67,6 +67,8 @@ def _chosen(job: dict[str, Any], rows: str | None, columns: str | None) -> tuple
             raise UsageError(
                 f"no column {name} in the output: the manifest {known} beside nstray's own; a figure's rows and columns are carried columns"
             )
+    if rows is None and columns is not None and ROWS in carried:
+        return ROWS, columns
     if rows is None and columns is not None:
         raise UsageError("--columns needs --rows: the column that says in which row of the figure a picture stands")
     if rows is None and ROWS in carried:
@@ -131,9 +133,9 @@ def _exponent(text: str) -> str:
 
 def _key(value: Any) -> tuple[Any, ...]:
     """Sorts numbers by value, text with the numbers in it by value, and nothing last."""
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and value == value:
         return 0, value
-    if value is None:
+    if value is None or isinstance(value, float):  # nothing, or not a number
         return (2,)
     parts = re.split(r"([0-9]+)", str(value).casefold())
     return 1, [int(part) if i % 2 else part for i, part in enumerate(parts)]

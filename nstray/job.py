@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import platform
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from nstray import __version__, plan, storage, weights
 from nstray.config import JobConfig, fingerprint
@@ -88,9 +87,23 @@ def _digest(init: str, config: JobConfig) -> str:
 
 
 def _evaluations(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> int:
-    if "evaluations" not in info.overrides:
-        return info.rows * config.evaluations
-    return sum(pc.sum(pc.fill_null(t["evaluations"].cast(pa.int64()), config.evaluations)).as_py() for t in manifest.tables(info))
+    """Of the whole job, coarse stages included; where the aspect is the image's own, those of 4:3."""
+    names = [name for name in ("evaluations", "coarse", "size", "size_rule") if name in info.overrides]
+    if not names:
+        return info.rows * _budget(config, {})
+    total = 0
+    for table in manifest.tables(info):
+        for group in table.select(names).group_by(names).aggregate([([], "count_all")]).to_pylist():
+            total += group.pop("count_all") * _budget(config, {name: value for name, value in group.items() if value is not None})
+    return total
+
+
+def _budget(config: JobConfig, own: Mapping[str, Any]) -> int:
+    """Evaluations of a pair with settings of its own."""
+    each: int = own.get("evaluations", config.evaluations)
+    size, rule = str(own.get("size", config.size)), own.get("size_rule", config.size_rule)
+    longest = max(int(side) for side in size.split("x")) * {"shortest": 4 / 3, "area": math.sqrt(4 / 3)}.get(rule, 1.0)
+    return each + sum(n or each for _, n in settings.coarse_stages(own.get("coarse", config.coarse), round(longest)))
 
 
 def record(job: Job) -> dict[str, Any]:

@@ -53,7 +53,8 @@ GATYS_PYTORCH: Mapping[str, Any] = {
 }
 """github.com/leongatys/PytorchNeuralStyleTransfer: MSE content with weight 1; MSE of F F^T / M with weights 1e3 / N^2; max pooling, 500
 evaluations from the content, the shorter side 512. Network: its vgg_conv.pth (Caffe's input; `nstray weights convert`). The notebook's
-second stage at 800 pixels is `size: 800, coarse: 512:500, evaluations: 200`."""
+second stage at 800 pixels is `size: 800, evaluations: 200` with a stage before it of the longest side that belongs to a shorter
+one of 512: `coarse: 683:500` for pictures of 4:3."""
 
 JOHNSON: Mapping[str, Any] = {
     "pooling": "max",
@@ -84,7 +85,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 def preset(name: str) -> Mapping[str, Any]:
     """The settings of a preset; raises ValueError naming the nearest."""
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         near = difflib.get_close_matches(str(name), PRESETS, n=1)
         raise ValueError(f"no such preset: {name!r}; there are {', '.join(PRESETS)}" + (f"; did you mean {near[0]}?" if near else ""))
     return PRESETS[name]

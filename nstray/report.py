@@ -145,6 +145,10 @@ def pictures(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Pixels]:
     return found
 
 
+# Named in a caption only where a job departs from them.
+_USUAL = {"coarse": "none", "color": "style", "style_scale": 1.0, "style_layer_weights": []}
+
+
 def caption(job: dict[str, Any], *, figure: bool = False) -> str:
     """The settings that a look at the pictures needs, in one line. The pairs of a `figure` often have their own alpha and beta."""
     r = job["result"]
@@ -159,6 +163,11 @@ def caption(job: dict[str, Any], *, figure: bool = False) -> str:
             f"{r['evaluations']} evaluations of {r['optimizer']} from {short(str(r['init']))}",
             f"α {alpha:g}, β {beta:g}{ratio}, {r['loss_scale']} scale",
             f"{r['pooling']} pooling",
+            *(
+                f"{name} {','.join(map(str, r[name])) if isinstance(r[name], list) else r[name]}"
+                for name, usual in _USUAL.items()
+                if r.get(name, usual) != usual
+            ),
         )
     )
 

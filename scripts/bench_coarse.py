@@ -24,12 +24,10 @@ from nstray.engine.settings import coarse_stages
 from nstray.examples import write_example
 
 SCHEDULES = {
-    "64:100,128:60": 40,
-    "96:120,136:60": 30,
-    "64:80,96:80,136:50": 30,
-    "auto": 60,
-    "half": 70,
-    "sqrt2": 40,
+    "64:60,96:60": 250,
+    "96:80": 250,
+    "136:120": 250,
+    "48:100,68:100,96:80,136:60": 250,
 }
 
 
@@ -42,6 +40,10 @@ def cost(coarse: str, evaluations: int, height: int, width: int) -> float:
 def _picture(path: Path, size: int) -> np.ndarray:
     decoded = images.decode(path.read_bytes(), what=path.name, max_bytes=2**26, max_pixels=10**8)
     return images.fit(decoded, size, "longest", False, what=path.name)
+
+
+def _line(*values: object) -> str:
+    return "  ".join(f"{value!s:>{width}}" for value, width in zip(values, (28, 11, 5, 8, 11, 11, 20, 7), strict=True))
 
 
 def main() -> None:
@@ -74,17 +76,26 @@ def main() -> None:
     lines = [
         f"date {datetime.datetime.now(datetime.UTC):%Y-%m-%d}   device {device}   torch {torch.__version__}   command {' '.join(sys.argv)}",
         f"{w} x {h}, from noise, content conv3_1, style conv1_1 to conv3_1, alpha/beta 1e-3",
-        f"{'stages':<22} {'evaluations':>11} {'cost':>6} {'loss':>10} {'of the goal':>11} {'goal reached at cost':>20} {'seconds':>8}",
-        f"{'none':<22} {arguments.evaluations:>11} {arguments.evaluations:>6} {goal:>10.4f} {1:>11.3f} {arguments.evaluations:>20} {seconds:>8.1f}",
-        f"{'none':<22} {100:>11} {100:>6} {curve[99]:>10.4f} {curve[99] / goal:>11.3f} {'-':>20} {'-':>8}",
+        _line("stages", "evaluations", "cost", "loss", "of the goal", "at cost 100", "goal reached at cost", "seconds"),
+        _line(
+            "none",
+            arguments.evaluations,
+            arguments.evaluations,
+            f"{goal:.4f}",
+            "1.000",
+            f"{curve[99] / goal:.3f}",
+            arguments.evaluations,
+            f"{seconds:.1f}",
+        ),
     ]
     for coarse, evaluations in SCHEDULES.items():
         loss, curve, seconds = run(coarse, evaluations)
         total = cost(coarse, evaluations, h, w)
         full = curve[-evaluations:]
         reached = next((k for k, v in enumerate(full) if v <= goal), None)
+        at_100 = full[max(0, min(evaluations, round(100 - total + evaluations)) - 1)] / goal
         when = "-" if reached is None else f"{total - evaluations + reached + 1:.0f}"
-        lines.append(f"{coarse:<22} {evaluations:>11} {total:>6.0f} {loss:>10.4f} {loss / goal:>11.3f} {when:>20} {seconds:>8.1f}")
+        lines.append(_line(coarse, evaluations, f"{total:.0f}", f"{loss:.4f}", f"{loss / goal:.3f}", f"{at_100:.3f}", when, f"{seconds:.1f}"))
     text = "\n".join(lines) + "\n"
     print(text, end="")
     if arguments.out:

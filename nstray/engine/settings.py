@@ -97,6 +97,8 @@ def _numbers(value: Sequence[float] | str) -> tuple[float, ...]:
 
 
 def _coarse(value: str) -> str:
+    if not isinstance(value, str):  # YAML reads 128:50 as minutes and seconds
+        raise ValueError(f"must be text; got {value!r}: quote the stages in YAML, as in coarse: '128:50'")
     if value in ("none", "auto", "half", "sqrt2"):
         return value
     stages = []

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from nstray.engine.color import grey, luminance, match_color, match_luminance, with_chroma_of
 from nstray.engine.loops import Outcome, adam_loop, lbfgs_loop
 from nstray.engine.losses import content_loss, gram, style_tap, tv_loss
-from nstray.engine.settings import MAX_SEED, LossScale, StylizeConfig, coarse_stages
+from nstray.engine.settings import MAX_SEED, NAMES, LossScale, StylizeConfig, coarse_stages
 from nstray.engine.vgg import Features, minimum_side
 from nstray.engine.weights import VGGWeights
 
@@ -40,7 +40,7 @@ class Pair:
         style_keys: names under which the styles' targets are cached; None computes them anew.
         seed: of a noise start.
         start: (3, H, W): an image to begin with, instead of the configuration's `init`.
-        settings: what the pair has of its own, by the names of `StylizeConfig`; all but pooling and dtype.
+        settings: what the pair has of its own, by the names of `StylizeConfig`; not pooling and dtype, and `seed` is the field above.
     """
 
     content: Tensor
@@ -168,6 +168,8 @@ class Stylizer:
 
     def settings(self, pair: Pair) -> StylizeConfig:
         """The stylizer's settings with the pair's own; raises ValueError."""
+        if unknown := sorted(set(pair.settings) - set(NAMES)):
+            raise ValueError(f"no such setting of a pair: {', '.join(unknown)}; there are {', '.join(NAMES)}")
         return dataclasses.replace(self.config, **pair.settings) if pair.settings else self.config
 
     def _shared(self, pairs: Sequence[Pair]) -> StylizeConfig:
@@ -240,7 +242,7 @@ class Stylizer:
             per_pair = [self._blend(p, style_taps) for p in pairs]
             like = next(t for t in per_pair if t is not None)
             style = {name: torch.stack([like[name] * 0 if t is None else t[name] for t in per_pair]) for name in style_taps}
-        layer_weights = config.style_layer_weights or (1 / max(1, len(style_taps)),) * len(style_taps)
+        layer_weights = (config.style_layer_weights or (1 / len(style_taps),) * len(style_taps)) if style_taps else ()
         return _Batch(content_taps, style_taps, layer_weights, content, style, column(alpha), column(beta), column(tv), any(tv), config.loss_scale)
 
     def _check_images(self, pairs: Sequence[Pair]) -> None:

@@ -24,7 +24,7 @@ def check_names(file: str, names: tuple[str, ...], config: JobConfig) -> None:
         if name not in KNOWN:
             _check_free(file, name)
     needs_style = config.style_weight > 0 and bool(config.style_layers) and "style_weight" not in names
-    for wanted in ("content", *(["style"] if needs_style or config.init == "style" else [])):
+    for wanted in ("content", *(["style"] if needs_style or config.init in ("style", "content-matched") else [])):
         if wanted not in names:
             near = difflib.get_close_matches(wanted, [n for n in names if n not in KNOWN], n=1)
             hint = f"; rename {near[0]}, if that is it" if near else ""

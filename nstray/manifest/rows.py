@@ -191,7 +191,8 @@ def _override(name: str, array: pa.Array, batch: RawBatch, problems: Problems) -
         parsed = [None if k in wrong else next(fine) for k in range(len(values))]
     codes = indices(encoded)
     if wrong:
-        problems.add(np.isin(codes, list(wrong)), lambda i: f"{name}: {wrong[int(codes[i])]}")
+        rename = f"; a column {name} sets the job's setting of that name: rename it to carry it through" if is_text(kind) else ""
+        problems.add(np.isin(codes, list(wrong)), lambda i: f"{name}: {wrong[int(codes[i])]}{rename}")
     typed = pa.array([_as_text(v) if OVERRIDE_TYPES[name] == pa.string() and v is not None else v for v in parsed], OVERRIDE_TYPES[name])
     return typed.take(encoded.indices)
 
@@ -222,7 +223,8 @@ def _rules(n: int, config: JobConfig, styles: Lists, overrides: dict[str, pa.Arr
 
     problems.add(~(style_on | content_on), terms)
     if "style_layers" in overrides or "style_layer_weights" in overrides:
-        numbers = [pc.add(pc.count_substring(merged(name), ","), 1) for name in ("style_layers", "style_layer_weights")]
+        texts = [merged(name) for name in ("style_layers", "style_layer_weights")]
+        numbers = [pc.if_else(pc.equal(t, ""), 0, pc.add(pc.count_substring(t, ","), 1)) for t in texts]
         unequal = mask(pc.and_(pc.not_equal(*numbers), pc.not_equal(merged("style_layer_weights"), "")))
         problems.add(unequal, lambda i: _complaint(lambda: check_layer_weights(layers("style_layers", i), layers("style_layer_weights", i))))  # type: ignore[arg-type]
     none = styles.lengths == 0

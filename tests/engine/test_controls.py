@@ -163,3 +163,15 @@ def test_colours_do_not_leak_through_the_cache() -> None:
     alone = [run(stylizer(**THREE, color="match", evaluations=6), [pair(i, styles=[picture(9)])])[0] for i in (1, 2)]
     for a, b in itertools.zip_longest(together, alone):
         assert torch.equal(a.image, b.image)
+
+
+def test_layer_weights_without_a_style_term_change_nothing() -> None:
+    plain, weighted = run(stylizer(**THREE, evaluations=3), [pair(1, style_weight=0.0), pair(1, style_weight=0.0, style_layer_weights=(1.0, 2.0))])
+    assert plain.loss_total == weighted.loss_total
+    assert weighted.loss_style is None
+
+
+def test_an_unknown_setting_of_a_pair_is_named() -> None:
+    outcomes = dict(run_batches(stylizer(**THREE, evaluations=1), [Pair(picture(1), [picture(2)], settings={"style_wieght": 1}), pair(2)], 8))
+    assert "style_wieght" in str(outcomes[0])
+    assert isinstance(outcomes[1], Result)
