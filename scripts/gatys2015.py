@@ -76,12 +76,14 @@ def main() -> int:
     settings |= {name: value for name in ("size", "evaluations", "weights") if (value := getattr(args, name)) is not None}
     notes = cut(rows, settings, args.layers_up_to) if args.layers_up_to else []
     other = dict(each.split("=", 1) for each in args.stand_in)
+    named = set()
     for row in rows:
         for role in ("content", "style"):
             if row.get(role):
                 name = Path(row[role]).name
+                named.add(name)
                 row[role] = find(args.pictures, other.get(name, name))
-    notes += [f"{b} stands in for {a}" for a, b in other.items() if any(Path(row.get("style") or row["content"]).name == b for row in rows)]
+    notes += [f"{b} stands in for {a}" for a, b in other.items() if a in named]
 
     args.out.mkdir(parents=True, exist_ok=True)
     with (args.out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:

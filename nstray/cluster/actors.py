@@ -26,10 +26,6 @@ class Stylist:
     """The actor: a `Worker` in a process of its own. One per GPU, or per group of CPU threads."""
 
     def __init__(self, spec: JobSpec, weights: Any, want: str, threads: int) -> None:
-        # Before torch: how long an OpenMP thread spins for the next operation before it sleeps. By libgomp's default it spins so long
-        # that one busy process beside a worker, which Ray runs at niceness 15, costs it a factor of over 8; with 10,000 turns it
-        # costs 2.8, for 4 % of the speed at 256 px on a quiet machine (two cores, measured).
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         # here and not above: the driver imports this module too, and torch would take 700 MB of it
         import torch
 
