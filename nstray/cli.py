@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import click
 
@@ -311,6 +311,11 @@ def _terminated(*_: Any) -> None:
     raise KeyboardInterrupt  # which click makes an Abort of, and no `except Exception` on the way swallows
 
 
+def _interrupted() -> NoReturn:
+    click.echo("nstray: interrupted; run the same command again to resume", err=True)
+    sys.exit(4)
+
+
 def main() -> None:
     """The entry point: a user's mistake ends in one message and its exit code, never in a traceback."""
     # From before the driver takes the signals over: ended the same way, with nothing begun.
@@ -321,13 +326,11 @@ def main() -> None:
         click.echo(f"nstray: {error}", err=True)
         sys.exit(error.exit_code)
     except click.Abort:
-        click.echo("nstray: interrupted; run the same command again to resume", err=True)
-        sys.exit(4)
+        _interrupted()
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except SystemExit as error:
         if error.code == signal.SIGTERM:  # Ray's own handler, which stands while Ray starts
-            click.echo("nstray: interrupted; run the same command again to resume", err=True)
-            sys.exit(4)
+            _interrupted()
         raise

@@ -6,7 +6,6 @@ the optimisation have their rules and defaults in `nstray.engine.settings`; this
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -18,7 +17,19 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from nstray.engine.settings import Color, ColorMatch, Dtype, LossScale, Optimizer, Pooling, StylizeConfig, check, check_layer_weights, check_terms
+from nstray.engine.settings import (
+    Color,
+    ColorMatch,
+    Dtype,
+    LossScale,
+    Optimizer,
+    Pooling,
+    StylizeConfig,
+    check,
+    check_layer_weights,
+    check_terms,
+    did_you_mean,
+)
 from nstray.errors import ConfigError
 from nstray.presets import preset
 
@@ -50,11 +61,11 @@ def _size(value: Any) -> int | str:
     return sides[0] if len(sides) == 1 else f"{sides[0]}x{sides[1]}"
 
 
-def _text_list(value: Any) -> Any:
-    return [v.strip() for v in value.split(",") if v.strip()] if isinstance(value, str) else [value] if isinstance(value, int | float) else value
+def _numbers(value: Any) -> Any:
+    return [value] if isinstance(value, int | float) else _split(value)
 
 
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_text_list)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 Layers = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Size = Annotated[int | str, BeforeValidator(_size)]
 
@@ -228,14 +239,12 @@ def explain(error: ValidationError) -> str:
     for item in error.errors():
         name = str(item["loc"][0]) if item["loc"] else "settings"
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, JobConfig.model_fields, n=1)
-            lines.append(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+            lines.append(f"{name}: no such setting{did_you_mean(name, JobConfig.model_fields)}")
         elif item["type"] == "value_error":
             lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
         else:
             words = [w for w in get_args(JobConfig.model_fields[name].annotation) if isinstance(w, str)] if name in JobConfig.model_fields else []
-            near = difflib.get_close_matches(str(item["input"]), words, n=1)
-            lines.append(f"{name}: {item['msg']}; got {item['input']!r}" + (f"; did you mean {near[0]}?" if near else ""))
+            lines.append(f"{name}: {item['msg']}; got {item['input']!r}{did_you_mean(str(item['input']), words)}")
     return "; ".join(dict.fromkeys(lines))
 
 

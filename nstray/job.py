@@ -51,12 +51,11 @@ class Job:
         return plan.count(self.info.rows, self.config.shard_size)
 
 
-def taps(config: JobConfig, info: ManifestInfo | None = None) -> tuple[str, ...]:
+def taps(config: JobConfig, info: ManifestInfo) -> tuple[str, ...]:
     """The layers the job may need: those of terms that are on, or that a row may turn on, and those that rows name."""
-    overrides = info.overrides if info else ()
-    content = config.content_layers if config.content_weight > 0 or "content_weight" in overrides else ()
-    style = config.style_layers if config.style_weight > 0 or "style_weight" in overrides else ()
-    return (*content, *style, *(info.layers if info else ()))
+    content = config.content_layers if config.content_weight > 0 or "content_weight" in info.overrides else ()
+    style = config.style_layers if config.style_weight > 0 or "style_weight" in info.overrides else ()
+    return (*content, *style, *info.layers)
 
 
 def check(manifest_uri: str, out: str, config: JobConfig) -> Job:
@@ -101,9 +100,8 @@ def _evaluations(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> i
 def _budget(config: JobConfig, own: Mapping[str, Any]) -> int:
     """Evaluations of a pair with settings of its own."""
     each: int = own.get("evaluations", config.evaluations)
-    size, rule = str(own.get("size", config.size)), own.get("size_rule", config.size_rule)
-    longest = max(int(side) for side in size.split("x")) * {"shortest": 4 / 3, "area": math.sqrt(4 / 3)}.get(rule, 1.0)
-    return each + sum(n or each for _, n in settings.coarse_stages(own.get("coarse", config.coarse), round(longest)))
+    longest = round(max(_shape(own.get("size", config.size), own.get("size_rule", config.size_rule))))
+    return each + sum(n or each for _, n in settings.coarse_stages(own.get("coarse", config.coarse), longest))
 
 
 def record(job: Job) -> dict[str, Any]:
@@ -168,13 +166,19 @@ def estimate(job: Job) -> dict[str, Any]:
     }
 
 
+def _shape(size: int | str, size_rule: str) -> tuple[float, float]:
+    """Width and height of an output picture, taking 4:3 where the aspect is the image's own."""
+    sides = [float(side) for side in str(size).split("x")]
+    if size_rule == "exact":
+        return sides[0], sides[-1]
+    width = sides[0] * {"longest": 1.0, "shortest": 4 / 3, "area": math.sqrt(4 / 3)}[size_rule]
+    return width, width * 3 / 4
+
+
 def _pixels(config: JobConfig) -> float:
-    """Pixels of an output picture, taking 4:3 where the aspect is the image's own."""
-    if isinstance(config.size, str):
-        width, height = (int(s) for s in config.size.split("x"))
-        return float(width * height)
-    aspect = {"longest": 0.75, "shortest": 4 / 3, "area": 1.0, "exact": 1.0}[config.size_rule]
-    return config.size * config.size * aspect
+    """Pixels of an output picture."""
+    width, height = _shape(config.size, config.size_rule)
+    return width * height
 
 
 def run(job: Job) -> int:

@@ -12,9 +12,10 @@ A preset holds no weights: each says which network it was made for. docs/presets
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
+
+from nstray.engine.settings import did_you_mean
 
 _STYLE = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 _BY_WIDTH = tuple(1 / n**2 for n in (64, 128, 256, 512, 512))
@@ -86,6 +87,5 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 def preset(name: str) -> Mapping[str, Any]:
     """The settings of a preset; raises ValueError naming the nearest."""
     if not isinstance(name, str) or name not in PRESETS:
-        near = difflib.get_close_matches(str(name), PRESETS, n=1)
-        raise ValueError(f"no such preset: {name!r}; there are {', '.join(PRESETS)}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise ValueError(f"no such preset: {name!r}; there are {', '.join(PRESETS)}{did_you_mean(str(name), PRESETS)}")
     return PRESETS[name]

@@ -145,13 +145,13 @@ def pictures(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Pixels]:
     return found
 
 
-# Named in a caption only where a job departs from them.
-_USUAL = {"coarse": "none", "color": "style", "style_scale": 1.0, "style_layer_weights": []}
+# Named in a caption only where a job departs from their defaults.
+_DEPARTURES = ("coarse", "color", "style_scale", "style_layer_weights")
 
 
 def caption(job: dict[str, Any], *, figure: bool = False) -> str:
     """The settings that a look at the pictures needs, in one line. The pairs of a `figure` often have their own alpha and beta."""
-    r = job["result"]
+    r, usual = job["result"], config.make({}).result_fields()
     alpha, beta = r["content_weight"], r["style_weight"]
     ratio = " unless its row says otherwise" if figure else f" (ratio {alpha / beta:.2g})" if alpha and beta else ""
     source, identity = short(job.get("weights") or ""), job["weights_id"]
@@ -165,8 +165,8 @@ def caption(job: dict[str, Any], *, figure: bool = False) -> str:
             f"{r['pooling']} pooling",
             *(
                 f"{name} {','.join(map(str, r[name])) if isinstance(r[name], list) else r[name]}"
-                for name, usual in _USUAL.items()
-                if r.get(name, usual) != usual
+                for name in _DEPARTURES
+                if r.get(name, usual[name]) != usual[name]
             ),
         )
     )

@@ -42,8 +42,7 @@ def read(source: str, *, input: str, taps: Sequence[str]) -> Weights:
             try:
                 given.write_bytes(storage.read(storage.absolute(source)))
             except (StorageError, UsageError) as error:
-                hint = "" if "/" in source or "." in source else "; by name there are imagenet and random"
-                raise WeightsError(f"weights {shown}: {error}{hint}") from None
+                raise unreadable(source, error) from None
         request = {"source": shown, "named": source in NAMED, "input": input, "taps": list(taps)}
         child = subprocess.run([sys.executable, "-m", __name__, folder], input=json.dumps(request), stdout=subprocess.PIPE, text=True, check=False)
         try:
@@ -55,6 +54,12 @@ def read(source: str, *, input: str, taps: Sequence[str]) -> Weights:
         with np.load(Path(folder) / "arrays.npz", allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     return Weights(arrays, answer["id"], answer["source"], answer["input"])
+
+
+def unreadable(source: str, error: Exception) -> WeightsError:
+    """What to raise where the file or URI `source` can't be read; a word alone may have been meant as a name."""
+    hint = "" if "/" in source or "." in source else f"; by name there are {' and '.join(NAMED)}"
+    return WeightsError(f"weights {storage.redact(source)}: {error}{hint}")
 
 
 def _child(folder: Path) -> dict[str, str]:

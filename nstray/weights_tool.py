@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.engine.settings import Pooling
-from nstray.errors import AlreadyExists, ErrorCode, NotFound, PairError, StorageError, Unreachable, UsageError, WeightsError
+from nstray.errors import AlreadyExists, ErrorCode, NotFound, PairError, StorageError, Unreachable, UsageError
 from nstray.images import Pixels, decode, fit
-from nstray.manifest.build import IMAGE_ENDINGS
+from nstray.manifest.build import IMAGE_ENDINGS, picture_uris
 from nstray.manifest.files import ending
 from nstray.progress import LINE_EVERY
-from nstray.weights import NAMED
+from nstray.weights import NAMED, unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,8 +103,7 @@ class _Pictures:
             listed = [o.uri for o in storage.list_files(self.folder)]
         except NotFound as error:
             raise UsageError(f"--images {error}; give a folder or an s3:// prefix") from None
-        # Names with a dot are not pictures: macOS puts a ._a.jpg beside every a.jpg.
-        uris = sorted(u for u in listed if ending(n := storage.name(u)) in IMAGE_ENDINGS and not n.startswith("."))
+        uris = picture_uris(listed)
         if not uris:
             raise UsageError(f"--images {self.folder}: no pictures: none of its {len(listed)} files ends with {', '.join(IMAGE_ENDINGS)}")
         count = len(uris) if limit is None else min(limit, len(uris))
@@ -151,15 +150,13 @@ def _read(source: str, input: InputWord) -> VGGWeights:
         if input != "auto":
             raise UsageError(f"--input {input}: {source} is RGB; leave --input out")
         return load_weights(source)
-    shown = storage.redact(source)
     try:
         data = storage.read(storage.absolute(source))
     except Unreachable:
         raise
     except (StorageError, UsageError) as error:
-        hint = "" if "/" in source or "." in source else "; by name there are imagenet and random"
-        raise WeightsError(f"weights {shown}: {error}{hint}") from None
-    return parse_weights(data, shown, input=input)
+        raise unreadable(source, error) from None
+    return parse_weights(data, storage.redact(source), input=input)
 
 
 def _writable(out: str, overwrite: bool) -> str:

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -187,7 +187,7 @@ class Worker:
         return ready
 
     def _check_sides(self, ready: _Prepared) -> None:
-        config = replace(self.stylizer.config, **self._settings(ready.pair))
+        config = self.stylizer.settings(self._settings(ready.pair))
         content_taps = config.content_layers if config.content_weight > 0 else ()
         style_taps = config.style_layers if ready.styles and config.style_weight > 0 else ()
         least, least_style = minimum_side((*content_taps, *style_taps)), minimum_side(style_taps)

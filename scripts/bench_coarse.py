@@ -15,10 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
+from benchmarks import picture, publish
 
-from nstray import images
 from nstray.engine import StylizeConfig, load_weights, stylize
 from nstray.engine.settings import coarse_stages
 from nstray.examples import write_example
@@ -37,11 +36,6 @@ def cost(coarse: str, evaluations: int, height: int, width: int) -> float:
     return evaluations + sum((n or evaluations) * (side / longest) ** 2 for side, n in coarse_stages(coarse, longest))
 
 
-def _picture(path: Path, size: int) -> np.ndarray:
-    decoded = images.decode(path.read_bytes(), what=path.name, max_bytes=2**26, max_pixels=10**8)
-    return images.fit(decoded, size, "longest", False, what=path.name)
-
-
 def _line(*values: object) -> str:
     return "  ".join(f"{value!s:>{width}}" for value, width in zip(values, (28, 11, 5, 8, 11, 11, 20, 7), strict=True))
 
@@ -58,9 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_example(folder)
         drawn = [sorted(Path(folder).glob(f"{role}/*"))[0] for role in ("content", "style")]
-        content, style = (
-            _picture(Path(given or own), arguments.size) for given, own in zip((arguments.content, arguments.style), drawn, strict=True)
-        )
+        content, style = (picture(Path(given or own), arguments.size) for given, own in zip((arguments.content, arguments.style), drawn, strict=True))
     layers = ("conv1_1", "conv2_1", "conv3_1")
     weights = load_weights(arguments.weights, layers=layers)
     base = {"content_layers": ("conv3_1",), "style_layers": layers, "style_weight": 1e3, "init": "noise"}
@@ -97,9 +89,7 @@ def main() -> None:
         when = "-" if reached is None else f"{total - evaluations + reached + 1:.0f}"
         lines.append(_line(coarse, evaluations, f"{total:.0f}", f"{loss:.4f}", f"{loss / goal:.3f}", f"{at_100:.3f}", when, f"{seconds:.1f}"))
     text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if arguments.out:
-        Path(arguments.out).write_text(text)
+    publish(text, arguments.out)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmarks import picture, publish
 
-from nstray import images
 from nstray.engine import StylizeConfig, load_weights, stylize
 from nstray.examples import CONTENTS, STYLES, write_example
 from nstray.output import Output
@@ -63,11 +63,7 @@ def main() -> None:
             writer.writerow(["pair_id", "content", "style", "seed"])
             writer.writerows([f"p{i:04d}", f"content/{c}.jpg", f"style/{s}.jpg", i] for i, c, s in rows)
 
-        def picture(path: Path) -> np.ndarray:
-            decoded = images.decode(path.read_bytes(), what=path.name, max_bytes=2**26, max_pixels=10**8)
-            return images.fit(decoded, arguments.size, "longest", False, what=path.name)
-
-        ready = {p.stem: picture(p) for p in (Path(folder) / "input").glob("*/*.jpg")}
+        ready = {p.stem: picture(p, arguments.size) for p in (Path(folder) / "input").glob("*/*.jpg")}
         settings = {**LAYERS, "evaluations": arguments.evaluations, "batch_size": arguments.batch_size, "init": "noise"}
         config = StylizeConfig(**settings)
         # the order of the job: sorted by style, cut into shards, then into batches; all contents have one shape
@@ -106,9 +102,7 @@ def main() -> None:
         f"ratio         median {statistics.median(ratios):.3f}, of each {'   '.join(f'{r:.3f}' for r in ratios)}, "
         f"least / least {min(seconds) / min(alone):.3f}\n"
     )
-    print(text, end="")
-    if arguments.out:
-        Path(arguments.out).write_text(text)
+    publish(text, arguments.out)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def run_batches(
     groups: dict[tuple[Any, ...], list[int]] = {}
     for i, pair in enumerate(pairs):
         try:
-            config = stylizer.settings(pair)
+            config = stylizer.settings(pair.settings)
         except ValueError as error:
             yield i, error
             continue
@@ -114,6 +114,8 @@ def stylize(
     if len(contents) != len(styles):
         raise ValueError(f"one style per content: got {len(contents)} contents and {len(styles)} styles")
     loaded = load_weights(weights) if isinstance(weights, str) else weights
+    # no pair has settings of its own here, so no layer behind these is needed
+    loaded = loaded.cut((*config.content_layers, *config.style_layers))
     stylizer = Stylizer(config, loaded, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     pairs, alive = [], []
     for i, (content, style) in enumerate(zip(contents, styles, strict=True)):

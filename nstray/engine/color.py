@@ -16,14 +16,14 @@ result is what counts.
 
 from __future__ import annotations
 
-import difflib
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-Method = Literal["cholesky", "pca", "symmetric"]
-METHODS: tuple[str, ...] = get_args(Method)
+from nstray.engine.settings import ColorMatch, did_you_mean
+
+METHODS: tuple[str, ...] = get_args(ColorMatch)
 
 # The variance that rounding to 8 bits adds to a channel (uniform over 1/255): 1.3e-6. What a source varies by less is not its
 # colours, and stretched to another picture's variance it would be speckle.
@@ -73,9 +73,7 @@ def color_matrix(source: Tensor, reference: Tensor, method: str) -> Tensor:
     Raises ValueError for another method, naming the nearest.
     """
     if method not in METHODS:
-        near = difflib.get_close_matches(str(method).lower(), METHODS, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}{hint}")
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}{did_you_mean(str(method).lower(), METHODS, 0.4)}")
     variances, axes = torch.linalg.eigh(source)
     variances = variances.clamp_min(ROUNDING_VARIANCE)
     root, inverse = axes * variances.sqrt() @ axes.T, axes * variances.rsqrt() @ axes.T

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -29,6 +29,12 @@ MAX_SEED = 2**63 - 1
 COARSEST = 128
 
 
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """``; did you mean X?`` for the nearest of the `known` names, to end a message with; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def canonical_layer(name: str) -> str:
     """The one spelling of a layer: ``conv4_2`` (rectified) or ``pre:conv4_2`` (before the rectification).
 
@@ -39,9 +45,9 @@ def canonical_layer(name: str) -> str:
     prefix, bare = ("pre:", text[4:]) if text.startswith("pre:") else ("", text)
     conv = "conv" + bare[4:] if bare.startswith("relu") and not prefix else bare
     if conv not in CONV_LAYERS:
-        near = difflib.get_close_matches(conv, CONV_LAYERS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"VGG-19 has no layer {name!r}{hint} (conv1_1 ... conv5_4, relu1_1 ... relu5_4, or pre:conv1_1 ...)")
+        raise ValueError(
+            f"VGG-19 has no layer {name!r}{did_you_mean(conv, CONV_LAYERS)} (conv1_1 ... conv5_4, relu1_1 ... relu5_4, or pre:conv1_1 ...)"
+        )
     return prefix + conv
 
 
@@ -116,9 +122,7 @@ def _init(value: str) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"must be {', '.join(INITS)}, or an image's path or URI")
     if value not in INITS and "/" not in value and "." not in value:
-        near = difflib.get_close_matches(value, INITS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"must be {', '.join(INITS)}, or an image's path or URI; got {value!r}{hint}")
+        raise ValueError(f"must be {', '.join(INITS)}, or an image's path or URI; got {value!r}{did_you_mean(value, INITS)}")
     return value
 
 
@@ -157,7 +161,7 @@ def check_terms(content_weight: float, style_weight: float, content_layers: Sequ
         raise ValueError("nothing to optimise: give content_weight (alpha) or style_weight (beta) a value above 0, with layers for it")
 
 
-def check_layer_weights(style_layers: Sequence[str], style_layer_weights: Sequence[float]) -> None:
+def check_layer_weights(style_layers: Sequence[str], style_layer_weights: Sequence[object]) -> None:
     """Raise ValueError where there are weights of layers, but not one for each."""
     if style_layer_weights and len(style_layer_weights) != len(style_layers):
         raise ValueError(

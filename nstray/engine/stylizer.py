@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ class _Batch:
 
     content_taps: tuple[str, ...]
     style_taps: tuple[str, ...]
-    layer_weights: tuple[float, ...]
+    layer_weights: dict[str, float]
     content: dict[str, Tensor]
     style: dict[str, Tensor]
     alpha: Tensor
@@ -154,28 +155,28 @@ class Stylizer:
         past: list[Outcome] = []
         for shape, factor, evaluations in self._stages(config, pairs[0].content):
             stage = prepared if factor == 1 else [self._shrunk(p, shape, factor) for p in prepared]
-            budgets = [evaluations or self.settings(p).evaluations for p in pairs]
+            budgets = [evaluations or self.settings(p.settings).evaluations for p in pairs]
             contents = torch.stack([p.content for p in stage])
             batch = self._targets(stage, contents)
             x = torch.stack([self._start(p) for p in stage]) if x is None else _resize(x, shape)
             done = sum(o.curve.shape[1] for o in past)
             counted = None if on_evaluation is None else _shifted(on_evaluation, done)
             loop = lbfgs_loop if config.optimizer == "lbfgs" else adam_loop
-            outcome = loop(_evaluator(self, batch), x, budgets, config, counted)
+            outcome = loop(partial(self.evaluate, batch=batch), x, budgets, config, counted)
             past.append(outcome)
             x = outcome.x
         return self._results(pairs, batch, past, started)
 
-    def settings(self, pair: Pair) -> StylizeConfig:
-        """The stylizer's settings with the pair's own; raises ValueError."""
-        if unknown := sorted(set(pair.settings) - set(NAMES)):
+    def settings(self, own: Mapping[str, Any]) -> StylizeConfig:
+        """The stylizer's settings with a pair's own; raises ValueError."""
+        if unknown := sorted(set(own) - set(NAMES)):
             raise ValueError(f"no such setting of a pair: {', '.join(unknown)}; there are {', '.join(NAMES)}")
-        return dataclasses.replace(self.config, **pair.settings) if pair.settings else self.config
+        return dataclasses.replace(self.config, **own) if own else self.config
 
     def _shared(self, pairs: Sequence[Pair]) -> StylizeConfig:
         """The settings that a batch has in common; raises ValueError where it has not."""
-        config = self.settings(pairs[0])
-        if any(batch_key(self.settings(p)) != batch_key(config) for p in pairs):
+        config = self.settings(pairs[0].settings)
+        if any(batch_key(self.settings(p.settings)) != batch_key(config) for p in pairs):
             raise ValueError("a batch needs pairs of the same layers, scale, stages and optimizer")
         if (config.pooling, config.dtype) != (self.config.pooling, self.config.dtype):
             raise ValueError("pooling and dtype are the stylizer's; a pair can't have its own")
@@ -198,7 +199,7 @@ class Stylizer:
 
     def _colored(self, pair: Pair) -> Pair:
         """The pair with a float content on the device, and in the colours that its `color` asks for."""
-        config = self.settings(pair)
+        config = self.settings(pair.settings)
         content, styles = self._pixels(pair.content), list(pair.styles)
         start = None if pair.start is None else self._pixels(pair.start)
         keys = pair.style_keys
@@ -212,7 +213,7 @@ class Stylizer:
 
     def _shrunk(self, pair: Pair, shape: tuple[int, int], factor: float) -> Pair:
         """The pair at a coarse stage: the style shrinks with the content, so that strokes keep their share of the picture."""
-        least = minimum_side(self.settings(pair).style_layers)
+        least = minimum_side(self.settings(pair.settings).style_layers)
         styles = [_resize(self._pixels(s), (max(least, round(s.shape[1] * factor)), max(least, round(s.shape[2] * factor)))) for s in pair.styles]
         return dataclasses.replace(pair, content=_resize(pair.content, shape), styles=styles)
 
@@ -220,7 +221,7 @@ class Stylizer:
         def column(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=self.device)
 
-        configs = [self.settings(p) for p in pairs]
+        configs = [self.settings(p.settings) for p in pairs]
         config = configs[0]
         alpha = [c.content_weight for c in configs]
         beta = [c.style_weight if p.styles else 0.0 for c, p in zip(configs, pairs, strict=True)]
@@ -242,7 +243,8 @@ class Stylizer:
             per_pair = [self._blend(p, style_taps) for p in pairs]
             like = next(t for t in per_pair if t is not None)
             style = {name: torch.stack([like[name] * 0 if t is None else t[name] for t in per_pair]) for name in style_taps}
-        layer_weights = (config.style_layer_weights or (1 / len(style_taps),) * len(style_taps)) if style_taps else ()
+        k = len(style_taps)
+        layer_weights = dict(zip(style_taps, config.style_layer_weights or [1 / k] * k, strict=True)) if k else {}
         return _Batch(content_taps, style_taps, layer_weights, content, style, column(alpha), column(beta), column(tv), any(tv), config.loss_scale)
 
     def _check_images(self, pairs: Sequence[Pair]) -> None:
@@ -274,7 +276,7 @@ class Stylizer:
         shape = tuple(pair.content.shape[1:])
         if pair.start is not None:
             return _resize(self._pixels(pair.start), shape)
-        init = self.settings(pair).init
+        init = self.settings(pair.settings).init
         if init == "content":
             return pair.content
         if init in ("style", "content-matched") and not pair.styles:
@@ -282,12 +284,12 @@ class Stylizer:
         if init == "style":
             return _resize(self._pixels(pair.styles[0]), shape)
         if init == "content-matched":
-            return match_color(pair.content, self._pixels(pair.styles[0]), self.settings(pair).color_match).clamp(0, 1)
+            return match_color(pair.content, self._pixels(pair.styles[0]), self.settings(pair.settings).color_match).clamp(0, 1)
         if init == "noise":
             # White noise, uniform over the range of a pixel; drawn on the CPU so that every device gets the same start.
             generator = torch.Generator().manual_seed(pair.seed)
             noise = torch.rand(3, *shape, generator=generator).to(self.device)
-            return grey(luminance(noise)) if self.settings(pair).color == "luminance" else noise
+            return grey(luminance(noise)) if self.settings(pair.settings).color == "luminance" else noise
         raise ValueError(f"init {init!r} is an image: give it as the pair's `start`")
 
     def _pixels(self, image: Tensor) -> Tensor:
@@ -299,14 +301,13 @@ class Stylizer:
         scale = batch.scale
         zero = torch.zeros_like(batch.alpha)
         contents, styles = [], []
-        layer_weights = dict(zip(batch.style_taps, batch.layer_weights, strict=True))
 
         def through(tap: str, features: Tensor) -> Tensor:
             if tap in batch.content:
                 contents.append(content_loss(features, batch.content[tap], scale))
             if tap in batch.style:
                 features, loss = style_tap(features, batch.style[tap])
-                styles.append(loss * layer_weights[tap])
+                styles.append(loss * batch.layer_weights[tap])
             return features
 
         self.network(x, (*batch.content_taps, *batch.style_taps), through)
@@ -337,7 +338,7 @@ class Stylizer:
         for i, pair in enumerate(pairs):
             parts = [terms[k][i] if weights[k][i] > 0 else None for k in range(3)]
             image = images[i]
-            if self.settings(pair).color == "luminance":
+            if self.settings(pair.settings).color == "luminance":
                 image = with_chroma_of(luminance(image), self._pixels(pair.content))
             results.append(
                 Result(
@@ -375,10 +376,6 @@ def _resize(image: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _shifted(on_evaluation: Callable[[int], None], done: int) -> Callable[[int], None]:
     return lambda k: on_evaluation(done + k)
-
-
-def _evaluator(stylizer: Stylizer, batch: _Batch) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    return lambda trial: stylizer.evaluate(trial, batch)
 
 
 def _bytes(target: dict[str, Tensor]) -> int:

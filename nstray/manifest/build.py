@@ -9,7 +9,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import pyarrow as pa
@@ -91,8 +91,7 @@ class _Pictures:
                 listed = [o.uri for o in storage.list_files(uri)]
             except NotFound as error:
                 raise ManifestError(f"{role} folder {uri}: does not exist ({error})") from None
-            # Names with a dot are not pictures: macOS puts a ._a.jpg beside every a.jpg.
-            self.uris = sorted(u for u in listed if ending(n := storage.name(u)) in IMAGE_ENDINGS and not n.startswith("."))
+            self.uris = picture_uris(listed)
             if not self.uris:
                 raise ManifestError(f"{role} folder {uri}: no pictures: none of its {len(listed)} files ends with {endings}")
         self.slugs = _slugs([self.relative(i) for i in range(len(self.uris))])
@@ -100,6 +99,12 @@ class _Pictures:
     def relative(self, i: int) -> str:
         """Path of picture i from its folder: the same wherever the folder lies."""
         return self.uris[i].removeprefix(self.folder).lstrip("/")
+
+
+def picture_uris(listed: Iterable[str]) -> list[str]:
+    """Those of a folder's files that are pictures by their names, in order."""
+    # Names that begin with a dot are not pictures: macOS puts a ._a.jpg beside every a.jpg.
+    return sorted(u for u in listed if ending(n := storage.name(u)) in IMAGE_ENDINGS and not n.startswith("."))
 
 
 def _slugs(paths: list[str]) -> list[str]:

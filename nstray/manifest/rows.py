@@ -226,7 +226,7 @@ def _rules(n: int, config: JobConfig, styles: Lists, overrides: dict[str, pa.Arr
         texts = [merged(name) for name in ("style_layers", "style_layer_weights")]
         numbers = [pc.if_else(pc.equal(t, ""), 0, pc.add(pc.count_substring(t, ","), 1)) for t in texts]
         unequal = mask(pc.and_(pc.not_equal(*numbers), pc.not_equal(merged("style_layer_weights"), "")))
-        problems.add(unequal, lambda i: _complaint(lambda: check_layer_weights(layers("style_layers", i), layers("style_layer_weights", i))))  # type: ignore[arg-type]
+        problems.add(unequal, lambda i: _complaint(lambda: check_layer_weights(layers("style_layers", i), layers("style_layer_weights", i))))
     none = styles.lengths == 0
     problems.add(none & style_on, lambda i: "style: empty; give a path or URI, or style_weight 0 for no style term")
     starts = mask(pc.is_in(merged("init"), value_set=pa.array(["style", "content-matched"])))
