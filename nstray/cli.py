@@ -19,13 +19,18 @@ from nstray.errors import NstrayError
 _GROUPS = {
     "Preset": ("preset",),
     "Network": ("weights", "weights_input", "pooling"),
-    "Loss": ("content_layers", "style_layers", "style_layer_weights", "content_weight", "style_weight", "tv_weight", "loss_scale"),
+    "Loss": (
+        *("content_layers", "style_layers", "style_layer_weights", "style_statistic", "fine_layers"),
+        *("content_weight", "style_weight", "tv_weight", "value_range", "range_weight", "loss_scale"),
+    ),
     "Start and optimiser": ("init", "coarse", "seed", "optimizer", "learning_rate", "evaluations", "dtype"),
     "Colour": ("color", "color_match"),
     "Images": ("size", "size_rule", "style_scale", "upsample", "max_bytes", "max_pixels", "image_format", "quality"),
-    "Layout and run": tuple(name for name in JobConfig.model_fields if name in ("batch_size", "shard_size", "device", "actors", "gpus_per_actor")),
+    "Layout and run": (
+        *("batch_size", "tile_size", "shard_size", "device", "actors", "gpus_per_actor"),
+        *("cpus_per_actor", "depth", "stall_timeout", "max_error_rate"),
+    ),
 }
-_GROUPS["Layout and run"] += ("cpus_per_actor", "depth", "stall_timeout", "max_error_rate")
 
 
 class _Command(click.Command):

@@ -18,6 +18,7 @@ RESERVED: tuple[str, ...] = (
     "loss_content",
     "loss_style",
     "loss_tv",
+    "loss_range",
     "loss_curve",
     "iterations",
     "evaluations",

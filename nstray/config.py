@@ -24,7 +24,9 @@ from nstray.engine.settings import (
     LossScale,
     Optimizer,
     Pooling,
+    StyleStatistic,
     StylizeConfig,
+    ValueRange,
     check,
     check_layer_weights,
     check_terms,
@@ -34,7 +36,7 @@ from nstray.errors import ConfigError
 from nstray.presets import preset
 
 SizeRule = Literal["longest", "shortest", "area", "exact"]
-ImageFormat = Literal["png", "jpeg", "webp"]
+ImageFormat = Literal["png", "jpeg", "webp", "tiff"]
 Device = Literal["auto", "cpu", "cuda"]
 WeightsInput = Literal["auto", "rgb", "bgr"]
 
@@ -95,9 +97,21 @@ class JobConfig(BaseModel):
     style_layer_weights: Annotated[Numbers, _rule("style_layer_weights")] = Field(
         _D.style_layer_weights, description="w_l of the paper's equation 5, one per style layer, comma-separated; default: 1/k each"
     )
+    style_statistic: Annotated[StyleStatistic, _rule("style_statistic")] = Field(
+        _D.style_statistic, description="what is matched: gram (the paper's), wasserstein (mean and covariance) or mean-std"
+    )
+    fine_layers: Annotated[Layers, _rule("fine_layers")] = Field(
+        _D.fine_layers, description="for rows with a fine_style: the layers whose statistics the style image takes from it first"
+    )
     content_weight: Annotated[float, _rule("content_weight")] = Field(_D.content_weight, description="alpha of the paper's equation 7")
     style_weight: Annotated[float, _rule("style_weight")] = Field(_D.style_weight, description="beta of the paper's equation 7")
     tv_weight: Annotated[float, _rule("tv_weight")] = Field(_D.tv_weight, description="weight of total variation; 0 as in the paper")
+    value_range: Annotated[ValueRange, _rule("value_range")] = Field(
+        _D.value_range, description="free (clamped at the end, as in the paper) or clamped (within 0..1 all along)"
+    )
+    range_weight: Annotated[float, _rule("range_weight")] = Field(
+        _D.range_weight, description="weight of the squared excess of pixels below 0 and above 1; 0 as in the paper"
+    )
     loss_scale: Annotated[LossScale, _rule("loss_scale")] = Field(
         _D.loss_scale, description="mean: content divided by N M; paper: the printed sums, literally"
     )
@@ -139,11 +153,15 @@ class JobConfig(BaseModel):
     max_pixels: Annotated[int, Field(ge=1)] = Field(
         100_000_000, description="an input image above this many pixels is an error row; checked before decoding"
     )
-    image_format: ImageFormat = Field("png", description="of the output: png, jpeg or webp")
+    image_format: ImageFormat = Field("png", description="of the output: png, jpeg, webp, or tiff (16 bits per channel)")
     quality: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="jpeg (default 95) or webp (default: lossless)")
     # layout and run
     batch_size: Annotated[int, _rule("batch_size")] = Field(
         _D.batch_size, description="pairs of one shape optimised together on a GPU; halved by itself where memory is short"
+    )
+    tile_size: Annotated[int, _rule("tile_size")] = Field(
+        _D.tile_size,
+        description="evaluate larger pictures in tiles of this many pixels a side, to bound memory; 0: only where a GPU's memory is short",
     )
     shard_size: Annotated[int, Field(ge=1, le=65_536)] = Field(16, description="pairs per output part: what a dying worker can lose")
     device: Device = Field("auto", description="cuda, cpu, or auto: cuda where the cluster has GPUs")
@@ -169,8 +187,7 @@ class JobConfig(BaseModel):
         check_size(self.size, self.size_rule)
         if self.weights in ("imagenet", "random") and self.weights_input != "auto":
             raise ValueError(f"weights_input is for a file of weights; {self.weights} has its own")
-        if self.image_format == "png" and self.quality is not None:
-            raise ValueError("quality has no meaning for png; use image_format jpeg or webp, or leave quality out")
+        check_quality(self.image_format, self.quality)
         return self
 
     def engine(self) -> StylizeConfig:
@@ -190,6 +207,7 @@ class JobConfig(BaseModel):
 # Fields that change how a job runs but not what comes out: free to differ between a run and its resume.
 RUN_FIELDS = (
     "batch_size",
+    "tile_size",
     "device",
     "actors",
     "gpus_per_actor",
@@ -203,6 +221,7 @@ RUN_FIELDS = (
 ROW_FIELDS = (
     *("seed", "init", "size", "size_rule", "content_weight", "style_weight", "tv_weight", "evaluations"),
     *("content_layers", "style_layers", "style_layer_weights", "coarse", "color", "color_match", "style_scale"),
+    *("style_statistic", "fine_layers", "value_range", "range_weight"),
 )
 
 
@@ -210,6 +229,12 @@ def check_size(size: int | str, size_rule: str) -> None:
     """Raise ValueError where WIDTHxHEIGHT is given to a rule that takes one number."""
     if isinstance(size, str) and size_rule != "exact":
         raise ValueError(f"size {size!r} needs size_rule exact; {size_rule} takes one number of pixels")
+
+
+def check_quality(image_format: str, quality: int | None) -> None:
+    """Raise ValueError where a quality is given to a format that has none."""
+    if quality is not None and image_format in ("png", "tiff"):
+        raise ValueError(f"quality has no meaning for {image_format}; use image_format jpeg or webp, or leave quality out")
 
 
 def row_adapter(name: str) -> TypeAdapter[list[Any]]:

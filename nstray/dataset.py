@@ -282,10 +282,10 @@ def _row_problem(row: dict[str, Any], decode: bool) -> str | None:
         return None
     data, size = image["bytes"] or b"", (row["width"], row["height"])
     try:
-        _, *found = images.probe(data)
+        _, *found = images.probe(data, own=True)
         if tuple(found) != size:
             return f"its picture is {found[0]}x{found[1]}, the row says {size[0]}x{size[1]}"
-        images.decode(data, what="its picture", max_bytes=len(data), max_pixels=found[0] * found[1])
+        images.decode(data, what="its picture", max_bytes=len(data), max_pixels=found[0] * found[1], own=True)
     except PairError as error:
         return str(error)
     return None

@@ -1,8 +1,9 @@
 """Bytes to pixels to bytes: decode, orient, convert, resize, encode; with `nstray.icc` the only importer of Pillow.
 
 Pixels are uint8 arrays of shape (H, W, 3), RGB, in sRGB: an embedded ICC profile is applied, a picture without one is
-taken to be sRGB. Input is untrusted: three formats, caps checked on the header alone, then a full decode; whatever is
-wrong with a picture is a `PairError` with its code, and whatever is wrong with a profile makes it one that is not there.
+taken to be sRGB. Only `quantize` and `encode` know uint16, for ``tiff``. Masks are uint8 arrays of shape (H, W), white is 255.
+Input is untrusted: three formats, caps checked on the header alone, then a full decode; whatever is wrong with a picture
+is a `PairError` with its code, and whatever is wrong with a profile makes it one that is not there.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from nstray import icc
+from nstray.config import check_quality
 from nstray.errors import ErrorCode, PairError
+from nstray.strangers import stranger
 
 Pixels = npt.NDArray[np.uint8]
+Pixels16 = npt.NDArray[np.uint16]
+Mask = npt.NDArray[np.uint8]
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):
@@ -32,8 +37,10 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "jpeg": _Jpeg,
     "png": PngImagePlugin.PngImageFile,
     "webp": WebPImagePlugin.WebPImageFile,
+    "tiff": TiffImagePlugin.TiffImageFile,
 }
-_EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+_EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tiff"}
+_DEEP = {"tiff": np.uint16}  # the formats of more than 8 bits per channel
 _MAX_SIDE = {"jpeg": 65_500, "webp": 16_383}  # libjpeg's JPEG_MAX_DIMENSION, libwebp's WEBP_MAX_DIMENSION
 _ORIENTATION = 0x0112
 # Measured on brush strokes at 512 x 512 with the grain of an optimised picture, one core (level: KiB, ms):
@@ -43,45 +50,12 @@ _PNG_LEVEL = 4
 # Lossless WebP, the same two (method: KiB, ms; libwebp's effort, which Pillow calls quality, at 0; at 50 it saves under 1 %):
 # 0: 529, 24; 1: 501, 70; 2: 495, 133; 4: 490, 227; 6: 489, 1491, and 0: 286, 14; 1: 260, 40; 2: 258, 93; 4: 256, 113. So 1.
 _WEBP_METHOD = 1
-
-# First bytes -> (offset, magic, what it is); images nstray does not take, then what is no image at all.
-_OTHER_IMAGES: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"GIF8", "GIF"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"II+\0", "TIFF"),
-    (0, b"MM\0+", "TIFF"),
-    (0, b"BM", "BMP"),
-    (0, b"\0\0\1\0", "ICO"),
-    (0, b"8BPS", "Photoshop"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"v/1\x01", "OpenEXR"),
-    (0, b"#?RADIANCE", "Radiance HDR"),
-    (0, b"DDS ", "DDS"),
-    (0, b"qoif", "QOI"),
-    *((0, b"P%d\n" % n, "Netpbm") for n in range(1, 8)),
-    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
-    *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")),
-)
-_NO_IMAGES: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"PK\3\4", "a ZIP archive"),
-    (0, b"PK\5\6", "a ZIP archive"),
-    (0, b"\x1f\x8b", "gzip data"),
-    (0, b"\x28\xb5\x2f\xfd", "zstd data"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
-    (257, b"ustar", "a tar archive"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"PAR1", "a Parquet file"),
-    (4, b"ftyp", "an MP4 or QuickTime video"),
-    (0, b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
-    (0, b"RIFF", "a RIFF file that is not WebP (sound or video)"),
-)
+# 16-bit TIFF by Deflate, 512 x 512 of the demo's stylised pictures (level: KiB, ms), as differences to the pixel on the left:
+# 1: 1490, 50; 4: 1486, 60; 6: 1486, 60; as values 1: 1517, 50; 6: 1514, 54; plain: 1536. Low bytes are noise. So 1, differences.
+_TIFF_LEVEL = 1
 
 
-def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int) -> Pixels:
+def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int, own: bool = False) -> Pixels:
     """The picture in `data`, upright, opaque, 8-bit sRGB.
 
     EXIF orientation is applied; alpha and transparent colours are composited on white; 16-bit grey is v / 257, rounded;
@@ -97,13 +71,14 @@ def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int) -> Pixels
         what: role and URI of the picture, for messages (``content s3://b/k.jpg``).
         max_bytes: cap on the file, checked first.
         max_pixels: cap on width x height, checked on the header before anything is decoded.
+        own: the file is from an output of nstray's: TIFF as `encode` writes it is taken too.
 
     Returns (H, W, 3) uint8. Raises `PairError`, nothing else.
     """
     if len(data) > max_bytes:
         raise PairError(ErrorCode.TOO_MANY_BYTES, f"{what}: {len(data)} bytes, the limit (max_bytes) is {max_bytes}")
     try:
-        image, _ = _open(data, what, max_pixels)
+        image, _ = _open(data, what, max_pixels, own)
         image.load()
         return _upright(_rgb(image, data), _orientation(image.info.get("exif")))
     except PairError:
@@ -118,13 +93,22 @@ def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int) -> Pixels
         raise _failed(what, error) from None
 
 
-def probe(data: bytes) -> tuple[str, int, int]:
+def decode_mask(data: bytes, *, what: str, max_bytes: int, max_pixels: int) -> Mask:
+    """The luminance (ITU-R BT.601) of the picture that `decode` finds in `data`: same formats, limits and errors.
+
+    Returns (H, W) uint8. What is transparent counts as white, like everywhere: a mask marks its region by white on black.
+    """
+    pixels = decode(data, what=what, max_bytes=max_bytes, max_pixels=max_pixels)
+    return np.array(Image.fromarray(pixels).convert("L"))
+
+
+def probe(data: bytes, *, own: bool = False) -> tuple[str, int, int]:
     """Format (``jpeg``, ``png``, ``webp``), width and height from the header, as stored: before any EXIF orientation.
 
-    Raises `PairError`.
+    `own` as for `decode`: then ``tiff`` too. Raises `PairError`.
     """
     try:
-        image, image_format = _open(data, "image", None)
+        image, image_format = _open(data, "image", None, own)
     except PairError:
         raise
     except Exception as error:
@@ -171,34 +155,85 @@ def fit(pixels: Pixels, size: int | str, size_rule: str, upsample: bool, *, what
         raise PairError(error.code, f"{what}: {error.message}") from None
     if wide * high > max(max_pixels, width * height):
         raise PairError(ErrorCode.TOO_MANY_PIXELS, f"{what}: {width}x{height} would grow to {wide}x{high}, the limit (max_pixels) is {max_pixels}")
-    box = (0.0, 0.0, float(width), float(height))
-    if size_rule == "exact":
-        scale = max(wide / width, high / height)
-        if scale == 1:  # a crop alone: whole pixels, none interpolated
-            left, top = (width - wide) // 2, (height - high) // 2
-            return np.ascontiguousarray(pixels[top : top + high, left : left + wide])
-        left_f, top_f = max(0.0, (width - wide / scale) / 2), max(0.0, (height - high / scale) / 2)
-        box = (left_f, top_f, width - left_f, height - top_f)
-    if (wide, high) == (width, height):
-        return pixels
+    left, top, right, bottom = box = _box(width, height, wide, high, size_rule)
+    if (right - left, bottom - top) == (wide, high):  # at most a crop: whole pixels, none interpolated
+        return np.ascontiguousarray(pixels[int(top) : int(bottom), int(left) : int(right)])
     return np.array(Image.fromarray(np.ascontiguousarray(pixels)).resize((wide, high), Image.Resampling.LANCZOS, box=box))
 
 
-def encode(pixels: Pixels, image_format: str, quality: int | None = None) -> bytes:
+def fit_mask(mask: Mask, source: tuple[int, int], shape: tuple[int, int], size_rule: str, *, what: str) -> Mask:
+    """`mask` brought to where `fit` brought its picture, so that each value stays over its pixels; averaged by a triangle, without ringing.
+
+    Args:
+        mask: (h, w) uint8, of any size but of its picture's aspect: scaled to the picture's width, its height may
+            differ by 1 pixel, by 1 % or by one pixel of the mask, whichever is most.
+        source: height and width of the picture as decoded.
+        shape: height and width of the picture after `fit`.
+        size_rule: the one it was fitted by; ``exact`` crops the mask like the picture.
+        what: role and URI of the mask, for messages.
+
+    Returns `shape` uint8. Raises `PairError` BAD_MASK for another aspect, or where no white is left.
+    """
+    (height, width), (high, wide) = source, shape
+    mask_height, mask_width = mask.shape
+    # each side of a smaller mask was rounded by up to half a pixel of its own: together one, seen at the picture's size
+    if abs(mask_height * width / mask_width - height) > max(1.0, height / 100, width / mask_width):
+        raise PairError(
+            ErrorCode.BAD_MASK, f"{what}: the mask is {mask_width}x{mask_height} pixels, its picture {width}x{height}: give a mask of the same aspect"
+        )
+    across, down = mask_width / width, mask_height / height
+    left, top, right, bottom = _box(width, height, wide, high, size_rule)
+    box = (left * across, top * down, min(right * across, mask_width), min(bottom * down, mask_height))
+    out: Mask = np.array(Image.fromarray(np.ascontiguousarray(mask)).resize((wide, high), Image.Resampling.BILINEAR, box=box))
+    if not out.any():
+        kept = " within the centre that size_rule exact keeps" if mask.any() and size_rule == "exact" else ""
+        raise PairError(ErrorCode.BAD_MASK, f"{what}: the mask is black all over{kept}, at {wide}x{high} pixels: it marks no region")
+    return out
+
+
+def _box(width: int, height: int, wide: int, high: int, size_rule: str) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of what becomes wide x high of a picture: all of it, or the centre that ``exact`` keeps."""
+    if size_rule != "exact":
+        return 0.0, 0.0, float(width), float(height)
+    scale = max(wide / width, high / height)
+    if scale == 1:  # at whole pixels
+        left, top = float((width - wide) // 2), float((height - high) // 2)
+        return left, top, left + wide, top + high
+    left, top = max(0.0, (width - wide / scale) / 2), max(0.0, (height - high / scale) / 2)
+    return left, top, width - left, height - top
+
+
+def quantize(image: npt.NDArray[np.floating[Any]], image_format: str) -> Pixels | Pixels16:
+    """A float image (H, W, 3) over 0..1 at the depth of `image_format`, as `encode` takes it: rounded to the nearest level.
+
+    Values beyond 0..1 are cut. Returns uint8, or uint16 for ``tiff``. Raises ValueError for no floats, or another format.
+    """
+    extension(image_format)
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ValueError(f"quantize takes floats over 0..1; got {image.dtype}")
+    kind = _DEEP.get(image_format, np.uint8)
+    top = int(np.iinfo(kind).max)
+    return np.ascontiguousarray((image * top).round().clip(0, top).astype(kind))
+
+
+def encode(pixels: Pixels | Pixels16, image_format: str, quality: int | None = None) -> bytes:
     """A file of `image_format`; the same pixels give the same bytes.
 
     Args:
-        pixels: (H, W, 3) uint8 RGB.
-        image_format: ``png``; ``jpeg`` (4:4:4, quality 95 unless given); ``webp`` (lossless unless a quality is given).
-        quality: 1 to 100; not for png.
+        pixels: (H, W, 3) RGB, uint8, or uint16 for tiff: what `quantize` returns.
+        image_format: ``png``; ``jpeg`` (4:4:4, quality 95 unless given); ``webp`` (lossless unless a quality is given);
+            ``tiff`` (16 bits per channel, by Deflate).
+        quality: 1 to 100; not for png and tiff.
 
     Raises `PairError` TOO_MANY_PIXELS where a side is longer than the format can hold; ValueError for other misuse.
     """
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ValueError(f"encode takes (H, W, 3) uint8; got {pixels.shape} {pixels.dtype}")
     extension(image_format)
-    if image_format == "png" and quality is not None:
-        raise ValueError("quality has no meaning for png")
+    kind = np.dtype(_DEEP.get(image_format, np.uint8))
+    if pixels.dtype != kind or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"encode takes (H, W, 3) {kind} for {image_format}; got {pixels.shape} {pixels.dtype}")
+    check_quality(image_format, quality)
+    if image_format == "tiff":
+        return _tiff(pixels)
     longest = max(pixels.shape)
     if longest > _MAX_SIDE.get(image_format, longest):
         raise PairError(
@@ -219,20 +254,30 @@ def encode(pixels: Pixels, image_format: str, quality: int | None = None) -> byt
     return out.getvalue()
 
 
+def _tiff(pixels: npt.NDArray[Any]) -> bytes:
+    """A TIFF without the tags tifffile would add of itself: its name and version, the time, the array's shape."""
+    import tifffile
+
+    out = io.BytesIO()
+    packing: dict[str, Any] = {"compression": "zlib", "predictor": True, "compressionargs": {"level": _TIFF_LEVEL}, "maxworkers": 1}
+    tifffile.imwrite(out, np.ascontiguousarray(pixels), byteorder="<", photometric="rgb", metadata=None, software=False, **packing)
+    return out.getvalue()
+
+
 def extension(image_format: str) -> str:
-    """``png``, ``jpg`` or ``webp``, without a dot; ValueError for any other format."""
+    """``png``, ``jpg``, ``webp`` or ``tiff``, without a dot; ValueError for any other format."""
     if image_format not in _EXTENSIONS:
-        raise ValueError(f"image_format must be png, jpeg or webp; got {image_format!r}")
+        raise ValueError(f"image_format must be png, jpeg, webp or tiff; got {image_format!r}")
     return _EXTENSIONS[image_format]
 
 
-def _open(data: bytes, what: str, max_pixels: int | None) -> tuple[ImageFile.ImageFile, str]:
+def _open(data: bytes, what: str, max_pixels: int | None, own: bool) -> tuple[ImageFile.ImageFile, str]:
     """The file's header read, its format known, its size within the cap, one frame; nothing decoded yet."""
     if not data:
         raise PairError(ErrorCode.EMPTY_FILE, f"{what}: the file is empty (0 bytes)")
     image_format = _format(data)
-    if image_format is None:
-        raise _stranger(data, what)
+    if image_format is None or (image_format == "tiff" and not own):
+        raise stranger(data, what)
     if image_format == "webp":  # Pillow's WebP reader sets up its frame buffers while it opens: look before it does
         _check_pixels(*_webp_size(data), what, max_pixels)
     data, profile = icc.split(data, image_format)
@@ -259,6 +304,8 @@ def _format(data: bytes) -> str | None:
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
+    if data.startswith(b"II*\0"):
+        return "tiff"
     return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
@@ -273,37 +320,6 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     if chunk == b"VP8 " and len(body) == 10 and body[3:6] == b"\x9d\x01\x2a":
         return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
     raise ValueError("broken WebP header")
-
-
-def _stranger(data: bytes, what: str) -> PairError:
-    """The error for bytes that are no JPEG, PNG or WebP, saying what they look like."""
-    for offset, magic, name in _OTHER_IMAGES:
-        if data.startswith(magic, offset):
-            return _unsupported(what, name)
-    for offset, magic, name in _NO_IMAGES:
-        if data.startswith(magic, offset):
-            return PairError(ErrorCode.NOT_AN_IMAGE, f"{what}: not an image, it looks like {name}")
-    head = data[:4096]
-    text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="ignore").lstrip().lower()
-    printable = bool(text) and all(c.isprintable() or c.isspace() for c in text)
-    name = f"{len(data)} bytes of no known kind"
-    if printable:
-        name = "text"
-        if text.startswith("version https://git-lfs"):
-            name = "a Git LFS pointer (fetch the file itself with git lfs pull)"
-        elif "<!doctype html" in text or "<html" in text:
-            name = "an HTML page"
-        elif "<svg" in text:
-            return _unsupported(what, "SVG")
-        elif text.startswith("<?xml"):
-            name = "an XML document"
-        elif text.startswith(("{", "[")):
-            name = "JSON"
-    return PairError(ErrorCode.NOT_AN_IMAGE, f"{what}: not an image, it looks like {name}")
-
-
-def _unsupported(what: str, name: str) -> PairError:
-    return PairError(ErrorCode.UNSUPPORTED_FORMAT, f"{what}: a picture of format {name}; convert it to JPEG, PNG or WebP")
 
 
 def _failed(what: str, error: Exception) -> PairError:

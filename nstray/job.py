@@ -25,8 +25,8 @@ from nstray.spec import JobSpec
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
 
 # Bytes per pixel of a stylised picture, which is busier than a photograph: the mean of 15 pictures through the authors' layers
-# (2.07, 0.89, 1.92) and the demo's six (2.51, 1.47, 2.45), at 256 px. For an estimate only.
-BYTES_PER_PIXEL = {"png": 2.3, "jpeg": 1.2, "webp": 2.2}
+# (2.07, 0.89, 1.92) and the demo's six (2.51, 1.47, 2.45), at 256 px; tiff the demo's six (5.75 to 5.86 of at most 6). For an estimate only.
+BYTES_PER_PIXEL = {"png": 2.3, "jpeg": 1.2, "webp": 2.2, "tiff": 5.8}
 PART_BYTES = 4e9  # S3 takes 5 GB in one put
 LIST_THREADS = 16
 PREFLIGHT = 8  # images of one bucket or folder tried before it is called out of reach
@@ -55,7 +55,8 @@ def taps(config: JobConfig, info: ManifestInfo) -> tuple[str, ...]:
     """The layers the job may need: those of terms that are on, or that a row may turn on, and those that rows name."""
     content = config.content_layers if config.content_weight > 0 or "content_weight" in info.overrides else ()
     style = config.style_layers if config.style_weight > 0 or "style_weight" in info.overrides else ()
-    return (*content, *style, *info.layers)
+    fine = config.fine_layers if "fine_style" in info.images else ()
+    return (*content, *style, *fine, *info.layers)
 
 
 def check(manifest_uri: str, out: str, config: JobConfig) -> Job:

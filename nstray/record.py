@@ -17,7 +17,7 @@ from nstray.errors import OutputError
 
 FORMAT = 1
 # A file name an output may carry: it is joined to a folder by `export`, so no separators, no leading dot.
-PICTURE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,140}\.(png|jpg|jpeg|webp)")
+PICTURE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,140}\.(png|jpg|jpeg|webp|tiff)")
 
 
 @dataclass(frozen=True)

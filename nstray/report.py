@@ -140,7 +140,7 @@ def pictures(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Pixels]:
                 if row["pair_id"] in wanted:
                     data = row["image"]["bytes"]
                     with contextlib.suppress(PairError):
-                        pixels = images.decode(data, what=row["pair_id"], max_bytes=len(data), max_pixels=row["width"] * row["height"])
+                        pixels = images.decode(data, what=row["pair_id"], max_bytes=len(data), max_pixels=row["width"] * row["height"], own=True)
                         found[row["pair_id"]] = images.fit(pixels, size, "longest", False, what=row["pair_id"])
     return found
 

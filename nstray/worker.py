@@ -31,12 +31,15 @@ import torch
 
 from nstray import __version__, images, manifest, storage
 from nstray.engine import settings
-from nstray.engine import stylizer as engine
-from nstray.engine.batches import run_batches
+from nstray.engine.batches import Memory, run_batches
+from nstray.engine.pair import Pair as EnginePair
+from nstray.engine.pair import Result, pair_seed
+from nstray.engine.stylizer import Stylizer
 from nstray.engine.vgg import minimum_side
 from nstray.engine.weights import VGGWeights
 from nstray.errors import AccessDenied, ErrorCode, NotFound, PairError, StorageError, TooLarge, Unreachable
 from nstray.manifest import Pair
+from nstray.manifest.names import IMAGE_COLUMNS
 from nstray.output import Output, encode_part
 from nstray.plan import Shard
 from nstray.spec import JobSpec, Progress, ShardReport
@@ -44,6 +47,7 @@ from nstray.spec import JobSpec, Progress, ShardReport
 T = TypeVar("T")
 log = logging.getLogger("nstray.worker")
 FETCH_THREADS = 8
+_MASK = "mask"  # the rule of an image that is decoded to one channel and fitted to its picture later
 CACHE_BYTES = 256 * 2**20
 # While a store is out of reach: pauses of 1, 2, 4, 8, 16 and then 30 s, on top of the storage client's own retries. Ten minutes of
 # outage cost nothing but the wait; after that the shard goes back to the driver.
@@ -53,8 +57,11 @@ LONGEST_PAUSE = 30.0
 
 @dataclass(frozen=True)
 class _Image:
+    """Pixels (H, W, 3), or (H, W) of a mask; `source` is height and width before resizing."""
+
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
     sha256: str
+    source: tuple[int, int]
 
 
 @dataclass
@@ -65,6 +72,9 @@ class _Prepared:
     seed: int
     content: _Image | None = None
     styles: list[_Image] = field(default_factory=list)
+    masks: list[_Image] = field(default_factory=list)  # of the content, one per style, or none
+    style_masks: list[_Image | None] = field(default_factory=list)
+    fine: _Image | None = None
     start: _Image | None = None
     error: PairError | None = None
 
@@ -83,14 +93,14 @@ class Worker:
         config = spec.config.model_copy(update={"init": spec.init if spec.init in settings.INITS else "content"})
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
 
-        def load() -> engine.Stylizer:
+        def load() -> Stylizer:
             if threads:
                 torch.set_num_threads(threads)
-            return engine.Stylizer(config.engine(), weights(), device)
+            return Stylizer(config.engine(), weights(), device)
 
         self.stylizer = self._device.submit(load).result()
         self.device_name = torch.cuda.get_device_name() if self.stylizer.device.type == "cuda" else "cpu"
-        self._fits: dict[tuple[int, ...], int] = {}
+        self._memory = Memory()
         self._cache = _ImageCache(CACHE_BYTES)
         self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="io")
         self._progress = Progress()
@@ -142,7 +152,7 @@ class Worker:
 
     def _seed(self, pair: Pair) -> int:
         own = pair.overrides.get("seed")
-        return int(own) if own is not None else engine.pair_seed(self.spec.config.seed, pair.pair_id)
+        return int(own) if own is not None else pair_seed(self.spec.config.seed, pair.pair_id)
 
     def _prepare(self, shard: Shard) -> list[_Prepared]:
         pairs = manifest.pairs(shard.table, self.spec.info)
@@ -152,7 +162,7 @@ class Worker:
         return [self._assemble(pair, futures) for pair in pairs]
 
     def _images_of(self, pair: Pair) -> list[tuple[str, tuple[Any, ...]]]:
-        """(role, (uri, size, rule, upsample)) of every image a pair needs; `size` None leaves an image as it is."""
+        """(role, (uri, size, rule, upsample)) of every image a pair needs; `size` None leaves an image as it is, rule ``mask`` makes it one."""
         config, own = self.spec.config, pair.overrides
         size, rule = own.get("size", config.size), own.get("size_rule", config.size_rule)
         out: list[tuple[str, tuple[Any, ...]]] = [("content", (pair.content, size, rule, config.upsample))]
@@ -160,6 +170,9 @@ class Worker:
         style_size, style_rule = (_area(size), "area") if rule == "exact" else (size, rule)
         style_size = max(1, round(style_size * own.get("style_scale", config.style_scale)))
         out += [("style", (uri, style_size, style_rule, False)) for uri in pair.styles]
+        out += [("fine style", (uri, style_size, style_rule, False)) for uri in (pair.fine_style,) if uri]
+        for role, masks in (("content mask", pair.content_masks), ("style mask", pair.style_masks)):
+            out += [(role, (uri, None, _MASK, False)) for uri in masks if uri]
         init = own.get("init", self.spec.init)
         if init not in settings.INITS:
             out.append(("init", (init, None, "", False)))
@@ -168,14 +181,20 @@ class Worker:
     def _assemble(self, pair: Pair, futures: dict[tuple[Any, ...], Any]) -> _Prepared:
         ready = _Prepared(pair, self._seed(pair))
         try:
+            masks: dict[str, list[_Image]] = {"content mask": [], "style mask": []}
             for role, key in self._images_of(pair):
                 image = futures[role, *key].result()
                 if role == "content":
                     ready.content = image
                 elif role == "style":
                     ready.styles.append(image)
-                else:
+                elif role == "fine style":
+                    ready.fine = image
+                elif role == "init":
                     ready.start = image
+                else:
+                    masks[role].append(image)
+            self._fit_masks(ready, masks["content mask"], masks["style mask"])
             self._check_sides(ready)
         except PairError as error:
             ready.error = error
@@ -186,6 +205,20 @@ class Worker:
             ready.error = PairError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
         return ready
 
+    def _fit_masks(self, ready: _Prepared, masks: Sequence[_Image], style_masks: Sequence[_Image]) -> None:
+        """Every mask brought to its picture; raises PairError BAD_MASK."""
+        pair, content = ready.pair, ready.content
+        assert content is not None
+        taps = self.stylizer.settings(self._settings(pair)).style_layers
+        rule = pair.overrides.get("size_rule", self.spec.config.size_rule)
+        ready.masks = [_fitted(m, content, rule, taps, f"content mask {storage.redact(u)}") for m, u in zip(masks, pair.content_masks, strict=True)]
+        given = iter(style_masks)
+        # a style keeps its aspect whatever the rule
+        ready.style_masks = [
+            _fitted(next(given), style, "area", taps, f"style mask {storage.redact(uri)}") if uri else None
+            for uri, style in zip(pair.style_masks, ready.styles, strict=bool(pair.style_masks))
+        ]
+
     def _check_sides(self, ready: _Prepared) -> None:
         config = self.stylizer.settings(self._settings(ready.pair))
         content_taps = config.content_layers if config.content_weight > 0 else ()
@@ -194,6 +227,10 @@ class Worker:
         assert ready.content is not None
         sides = [("content", ready.pair.content or "", ready.content, least)]
         sides += [("style", uri, image, least_style) for uri, image in zip(ready.pair.styles, ready.styles, strict=True)]
+        if ready.fine is not None:
+            least_fine = minimum_side(config.fine_layers)
+            sides += [("style", uri, image, least_fine) for uri, image in zip(ready.pair.styles, ready.styles, strict=True)]
+            sides += [("fine style", ready.pair.fine_style or "", ready.fine, least_fine)]
         for role, uri, image, side in sides:
             h, w = image.pixels.shape[:2]
             if min(h, w) < side:
@@ -229,21 +266,23 @@ class Worker:
             raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
         except StorageError as error:
             raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
-        pixels = images.decode(data, what=what, max_bytes=config.max_bytes, max_pixels=config.max_pixels)
+        decode = images.decode_mask if rule == _MASK else images.decode
+        pixels = decode(data, what=what, max_bytes=config.max_bytes, max_pixels=config.max_pixels)
+        source = pixels.shape[:2]
         if size is not None:
             pixels = images.fit(pixels, size, rule, upsample, what=what, max_pixels=config.max_pixels)
-        image = _Image(pixels, hashlib.sha256(data).hexdigest())
+        image = _Image(pixels, hashlib.sha256(data).hexdigest(), source)
         self._cache.put(key, image)
         self._progress.steps += 1
         return image
 
     # optimise
 
-    def _optimise(self, prepared: list[_Prepared]) -> dict[int, engine.Result | PairError]:
+    def _optimise(self, prepared: list[_Prepared]) -> dict[int, Result | PairError]:
         """Run what can run; by the index in `prepared`. In the device's thread."""
         indices = [i for i, p in enumerate(prepared) if p.error is None]
         pairs = [self._engine_pair(prepared[i]) for i in indices]
-        outcomes: dict[int, engine.Result | PairError] = {}
+        outcomes: dict[int, Result | PairError] = {}
 
         def on_batch(chunk: list[int]) -> None:
             self._progress.pairs = tuple(prepared[indices[k]].pair.pair_id for k in chunk)
@@ -254,7 +293,7 @@ class Worker:
 
         with self._busy():
             for k, outcome in run_batches(
-                self.stylizer, pairs, self.spec.config.batch_size, fits=self._fits, on_batch=on_batch, on_evaluation=on_evaluation
+                self.stylizer, pairs, self.spec.config.batch_size, memory=self._memory, on_batch=on_batch, on_evaluation=on_evaluation
             ):
                 if isinstance(outcome, Exception) and not isinstance(outcome, torch.cuda.OutOfMemoryError):
                     self._leave_a_broken_device()
@@ -290,16 +329,21 @@ class Worker:
             del own["init"]
         return own
 
-    def _engine_pair(self, ready: _Prepared) -> engine.Pair:
+    def _engine_pair(self, ready: _Prepared) -> EnginePair:
         own = ready.pair.overrides
         assert ready.content is not None
         size, rule = own.get("size", self.spec.config.size), own.get("size_rule", self.spec.config.size_rule)
         scale = own.get("style_scale", self.spec.config.style_scale)
-        return engine.Pair(
+        parts = ready.style_masks or [None] * len(ready.styles)
+        return EnginePair(
             content=_tensor(ready.content),
             styles=[_tensor(s) for s in ready.styles],
             blend=ready.pair.style_weights,
-            style_keys=[(s.sha256, size, rule, scale) for s in ready.styles],
+            style_keys=[(s.sha256, m and m.sha256, size, rule, scale) for s, m in zip(ready.styles, parts, strict=True)],
+            guides=[_tensor(m) for m in ready.masks] or None,
+            style_guides=[None if m is None else _tensor(m) for m in parts],
+            fine=None if ready.fine is None else _tensor(ready.fine),
+            fine_key=ready.fine and (ready.fine.sha256, size, rule, scale),
             seed=ready.seed,
             start=None if ready.start is None else _tensor(ready.start),
             settings=self._settings(ready.pair),
@@ -307,8 +351,8 @@ class Worker:
 
     # encode and commit
 
-    def _rows(self, prepared: Sequence[_Prepared], outcomes: dict[int, engine.Result | PairError], attempt: int) -> Iterator[dict[str, Any]]:
-        encoded = {i: self._pool.submit(self._encode, o) for i, o in outcomes.items() if isinstance(o, engine.Result)}
+    def _rows(self, prepared: Sequence[_Prepared], outcomes: dict[int, Result | PairError], attempt: int) -> Iterator[dict[str, Any]]:
+        encoded = {i: self._pool.submit(self._encode, o) for i, o in outcomes.items() if isinstance(o, Result)}
         for i, ready in enumerate(prepared):
             outcome = ready.error or outcomes[i]
             row: dict[str, Any] = {
@@ -325,12 +369,12 @@ class Worker:
                 "attempt": attempt,
             }
             picture = b""
-            if isinstance(outcome, engine.Result):
+            if isinstance(outcome, Result):
                 try:
                     picture = encoded[i].result()
                 except PairError as error:  # a side longer than the format holds
                     outcome = error
-            if isinstance(outcome, engine.Result):
+            if isinstance(outcome, Result):
                 path = f"{ready.pair.pair_id}.{images.extension(self.spec.config.image_format)}"
                 height, width = outcome.image.shape[1:]
                 row |= {
@@ -342,6 +386,7 @@ class Worker:
                     "loss_content": outcome.loss_content,
                     "loss_style": outcome.loss_style,
                     "loss_tv": outcome.loss_tv,
+                    "loss_range": outcome.loss_range,
                     "loss_curve": outcome.loss_curve,
                     "iterations": outcome.iterations,
                     "evaluations": outcome.evaluations,
@@ -353,9 +398,9 @@ class Worker:
             self._progress.steps += 1
             yield row
 
-    def _encode(self, result: engine.Result) -> bytes:
-        pixels = np.ascontiguousarray((result.image.numpy() * 255).round().astype(np.uint8).transpose(1, 2, 0))
-        return images.encode(pixels, self.spec.config.image_format, self.spec.config.quality)
+    def _encode(self, result: Result) -> bytes:
+        kind = self.spec.config.image_format
+        return images.encode(images.quantize(result.image.numpy().transpose(1, 2, 0), kind), kind, self.spec.config.quality)
 
     def _commit(self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int) -> ShardReport:
         evaluations = sum(r.get("evaluations") or 0 for r in rows)
@@ -442,15 +487,32 @@ def _store(uri: str) -> str:
 
 
 def _redacted(kept: pa.Table) -> pa.Table:
-    """The manifest's columns as they go into the output: `init` may be a signed URI."""
-    if "init" not in kept.column_names:
-        return kept
-    shown = [None if v is None else storage.redact(v) for v in kept["init"].to_pylist()]
-    return kept.set_column(kept.column_names.index("init"), kept.schema.field("init"), pa.array(shown, pa.string()))
+    """The manifest's columns as they go into the output: what names an image may be a signed URI."""
+
+    def shown(value: Any) -> Any:
+        return [shown(v) for v in value] if isinstance(value, list) else value and storage.redact(value)
+
+    for name in ("init", *IMAGE_COLUMNS):
+        if name in kept.column_names:
+            field = kept.schema.field(name)
+            kept = kept.set_column(kept.column_names.index(name), field, pa.array([shown(v) for v in kept[name].to_pylist()], field.type))
+    return kept
+
+
+def _fitted(mask: _Image, picture: _Image, rule: str, taps: Sequence[str], what: str) -> _Image:
+    """A mask brought to its picture; raises PairError BAD_MASK, also where none of it is left at the deepest of `taps`."""
+    height, width = picture.pixels.shape[:2]
+    pixels = images.fit_mask(mask.pixels, picture.source, (height, width), rule, what=what)
+    block = minimum_side(taps)  # pooling leaves out what does not fill a position
+    if not pixels[: height // block * block, : width // block * block].any():
+        raise PairError(ErrorCode.BAD_MASK, f"{what}: its region holds no position of the deepest style layer; give a larger region or size")
+    return _Image(pixels, mask.sha256, mask.source)
 
 
 def _tensor(image: _Image) -> torch.Tensor:
-    return torch.from_numpy(image.pixels).permute(2, 0, 1)
+    """(3, H, W), or (H, W) of a mask."""
+    pixels = torch.from_numpy(image.pixels)
+    return pixels if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 def _area(size: int | str) -> int:
@@ -461,12 +523,12 @@ def _area(size: int | str) -> int:
     return max(1, round(math.sqrt(width * height)))
 
 
-def _as_pair_error(outcome: engine.Result | Exception, pair_id: str) -> engine.Result | PairError:
-    if isinstance(outcome, engine.Result):
+def _as_pair_error(outcome: Result | Exception, pair_id: str) -> Result | PairError:
+    if isinstance(outcome, Result):
         if outcome.diverged:
             return PairError(ErrorCode.DIVERGED, "the loss is not a finite number; lower the weights of the terms or use float32")
         return outcome
     if isinstance(outcome, torch.cuda.OutOfMemoryError):
-        return PairError(ErrorCode.OUT_OF_MEMORY, "this pair alone does not fit the device's memory; use a smaller size or dtype bfloat16")
+        return PairError(ErrorCode.OUT_OF_MEMORY, "this pair alone does not fit the device's memory, in tiles either; use a smaller size")
     log.error("pair=%s error=%s: %s", pair_id, type(outcome).__name__, outcome)
     return PairError(ErrorCode.INTERNAL, f"{type(outcome).__name__}: {outcome}")

@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from nstray.engine.pair import Pair
 from nstray.engine.settings import StylizeConfig
-from nstray.engine.stylizer import Pair, Stylizer
+from nstray.engine.stylizer import Stylizer
 from nstray.engine.weights import FEATURE_INDEX, VGGWeights, load_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

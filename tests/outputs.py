@@ -50,6 +50,7 @@ def ok_row(pair_id: str, *, seed: int = 0, content: str = "c.png", style: tuple[
         "loss_content": 0.5,
         "loss_style": 0.003,
         "loss_tv": 0.0,
+        "loss_range": 0.0,
         "loss_curve": [9.0, 5.0, 3.5],
         "iterations": 2,
         "evaluations": 3,

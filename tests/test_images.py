@@ -890,11 +890,11 @@ def test_misuse_of_encode():
             images.encode(pixels, "png")
     with pytest.raises(ValueError, match="no meaning for png"):
         images.encode(NOISE, "png", 90)
-    with pytest.raises(ValueError, match="png, jpeg or webp"):
+    with pytest.raises(ValueError, match="png, jpeg, webp or tiff"):
         images.encode(NOISE, "gif")
 
 
 def test_extension():
-    assert [images.extension(f) for f in ("png", "jpeg", "webp")] == ["png", "jpg", "webp"]
-    with pytest.raises(ValueError, match="png, jpeg or webp"):
+    assert [images.extension(f) for f in ("png", "jpeg", "webp", "tiff")] == ["png", "jpg", "webp", "tiff"]
+    with pytest.raises(ValueError, match="png, jpeg, webp or tiff"):
         images.extension("jpg")

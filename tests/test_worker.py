@@ -21,8 +21,9 @@ from outputs import picture
 from PIL import Image
 
 from nstray import config, images, manifest, plan, storage
+from nstray.engine.pair import pair_seed
 from nstray.engine.settings import CONV_LAYERS
-from nstray.engine.stylizer import Stylizer, pair_seed
+from nstray.engine.stylizer import Stylizer
 from nstray.engine.weights import VGGWeights, random_weights
 from nstray.errors import AccessDenied, ErrorCode, OutputError, Unreachable
 from nstray.manifest import Manifest

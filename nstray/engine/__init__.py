@@ -15,12 +15,13 @@ from nstray.engine.settings import StylizeConfig
 
 if TYPE_CHECKING:
     from nstray.engine.batches import stylize
-    from nstray.engine.stylizer import Pair, Result, Stylizer
+    from nstray.engine.pair import Pair, Result
+    from nstray.engine.stylizer import Stylizer
     from nstray.engine.weights import VGGWeights, load_weights
 
 _HOMES = {
-    "Pair": "stylizer",
-    "Result": "stylizer",
+    "Pair": "pair",
+    "Result": "pair",
     "Stylizer": "stylizer",
     "stylize": "batches",
     "VGGWeights": "weights",

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nstray.engine.settings import StylizeConfig
-from nstray.engine.stylizer import Pair, Result, Stylizer, batch_key, pair_seed
+from nstray.engine.pair import Pair, Result, pair_seed
+from nstray.engine.settings import SMALLEST_TILE, StylizeConfig
+from nstray.engine.stylizer import Stylizer, batch_key
 from nstray.engine.weights import VGGWeights, load_weights
+
+
+@dataclass
+class Memory:
+    """What a device's memory was found to take of each shape: pairs in a batch, and the side of the tiles where it takes no whole picture."""
+
+    fits: dict[tuple[int, ...], int] = field(default_factory=dict)
+    tiles: dict[tuple[int, ...], int] = field(default_factory=dict)
 
 
 def run_batches(
@@ -20,17 +31,19 @@ def run_batches(
     pairs: Sequence[Pair],
     batch_size: int,
     *,
-    fits: dict[tuple[int, ...], int] | None = None,
+    memory: Memory | None = None,
     on_batch: Callable[[list[int]], None] | None = None,
     on_evaluation: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[int, Result | Exception]]:
     """Run pairs grouped by shape, budget and `batch_key`; yields (index, result or its exception) as batches finish, each index once.
 
-    Out of device memory halves the batch and remembers in `fits` what that shape takes; any other exception of a batch is
+    Out of device memory halves the batch, then runs the pair in tiles, ever smaller ones, and remembers in `memory` what that shape
+    takes; any other exception of a batch is
     narrowed down by bisection, so that one bad pair costs its neighbours a rerun and nothing else.
     `on_batch` is told the indices about to run. A stylizer that is not `batched` (on a CPU) runs pairs one by one.
     """
-    fits = {} if fits is None else fits
+    memory = memory or Memory()
+    fits = memory.fits
     batch_size = batch_size if stylizer.batched else 1
     groups: dict[tuple[Any, ...], list[int]] = {}
     for i, pair in enumerate(pairs):
@@ -39,16 +52,20 @@ def run_batches(
         except ValueError as error:
             yield i, error
             continue
-        groups.setdefault((tuple(pair.content.shape), config.evaluations, batch_key(config)), []).append(i)
+        groups.setdefault((tuple(pair.content.shape), config.evaluations, batch_key(config, pair)), []).append(i)
     for (shape, _, _), indices in groups.items():
         todo = deque(_chunks(indices, min(batch_size, fits.get(shape, batch_size))))
         while todo:
             chunk = todo.popleft()
             if on_batch:
                 on_batch(chunk)
-            outcome = _attempt(stylizer, [pairs[i] for i in chunk], on_evaluation)
+            outcome = _attempt(stylizer, [_tiled(pairs[i], memory.tiles.get(shape)) for i in chunk], on_evaluation)
             if isinstance(outcome, list):
                 yield from zip(chunk, outcome, strict=True)
+            elif len(chunk) == 1 and isinstance(outcome, torch.cuda.OutOfMemoryError) and (side := _smaller(shape, memory.tiles.get(shape))):
+                memory.tiles[shape] = side
+                todo.appendleft(chunk)
+                torch.cuda.empty_cache()
             elif len(chunk) == 1:
                 yield chunk[0], outcome
             elif isinstance(outcome, torch.cuda.OutOfMemoryError):
@@ -66,6 +83,16 @@ def _attempt(stylizer: Stylizer, pairs: list[Pair], on_evaluation: Callable[[int
     except Exception as error:
         # the traceback keeps the batch's tensors alive, on a device that may just have run out of memory
         return error.with_traceback(None)
+
+
+def _tiled(pair: Pair, side: int | None) -> Pair:
+    return pair if side is None else dataclasses.replace(pair, settings={**pair.settings, "tile_size": side})
+
+
+def _smaller(shape: tuple[int, ...], side: int | None) -> int | None:
+    """The next side of tiles to try for a picture (3, H, W); None where they are as small as is worth it."""
+    half = (side or max(shape)) // 2
+    return half if half >= 2 * SMALLEST_TILE else None
 
 
 def _chunks(indices: list[int], size: int) -> list[list[int]]:

@@ -29,24 +29,29 @@ class BatchedLBFGS:
     float64. Step: 1, then Armijo backtracking by quadratic interpolation. A pair (s, y) without positive curvature is
     not remembered.
 
+    With `bounds`, trial points are projected onto them, and a variable that stands at a bound with its gradient pointing out
+    takes no part in the direction (Bertsekas, "Projected Newton methods", SIAM J. Control Optim. 20, 1982).
+
     Args:
         x: start (B, n), float32; not changed.
         first_step: root mean square change of a variable in the first trial, in x's units.
         history: pairs (s, y) kept per problem; costs 2 x history x n floats per problem. After 100 evaluations at 128 px, 20 end
             2 to 5 % lower than 10, and 50 within 1 to 3 % of 20.
+        bounds: least and largest value of a variable; None: free. The start is moved inside.
     """
 
-    def __init__(self, x: Tensor, *, first_step: float, history: int = 20) -> None:
+    def __init__(self, x: Tensor, *, first_step: float, history: int = 20, bounds: tuple[float, float] | None = None) -> None:
         b, n = x.shape
-        self.first_step, self.history = first_step, history
-        self.x = x.clone()
-        self.trial = x.clone()
+        self.first_step, self.history, self.bounds = first_step, history, bounds
+        self.x = x.clone() if bounds is None else x.clamp(*bounds)
+        self.trial = self.x.clone()
         self.loss = torch.full((b,), float("inf"), device=x.device)
         self.active = torch.ones(b, dtype=torch.bool, device=x.device)
         self.iterations = torch.zeros(b, dtype=torch.long, device=x.device)
         self._gradient = torch.zeros_like(x)
         self._direction = torch.zeros_like(x)
         self._slope = torch.zeros(b, device=x.device)
+        self._expected = torch.zeros(b, device=x.device)  # change of the loss at the trial point, to first order
         self._step = torch.ones(b, device=x.device)
         self._refusals = torch.zeros(b, dtype=torch.long, device=x.device)
         self._stalled = torch.zeros(b, dtype=torch.long, device=x.device)
@@ -65,7 +70,7 @@ class BatchedLBFGS:
         The tensors may be overwritten by the caller afterwards.
         """
         if self._started:
-            allowed = self.loss + SUFFICIENT_DECREASE * self._step * self._slope + FLOAT32_NOISE * self.loss.abs()
+            allowed = self.loss + SUFFICIENT_DECREASE * self._expected + FLOAT32_NOISE * self.loss.abs()
             good = self.active & torch.isfinite(loss) & (loss <= allowed)
         else:
             good = torch.isfinite(loss)
@@ -83,6 +88,10 @@ class BatchedLBFGS:
         self._started = True
         self._turn(good)
         self.trial = torch.where(self.active.view(-1, 1), self.x + self._step.view(-1, 1) * self._direction, self.x)
+        self._expected = self._step * self._slope
+        if self.bounds is not None:
+            self.trial = self.trial.clamp(*self.bounds)
+            self._expected = (self._gradient * (self.trial - self.x)).sum(1)
         return good
 
     def stop(self, where: Tensor) -> None:
@@ -107,7 +116,7 @@ class BatchedLBFGS:
         self._count += curved.long()
 
     def _refuse(self, loss: Tensor, refused: Tensor) -> None:
-        slope = self._step * self._slope
+        slope = self._expected
         # minimum of the parabola through f(0), f'(0) and f(step), as a share of the step
         share = -slope / (2 * (loss - self.loss - slope)).clamp_min(1e-38)
         share = torch.where(torch.isfinite(loss) & torch.isfinite(share), share.clamp(0.1, 0.5), 0.1)
@@ -121,15 +130,22 @@ class BatchedLBFGS:
         stuck = hopeless & (self._count == 0)
         self.active = self.active & ~stuck
         self._count = torch.where(hopeless, 0, self._count)
-        direction = self._newton()
-        slope = (direction * self._gradient).sum(1)
-        norm2 = (self._gradient * self._gradient).sum(1)
+        gradient = self._gradient
+        if self.bounds is None:
+            direction = self._newton(gradient)
+        else:
+            low, high = self.bounds
+            blocked = ((self.x <= low) & (gradient > 0)) | ((self.x >= high) & (gradient < 0))
+            gradient = gradient.masked_fill(blocked, 0.0)
+            direction = self._newton(gradient).masked_fill(blocked, 0.0)
+        slope = (direction * gradient).sum(1)
+        norm2 = (gradient * gradient).sum(1)
         self.active = self.active & (norm2 > 0)
-        rms = torch.sqrt(norm2 / self._gradient.shape[1]).clamp_min(1e-38)
+        rms = torch.sqrt(norm2 / gradient.shape[1]).clamp_min(1e-38)
         steepest = (self._count == 0) | ~(slope < 0) | ~torch.isfinite(slope)
         self._count = torch.where(steepest, 0, self._count)
         scale = torch.where(steepest, self.first_step / rms, 1.0)
-        direction = torch.where(steepest.view(-1, 1), -self._gradient * scale.view(-1, 1), direction)
+        direction = torch.where(steepest.view(-1, 1), -gradient * scale.view(-1, 1), direction)
         slope = torch.where(steepest, -norm2 * scale, slope)
         new = good | hopeless
         pick = new.view(-1, 1)
@@ -138,10 +154,10 @@ class BatchedLBFGS:
         self._step = torch.where(new, 1.0, self._step)
         self._refusals = torch.where(new, 0, self._refusals)
 
-    def _newton(self) -> Tensor:
+    def _newton(self, gradient: Tensor) -> Tensor:
         """-H g by the compact representation; for a problem without history, -gamma g."""
         m = self.history
-        gradient, gamma = self._gradient, self._gamma.double().view(-1, 1)
+        gamma = self._gamma.double().view(-1, 1)
         products = torch.bmm(self._basis, gradient.unsqueeze(2)).squeeze(2).double()
         # slots in the order of their age, oldest first; the unused ones, in front, are made harmless
         kept = self._count.clamp_max(m).view(-1, 1)

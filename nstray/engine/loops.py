@@ -15,11 +15,13 @@ from nstray.engine.settings import StylizeConfig
 FIRST_STEP = 0.01
 # How often the host asks whether any pair is still moving; each question waits for the device.
 STOP_CHECK = 16
+# What a pixel may be on the way; black is 0, white is 1.
+BOUNDS: dict[str, tuple[float, float] | None] = {"free": None, "clamped": (0.0, 1.0)}
 
 
 @dataclass
 class Outcome:
-    """The best points of B pairs: x (B, 3, H, W), loss (B,), terms (3, B), curve (B, K), used and iterations (B,)."""
+    """The best points of B pairs: x (B, 3, H, W), loss (B,), terms (T, B), curve (B, K), used and iterations (B,)."""
 
     x: Tensor
     loss: Tensor
@@ -35,10 +37,10 @@ Progress = Callable[[int], None] | None
 
 def lbfgs_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: StylizeConfig, on_evaluation: Progress) -> Outcome:
     shape, b = x.shape, x.shape[0]
-    optimizer = BatchedLBFGS(x.flatten(1), first_step=FIRST_STEP)
+    optimizer = BatchedLBFGS(x.flatten(1), first_step=FIRST_STEP, bounds=BOUNDS[config.value_range])
     limits = torch.tensor(budgets, device=x.device)
     used = torch.zeros_like(limits)
-    best = torch.zeros(3, b, device=x.device)
+    best = torch.zeros((), device=x.device)
     curve = torch.zeros(b, max(budgets), device=x.device)
     for k in range(max(budgets)):
         loss, gradient, terms = evaluate(optimizer.trial.view(shape))
@@ -57,12 +59,13 @@ def lbfgs_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: St
 def adam_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: StylizeConfig, on_evaluation: Progress) -> Outcome:
     """Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1, its default betas); the point kept is the best one evaluated."""
     beta1, beta2, epsilon = 0.9, 0.999, 1e-8
-    b = x.shape[0]
+    b, bounds = x.shape[0], BOUNDS[config.value_range]
     limits = torch.tensor(budgets, device=x.device)
+    x = x if bounds is None else x.clamp(*bounds)
     x, kept = x.clone(), x.clone()
     mean, square = torch.zeros_like(x), torch.zeros_like(x)
     lowest = torch.full((b,), float("inf"), device=x.device)
-    best = torch.zeros(3, b, device=x.device)
+    best = torch.zeros((), device=x.device)
     curve = torch.zeros(b, max(budgets), device=x.device)
     for k in range(max(budgets)):
         loss, gradient, terms = evaluate(x)
@@ -73,6 +76,7 @@ def adam_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: Sty
         mean = mean.lerp(gradient, 1 - beta1)
         square = square * beta2 + gradient.square() * (1 - beta2)
         x = x - config.learning_rate * (mean / (1 - beta1 ** (k + 1))) / ((square / (1 - beta2 ** (k + 1))).sqrt() + epsilon)
+        x = x if bounds is None else x.clamp(*bounds)
         if on_evaluation:
             on_evaluation(k + 1)
     return Outcome(kept, lowest, best, curve, limits, limits)

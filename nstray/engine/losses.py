@@ -83,6 +83,15 @@ def content_loss(features: Tensor, target: Tensor, scale: LossScale) -> Tensor:
     return half / features[0].numel() if scale == "mean" else half
 
 
+def range_loss(images: Tensor, scale: LossScale) -> Tensor:
+    """Squared excess sum max(0, x - 1)^2 + max(0, -x)^2 of images (B, 3, H, W) over 0..1: (B,).
+
+    Not in the paper. Divided by the number of values, 3 H W, on the scale ``mean``.
+    """
+    total = (images - images.detach().clamp(0, 1)).square().sum(dim=(1, 2, 3))
+    return total / images[0].numel() if scale == "mean" else total
+
+
 def tv_loss(images: Tensor, scale: LossScale) -> Tensor:
     """Squared total variation sum (x[i,j+1] - x[i,j])^2 + (x[i+1,j] - x[i,j])^2 of images (B, 3, H, W) over 0..1: (B,).
 

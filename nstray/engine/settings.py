@@ -19,6 +19,8 @@ Optimizer = Literal["lbfgs", "adam"]
 Dtype = Literal["float32", "bfloat16"]
 Color = Literal["style", "luminance", "match"]
 ColorMatch = Literal["cholesky", "pca", "symmetric"]
+StyleStatistic = Literal["gram", "wasserstein", "mean-std"]
+ValueRange = Literal["free", "clamped"]
 
 # Convolutions per block of VGG-19 (configuration E of Simonyan and Zisserman, arXiv 1409.1556, table 1).
 BLOCKS = (2, 2, 4, 4, 4)
@@ -27,6 +29,8 @@ INITS = ("content", "content-matched", "noise", "style")
 MAX_SEED = 2**63 - 1
 # Longest side in pixels below which `coarse` adds no stage of its own accord: of the picture nothing but its layout is left there.
 COARSEST = 128
+# Pixels: below this a tile is mostly the margin that its neighbours compute too.
+SMALLEST_TILE = 64
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -93,6 +97,13 @@ def _count(low: int, high: int) -> Callable[[int], int]:
     return rule
 
 
+def _tile(value: int) -> int:
+    side = _count(0, 65_536)(value)
+    if 0 < side < SMALLEST_TILE:
+        raise ValueError(f"must be 0 (whole pictures) or from {SMALLEST_TILE} to 65536 pixels; got {side}")
+    return side
+
+
 def _numbers(value: Sequence[float] | str) -> tuple[float, ...]:
     numbers = tuple(float(v) for v in (value.split(",") if isinstance(value, str) else value) if str(v).strip())
     if not all(math.isfinite(v) and v >= 0 for v in numbers):
@@ -131,9 +142,13 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "content_layers": _layers,
     "style_layers": _layers,
     "style_layer_weights": _numbers,
+    "style_statistic": _one_of(StyleStatistic),
+    "fine_layers": _layers,
     "content_weight": _weight,
     "style_weight": _weight,
     "tv_weight": _weight,
+    "value_range": _one_of(ValueRange),
+    "range_weight": _weight,
     "loss_scale": _one_of(LossScale),
     "init": _init,
     "seed": _count(0, MAX_SEED),
@@ -145,6 +160,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "evaluations": _count(1, 1_000_000),
     "dtype": _one_of(Dtype),
     "batch_size": _count(1, 4096),
+    "tile_size": _tile,
 }
 
 
@@ -201,9 +217,14 @@ class StylizeConfig:
         content_layers: taps of the content term; ``conv4_2`` in the paper.
         style_layers: taps of the style term; ``conv1_1 ... conv5_1`` in the paper, each weighted 1/k.
         style_layer_weights: w_l of equation 5, one per style layer, taken as they are; empty for the paper's 1/k.
+        style_statistic: what of the activations is matched: ``gram``, as in the paper; ``wasserstein``, mean and covariance; or
+            ``mean-std``; see `nstray.engine.statistics`.
+        fine_layers: where a pair has a second, fine style: the layers whose statistics the first one takes from it; see `Pair.fine`.
         content_weight: alpha of equation 7.
         style_weight: beta of equation 7. The paper's ratio alpha/beta is 1e-3 or 1e-4.
         tv_weight: weight of the squared differences of neighbouring pixels (0: not in the paper).
+        value_range: ``free``, as in the paper: the picture is clamped at the end; or ``clamped``: kept within 0..1 all along.
+        range_weight: weight of the squared excess of pixels below 0 and above 1 (0: not in the paper).
         loss_scale: ``mean`` (content divided by N M) or ``paper`` (the printed sums, literally).
         init: ``content``, ``content-matched`` (in the style's colours, see `color_match`), ``noise`` (uniform, seeded per pair) or
             ``style``; a path or URI in a job's configuration.
@@ -217,6 +238,8 @@ class StylizeConfig:
         learning_rate: Adam's step, in pixel units where black is 0 and white is 1; L-BFGS finds its own.
         evaluations: forward + backward passes per pair, line search included; in each stage of ``auto``, ``half`` and ``sqrt2`` too.
         dtype: of the convolutions; Gram matrices and losses are float32 in any case.
+        tile_size: side in pixels of the tiles that a larger picture is evaluated in, one after the other, to bound memory; 0: whole, and
+            in tiles where a GPU's memory is short. Changes speed, not results beyond rounding.
         batch_size: pairs of one shape optimised together on a GPU; changes speed, not results beyond rounding. A CPU runs them one by one.
     """
 
@@ -224,9 +247,13 @@ class StylizeConfig:
     content_layers: tuple[str, ...] = ("conv4_2",)
     style_layers: tuple[str, ...] = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
     style_layer_weights: tuple[float, ...] = ()
+    style_statistic: StyleStatistic = "gram"
+    fine_layers: tuple[str, ...] = ("conv1_1", "conv2_1")
     content_weight: float = 1.0
     style_weight: float = 1000.0
     tv_weight: float = 0.0
+    value_range: ValueRange = "free"
+    range_weight: float = 0.0
     loss_scale: LossScale = "mean"
     init: str = "content"
     coarse: str = "none"
@@ -238,6 +265,7 @@ class StylizeConfig:
     evaluations: int = 500
     dtype: Dtype = "float32"
     batch_size: int = 8
+    tile_size: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,100 +1,26 @@
-"""A batch of pairs of one shape: targets, start, losses, and the pictures that come out."""
+"""Batches of pairs of one shape: targets, starts, stages, and the pictures that come out."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nstray.engine import guides
 from nstray.engine.color import grey, luminance, match_color, match_luminance, with_chroma_of
 from nstray.engine.loops import Outcome, adam_loop, lbfgs_loop
-from nstray.engine.losses import content_loss, gram, style_tap, tv_loss
-from nstray.engine.settings import MAX_SEED, NAMES, LossScale, StylizeConfig, coarse_stages
+from nstray.engine.objective import TERMS, Objective, activations, summaries
+from nstray.engine.pair import Pair, Result
+from nstray.engine.settings import NAMES, StylizeConfig, coarse_stages
 from nstray.engine.vgg import Features, minimum_side
 from nstray.engine.weights import VGGWeights
-
-
-def pair_seed(job_seed: int, pair_id: str) -> int:
-    """The seed of a pair from the job's and the pair's name, never from its place: 0 .. 2^63 - 1."""
-    digest = hashlib.sha256(f"{job_seed}\n{pair_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") & MAX_SEED
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One content, its styles, and what differs from the job's settings.
-
-    Attributes:
-        content: (3, H, W) RGB, uint8 over 0..255 or float over 0..1.
-        styles: the same, each of its own size; several are blended by `blend`. Empty where there is no style term.
-        blend: one weight per style, summing to 1; equal by default.
-        style_keys: names under which the styles' targets are cached; None computes them anew.
-        seed: of a noise start.
-        start: (3, H, W): an image to begin with, instead of the configuration's `init`.
-        settings: what the pair has of its own, by the names of `StylizeConfig`; not pooling and dtype, and `seed` is the field above.
-    """
-
-    content: Tensor
-    styles: Sequence[Tensor]
-    blend: Sequence[float] | None = None
-    style_keys: Sequence[Hashable] | None = None
-    seed: int = 0
-    start: Tensor | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came out for one pair.
-
-    Attributes:
-        image: (3, H, W) float32 over 0..1 on the CPU, clamped; the losses are those of the image before clamping.
-        loss_total: alpha content + beta style + tv, at the returned image.
-        loss_content, loss_style, loss_tv: the terms without their weights; None for a term that was off.
-        loss_curve: total loss of the best point after each evaluation; the first is the start's. Coarse stages come first, each
-            with the losses of its own size.
-        iterations: accepted steps. evaluations: forward + backward passes used. Both over all stages.
-        seconds: the pair's share of its batch's time on the device.
-        diverged: the loss was not a finite number; the image is then the start.
-    """
-
-    image: Tensor = field(repr=False)
-    loss_total: float
-    loss_content: float | None
-    loss_style: float | None
-    loss_tv: float | None
-    loss_curve: list[float] = field(repr=False)
-    iterations: int
-    evaluations: int
-    seconds: float
-    seed: int
-    diverged: bool = False
-
-
-@dataclass
-class _Batch:
-    """Targets and weights of B pairs of one shape, on the device."""
-
-    content_taps: tuple[str, ...]
-    style_taps: tuple[str, ...]
-    layer_weights: dict[str, float]
-    content: dict[str, Tensor]
-    style: dict[str, Tensor]
-    alpha: Tensor
-    beta: Tensor
-    tv: Tensor
-    tv_on: bool
-    scale: LossScale
 
 
 class Stylizer:
@@ -121,25 +47,47 @@ class Stylizer:
         self._cache: OrderedDict[Hashable, dict[str, Tensor]] = OrderedDict()
         self._cache_bytes, self._cache_used = cache_bytes, 0
 
-    def style_target(self, style: Tensor, key: Hashable | None = None, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """A/M_A (N, N) of a style image (3, H, W) for each of `layers`, computed once per `key`, shape and layers.
+    def style_target(
+        self,
+        style: Tensor,
+        key: Hashable | None = None,
+        layers: Sequence[str] | None = None,
+        *,
+        guide: Tensor | None = None,
+        own: StylizeConfig | None = None,
+    ) -> dict[str, Tensor]:
+        """What a style image (3, H, W) is matched by at each of `layers`, (N, K): for ``gram`` A/M_A (N, N).
 
-        `layers`: default the configuration's style layers.
+        Computed once per `key`, shape, layers and statistic.
+
+        Args:
+            key: names the image with its guide; None computes anew.
+            layers: default the settings' style layers.
+            guide: (H, W): the part of the image that counts.
+            own: a pair's settings; default the stylizer's.
         """
-        layers = tuple(self.config.style_layers if layers is None else layers)
-        full = None if key is None else (key, tuple(style.shape), layers)
-        if full is not None and full in self._cache:
-            self._cache.move_to_end(full)
-            return self._cache[full]
-        with torch.no_grad():
-            features = self.network(self._pixels(style).unsqueeze(0), layers)
-            target = {name: gram(f)[0] for name, f in features.items()}
-        if full is not None:
-            self._cache[full] = target
-            self._cache_used += _bytes(target)
+        config = own or self.config
+        layers = tuple(config.style_layers if layers is None else layers)
+
+        def compute() -> dict[str, Tensor]:
+            shares = {} if guide is None else guides.shares(self._pixels(guide)[None, None], layers)
+            found = summaries(self.network, self._pixels(style).unsqueeze(0), layers, config.style_statistic, shares, config.tile_size)
+            return {tap: summary[0, 0] for tap, summary in found.items()}
+
+        return self._remembered(None if key is None else (key, tuple(style.shape), layers, config.style_statistic), compute)
+
+    def _remembered(self, key: Hashable | None, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What `compute` gives, kept under `key` within the bound of bytes; None is not kept."""
+        if key is not None and key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        made = compute()
+        if key is not None:
+            self._cache[key] = made
+            self._cache_used += _bytes(made)
             while self._cache_used > self._cache_bytes and len(self._cache) > 1:
                 self._cache_used -= _bytes(self._cache.popitem(last=False)[1])
-        return target
+        return made
 
     def run(self, pairs: Sequence[Pair], on_evaluation: Callable[[int], None] | None = None) -> list[Result]:
         """Optimise pairs whose contents share one shape, and whose settings one `batch_key`, together; `run_batches` decides how many.
@@ -150,22 +98,22 @@ class Stylizer:
         started = time.perf_counter()
         self._check_images(pairs)
         config = self._shared(pairs)
-        prepared = [self._colored(p) for p in pairs]
+        prepared = [self._colored(self._refined(p, on_evaluation)) for p in pairs]
         x: Tensor | None = None
         past: list[Outcome] = []
         for shape, factor, evaluations in self._stages(config, pairs[0].content):
             stage = prepared if factor == 1 else [self._shrunk(p, shape, factor) for p in prepared]
             budgets = [evaluations or self.settings(p.settings).evaluations for p in pairs]
             contents = torch.stack([p.content for p in stage])
-            batch = self._targets(stage, contents)
+            objective = self.objective(stage, contents)
             x = torch.stack([self._start(p) for p in stage]) if x is None else _resize(x, shape)
             done = sum(o.curve.shape[1] for o in past)
             counted = None if on_evaluation is None else _shifted(on_evaluation, done)
             loop = lbfgs_loop if config.optimizer == "lbfgs" else adam_loop
-            outcome = loop(partial(self.evaluate, batch=batch), x, budgets, config, counted)
+            outcome = loop(objective.evaluate, x, budgets, config, counted)
             past.append(outcome)
             x = outcome.x
-        return self._results(pairs, batch, past, started)
+        return self._results(pairs, objective, past, started)
 
     def settings(self, own: Mapping[str, Any]) -> StylizeConfig:
         """The stylizer's settings with a pair's own; raises ValueError."""
@@ -176,8 +124,8 @@ class Stylizer:
     def _shared(self, pairs: Sequence[Pair]) -> StylizeConfig:
         """The settings that a batch has in common; raises ValueError where it has not."""
         config = self.settings(pairs[0].settings)
-        if any(batch_key(self.settings(p.settings)) != batch_key(config) for p in pairs):
-            raise ValueError("a batch needs pairs of the same layers, scale, stages and optimizer")
+        if any(batch_key(self.settings(p.settings), p) != batch_key(config, pairs[0]) for p in pairs):
+            raise ValueError("a batch needs pairs of the same layers, statistic, scale, stages, optimizer and number of guides")
         if (config.pooling, config.dtype) != (self.config.pooling, self.config.dtype):
             raise ValueError("pooling and dtype are the stylizer's; a pair can't have its own")
         return config
@@ -197,6 +145,41 @@ class Stylizer:
                 out.append((shape, factor, evaluations))
         return [*out, ((h, w), 1.0, None)]
 
+    def _refined(self, pair: Pair, on_evaluation: Callable[[int], None] | None) -> Pair:
+        """The pair with the fine-scale statistics of its `fine` image in its styles.
+
+        Gatys et al. 2017 (arXiv 1611.07865, section 6): begun with the coarse-scale style image, the style term of the fine-scale one at
+        low layers alone, no content term. Each is made once per image, shape and settings.
+        """
+        if pair.fine is None:
+            return pair
+        config, fine = self.settings(pair.settings), self._pixels(pair.fine)
+        own = {
+            "content_weight": 0.0,
+            "style_weight": config.style_weight or 1.0,
+            "style_layers": config.fine_layers,
+            "style_layer_weights": (),
+            "tv_weight": 0.0,
+            "range_weight": 0.0,
+            "init": "content",
+            "color": "style",
+            "coarse": "none",
+            "value_range": "clamped",
+        }
+        made: list[Tensor] = []
+        keys = pair.style_keys or [None] * len(pair.styles)
+        for style, key in zip(pair.styles, keys, strict=True):
+            alone = Pair(style, [fine], style_keys=None if pair.fine_key is None else [pair.fine_key], settings={**pair.settings, **own})
+
+            def compute(alone: Pair = alone) -> dict[str, Tensor]:
+                return {"image": self.run([alone], on_evaluation)[0].image.to(self.device)}
+
+            settings = dataclasses.astuple(self.settings(alone.settings))
+            unnamed = key is None or pair.fine_key is None
+            made.append(self._remembered(None if unnamed else ("fine", key, pair.fine_key, tuple(style.shape), settings), compute)["image"])
+        named = None if pair.style_keys is None or pair.fine_key is None else [(k, pair.fine_key, config.fine_layers) for k in pair.style_keys]
+        return dataclasses.replace(pair, styles=made, style_keys=named, fine=None, fine_key=None)
+
     def _colored(self, pair: Pair) -> Pair:
         """The pair with a float content on the device, and in the colours that its `color` asks for."""
         config = self.settings(pair.settings)
@@ -214,18 +197,20 @@ class Stylizer:
     def _shrunk(self, pair: Pair, shape: tuple[int, int], factor: float) -> Pair:
         """The pair at a coarse stage: the style shrinks with the content, so that strokes keep their share of the picture."""
         least = minimum_side(self.settings(pair.settings).style_layers)
-        styles = [_resize(self._pixels(s), (max(least, round(s.shape[1] * factor)), max(least, round(s.shape[2] * factor)))) for s in pair.styles]
-        return dataclasses.replace(pair, content=_resize(pair.content, shape), styles=styles)
+        shapes = [(max(least, round(s.shape[1] * factor)), max(least, round(s.shape[2] * factor))) for s in pair.styles]
+        styles = [_resize(self._pixels(s), size) for s, size in zip(pair.styles, shapes, strict=True)]
+        own = None if pair.guides is None else [_resize_guide(self._pixels(g), shape) for g in pair.guides]
+        theirs = pair.style_guides
+        if theirs is not None:
+            theirs = [None if g is None else _resize_guide(self._pixels(g), size) for g, size in zip(theirs, shapes, strict=True)]
+        return dataclasses.replace(pair, content=_resize(pair.content, shape), styles=styles, guides=own, style_guides=theirs)
 
-    def _targets(self, pairs: Sequence[Pair], contents: Tensor) -> _Batch:
-        def column(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=self.device)
-
+    def objective(self, pairs: Sequence[Pair], contents: Tensor) -> Objective:
+        """What is minimised for pairs of one shape and `batch_key`, with `contents` (B, 3, H, W) over 0..1; raises ValueError."""
         configs = [self.settings(p.settings) for p in pairs]
         config = configs[0]
         alpha = [c.content_weight for c in configs]
         beta = [c.style_weight if p.styles else 0.0 for c, p in zip(configs, pairs, strict=True)]
-        tv = [c.tv_weight for c in configs]
         content_taps = config.content_layers if any(alpha) else ()
         style_taps = config.style_layers if any(beta) else ()
         if not all((a and content_taps) or (b and style_taps) for a, b in zip(alpha, beta, strict=True)):
@@ -234,27 +219,37 @@ class Stylizer:
         if absent:
             raise ValueError(f"a pair's own settings ask for {', '.join(absent)}, which the weights at hand do not hold")
         self._check_sides(pairs, content_taps, style_taps)
-        content: dict[str, Tensor] = {}
-        if content_taps:
-            with torch.no_grad():
-                content = {k: v.clone() for k, v in self.network(contents, content_taps).items()}
-        style: dict[str, Tensor] = {}
-        if style_taps:
-            per_pair = [self._blend(p, style_taps) for p in pairs]
-            like = next(t for t in per_pair if t is not None)
-            style = {name: torch.stack([like[name] * 0 if t is None else t[name] for t in per_pair]) for name in style_taps}
+        weights = [alpha, beta, [c.tv_weight for c in configs], [c.range_weight for c in configs]]
         k = len(style_taps)
-        layer_weights = dict(zip(style_taps, config.style_layer_weights or [1 / k] * k, strict=True)) if k else {}
-        return _Batch(content_taps, style_taps, layer_weights, content, style, column(alpha), column(beta), column(tv), any(tv), config.loss_scale)
+        out = Objective(
+            self.network,
+            content=activations(self.network, contents, content_taps, config.tile_size) if content_taps else {},
+            style=self._styles(pairs, style_taps) if style_taps else {},
+            layer_weights=dict(zip(style_taps, config.style_layer_weights or [1 / k] * k, strict=True)) if k else {},
+            weights=torch.tensor(weights, dtype=torch.float32, device=self.device),
+            scale=config.loss_scale,
+            statistic=config.style_statistic,
+            tile=config.tile_size,
+        )
+        if style_taps and pairs[0].guides is not None:
+            regions = torch.stack([torch.stack([self._pixels(g) for g in p.guides or ()]) for p in pairs])
+            out.shares = guides.shares(regions, style_taps)
+            blend = torch.tensor([_blend(p) for p in pairs], dtype=torch.float32, device=self.device)
+            out.region_weights = guides.areas(regions) * blend * blend.shape[1]
+        return out
 
     def _check_images(self, pairs: Sequence[Pair]) -> None:
         for p in pairs:
-            for role, image in [("content", p.content), *(("style", s) for s in p.styles), *([] if p.start is None else [("start", p.start)])]:
+            for role, image in [("content", p.content), *(("style", s) for s in p.styles), *_given(start=p.start, fine=p.fine)]:
                 if image.ndim != 3 or image.shape[0] != 3:
                     raise ValueError(f"{role}: expected an image of shape (3, H, W); got {tuple(image.shape)}")
         shapes = {tuple(p.content.shape) for p in pairs}
         if len(shapes) != 1:
             raise ValueError(f"a batch needs contents of one shape; got {sorted(shapes)}")
+        for p in pairs:
+            sides = [p.content.shape[1:]] * len(p.styles) if p.guides is not None else []
+            _check_guides("guides", p.guides, sides)
+            _check_guides("style_guides", p.style_guides, [s.shape[1:] for s in p.styles])
 
     def _check_sides(self, pairs: Sequence[Pair], content_taps: Sequence[str], style_taps: Sequence[str]) -> None:
         least, least_style = minimum_side((*content_taps, *style_taps)), minimum_side(style_taps)
@@ -262,15 +257,25 @@ class Stylizer:
             if min(image.shape[1:]) < side:
                 raise ValueError(f"{role} is {image.shape[2]} x {image.shape[1]} pixels; the deepest layer needs at least {side} a side")
 
-    def _blend(self, pair: Pair, layers: Sequence[str]) -> dict[str, Tensor] | None:
+    def _styles(self, pairs: Sequence[Pair], taps: Sequence[str]) -> dict[str, Tensor]:
+        """Targets (B, R, N, K): a region for each style where there are guides, else one for their blend; 0 where a pair has no style."""
+        per_pair = [self._style_of(p, taps) for p in pairs]
+        like = next(t for t in per_pair if t is not None)
+        return {tap: torch.stack([torch.zeros_like(like[tap]) if t is None else t[tap] for t in per_pair]) for tap in taps}
+
+    def _style_of(self, pair: Pair, taps: Sequence[str]) -> dict[str, Tensor] | None:
         if not pair.styles:
             return None
+        config = self.settings(pair.settings)
         keys: Sequence[Hashable | None] = pair.style_keys or [None] * len(pair.styles)
-        blend = pair.blend or [1 / len(pair.styles)] * len(pair.styles)
-        targets = [self.style_target(s, k, layers) for s, k in zip(pair.styles, keys, strict=True)]
+        parts = pair.style_guides or [None] * len(pair.styles)
+        targets = [self.style_target(s, k, taps, guide=g, own=config) for s, k, g in zip(pair.styles, keys, parts, strict=True)]
+        if pair.guides is not None:
+            return {tap: torch.stack([t[tap] for t in targets]) for tap in taps}
         if len(targets) == 1:
-            return targets[0]
-        return {name: sum((w * t[name] for w, t in zip(blend, targets, strict=True)), torch.zeros_like(targets[0][name])) for name in targets[0]}
+            return {tap: targets[0][tap].unsqueeze(0) for tap in taps}
+        blended = {tap: sum((w * t[tap] for w, t in zip(_blend(pair), targets, strict=True)), torch.zeros_like(targets[0][tap])) for tap in taps}
+        return {tap: t.unsqueeze(0) for tap, t in blended.items()}
 
     def _start(self, pair: Pair) -> Tensor:
         shape = tuple(pair.content.shape[1:])
@@ -296,47 +301,18 @@ class Stylizer:
         moved = image.to(self.device)
         return moved.float() / 255 if moved.dtype == torch.uint8 else moved.float()
 
-    def losses(self, x: Tensor, batch: _Batch) -> tuple[Tensor, Tensor]:
-        """Total (B,) and its terms (3, B): content, style, tv, without their weights; zero for a term that is off."""
-        scale = batch.scale
-        zero = torch.zeros_like(batch.alpha)
-        contents, styles = [], []
-
-        def through(tap: str, features: Tensor) -> Tensor:
-            if tap in batch.content:
-                contents.append(content_loss(features, batch.content[tap], scale))
-            if tap in batch.style:
-                features, loss = style_tap(features, batch.style[tap])
-                styles.append(loss * batch.layer_weights[tap])
-            return features
-
-        self.network(x, (*batch.content_taps, *batch.style_taps), through)
-        content = sum(contents, zero)
-        style = sum(styles, zero)
-        tv = tv_loss(x, scale) if batch.tv_on else zero
-        total = batch.alpha * content + batch.beta * style + batch.tv * tv
-        return total, torch.stack([content, style, tv]).detach()
-
-    def evaluate(self, x: Tensor, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """One forward and backward pass at images x (B, 3, H, W): losses (B,), gradients like x, terms (3, B)."""
-        x = x.detach().requires_grad_(True)
-        total, terms = self.losses(x, batch)
-        # pairs do not see each other: the gradient of the sum holds each pair's own
-        (gradient,) = torch.autograd.grad(total.sum(), x)
-        return total.detach(), gradient, terms
-
-    def _results(self, pairs: Sequence[Pair], batch: _Batch, past: Sequence[Outcome], started: float) -> list[Result]:
+    def _results(self, pairs: Sequence[Pair], objective: Objective, past: Sequence[Outcome], started: float) -> list[Result]:
         outcome = past[-1]
         images = outcome.x.clamp(0, 1)
         loss, terms = outcome.loss.tolist(), outcome.terms.tolist()
         used = [o.used.tolist() for o in past]
         iterations = torch.stack([o.iterations for o in past]).sum(0).tolist()
         curves = [o.curve.cpu() for o in past]
-        weights = torch.stack([batch.alpha, batch.beta, batch.tv]).tolist()
+        weights = objective.weights.tolist()
         seconds = (time.perf_counter() - started) / len(pairs)
         results = []
         for i, pair in enumerate(pairs):
-            parts = [terms[k][i] if weights[k][i] > 0 else None for k in range(3)]
+            parts = {f"loss_{name}": terms[k][i] if weights[k][i] > 0 else None for k, name in enumerate(TERMS)}
             image = images[i]
             if self.settings(pair.settings).color == "luminance":
                 image = with_chroma_of(luminance(image), self._pixels(pair.content))
@@ -344,9 +320,7 @@ class Stylizer:
                 Result(
                     image=image.cpu(),
                     loss_total=loss[i],
-                    loss_content=parts[0],
-                    loss_style=parts[1],
-                    loss_tv=parts[2],
+                    **parts,
                     loss_curve=[v for curve, n in zip(curves, used, strict=True) for v in curve[i, : n[i]].tolist()],
                     iterations=iterations[i],
                     evaluations=sum(n[i] for n in used),
@@ -358,14 +332,40 @@ class Stylizer:
         return results
 
 
-def batch_key(config: StylizeConfig) -> tuple[Hashable, ...]:
-    """The settings that all pairs of a batch share: what is computed, and in which stages. Weights, starts and budgets may differ."""
+def batch_key(config: StylizeConfig, pair: Pair) -> tuple[Hashable, ...]:
+    """What all pairs of a batch share: what is computed, and in which stages. Weights, starts and budgets may differ.
+
+    `config`: with the pair's own settings.
+    """
     c = config
-    return (c.content_layers, c.style_layers, c.style_layer_weights, c.loss_scale, c.coarse, c.optimizer, c.learning_rate, c.pooling, c.dtype)
+    what = (c.content_layers, c.style_layers, c.style_layer_weights, c.style_statistic, len(pair.guides or ()), c.loss_scale)
+    return (*what, c.coarse, c.optimizer, c.learning_rate, c.value_range, c.pooling, c.dtype, c.tile_size)
+
+
+def _blend(pair: Pair) -> Sequence[float]:
+    return pair.blend or [1 / len(pair.styles)] * len(pair.styles)
+
+
+def _given(**images: Tensor | None) -> list[tuple[str, Tensor]]:
+    return [(role, image) for role, image in images.items() if image is not None]
+
+
+def _check_guides(name: str, given: Sequence[Tensor | None] | None, sides: Sequence[Sequence[int]]) -> None:
+    if given is None:
+        return
+    if len(given) != len(sides):
+        raise ValueError(f"{name}: {len(given)} guides for {len(sides)} styles; give one for each")
+    for guide, side in zip(given, sides, strict=True):
+        if guide is not None and tuple(guide.shape) != tuple(side):
+            raise ValueError(f"{name}: expected a guide of shape {tuple(side)}, that of its picture; got {tuple(guide.shape)}")
+
+
+def _resize_guide(guide: Tensor, shape: tuple[int, int]) -> Tensor:
+    return _resize(guide.unsqueeze(0), shape)[0]
 
 
 def _resize(image: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """An image (3, H, W) or images (B, 3, H, W) at another size: bicubic, antialiased, kept within the range it had."""
+    """An image (C, H, W) or images (B, 3, H, W) at another size: bicubic, antialiased, kept within the range it had."""
     if tuple(image.shape[-2:]) == tuple(shape):
         return image
     batch = image.unsqueeze(0) if image.ndim == 3 else image

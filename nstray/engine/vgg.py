@@ -20,9 +20,14 @@ def deepest(taps: Sequence[str]) -> str:
     return CONV_LAYERS[max(CONV_LAYERS.index(t.removeprefix("pre:")) for t in taps)]
 
 
+def block(tap: str) -> int:
+    """The block of a tap, 1 to 5: it lies behind one pooling less."""
+    return int(tap.removeprefix("pre:")[4])
+
+
 def minimum_side(taps: Sequence[str]) -> int:
     """The least height and width, in pixels, that leave the deepest tap at least one position."""
-    return 2 ** (int(deepest(taps)[4]) - 1) if taps else 1
+    return 2 ** (block(deepest(taps)) - 1) if taps else 1
 
 
 class _ReLU(torch.autograd.Function):
@@ -100,10 +105,10 @@ class Features(nn.Module):
         last = deepest(taps)
         out: dict[str, Tensor] = {}
         x = (x - self.mean).to(self.dtype, memory_format=torch.channels_last)
-        block = 1
+        level = 1
         for name in self.layers:
-            if int(name[4]) != block:
-                x, block = self.pool(x), block + 1
+            if block(name) != level:
+                x, level = self.pool(x), level + 1
             x = self.convs[name](x)
             pre = f"pre:{name}"
             if pre in wanted:

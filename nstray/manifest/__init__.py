@@ -23,8 +23,8 @@ from nstray.manifest.build import build
 from nstray.manifest.columns import DOUBLES, STRINGS, Problems
 from nstray.manifest.files import ManifestFile, RawBatch, digest, find, read
 from nstray.manifest.ids import IdHashes
-from nstray.manifest.names import HINTS, check_names, near_miss
-from nstray.manifest.rows import OVERRIDE_TYPES, Canonical, adapter, canonical
+from nstray.manifest.names import HINTS, IMAGE_COLUMNS, check_names, near_miss
+from nstray.manifest.rows import IMAGE_TYPES, OVERRIDE_TYPES, Canonical, adapter, canonical
 
 __all__ = ["Manifest", "ManifestInfo", "Pair", "build", "pairs"]
 
@@ -39,6 +39,9 @@ class Pair:
         styles: resolved paths or URIs; empty where there is no style term.
         style_weights: one per style, of sum 1.
         overrides: the job's settings this row sets for itself, parsed.
+        content_masks: resolved; one per style, white where in the content it applies; or empty.
+        style_masks: resolved; one per style, white where it is used, None for all of it; or empty.
+        fine_style: resolved; what the style takes its fine-scale statistics from first.
     """
 
     row: int
@@ -47,6 +50,9 @@ class Pair:
     styles: tuple[str, ...]
     style_weights: tuple[float, ...]
     overrides: dict[str, Any]
+    content_masks: tuple[str, ...] = ()
+    style_masks: tuple[str | None, ...] = ()
+    fine_style: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class ManifestInfo:
         overrides: columns that set one of the job's settings per row.
         layers: that rows name in overrides.
         warnings: for a person; nothing is wrong.
+        images: those of the columns content_masks, style_masks and fine_style that it has, in this order.
     """
 
     uri: str
@@ -71,12 +78,16 @@ class ManifestInfo:
     overrides: tuple[str, ...]
     layers: tuple[str, ...]
     warnings: tuple[str, ...]
+    images: tuple[str, ...] = ()
 
     @property
     def kept(self) -> pa.Schema:
-        """The columns of the output that come from the manifest: the overrides that the output has no column of its own for, and the carried ones."""
+        """The columns of the output that come from the manifest.
+
+        The overrides that the output has no column of its own for, then masks and fine styles, then the carried ones.
+        """
         own = [name for name in self.overrides if name not in RESERVED]
-        return pa.schema([self.schema.field(name) for name in (*own, *self.carried)])
+        return pa.schema([self.schema.field(name) for name in (*own, *self.images, *self.carried)])
 
 
 class Manifest:
@@ -106,7 +117,7 @@ class Manifest:
                     if _holds_large(array):
                         large.add(name)
                     carried[name] = _merged(carried.get(name), array.type, name, batch.file.name, name in large)
-                for name in ("content_layers", "style_layers"):
+                for name in ("content_layers", "style_layers", "fine_layers"):
                     if name in found.columns:
                         layers.update(layer for text in found.columns[name].unique().drop_null().to_pylist() for layer in text.split(",") if layer)
                 hashes.add(IdHashes.of(found.columns["pair_id"].to_pylist()))
@@ -126,6 +137,7 @@ class Manifest:
             overrides=tuple(name for name in ROW_FIELDS if name in present),
             layers=tuple(sorted(layers)),
             warnings=tuple(text for name in carried if (text := near_miss(name))),
+            images=tuple(name for name in IMAGE_COLUMNS if name in present),
         )
         _check_writable(self.uri, info)
         return info
@@ -151,6 +163,7 @@ class Manifest:
 def pairs(table: pa.Table, info: ManifestInfo) -> list[Pair]:
     """The rows of a canonical table as `Pair` objects."""
     fixed = [table[name].to_pylist() for name in ("row", "pair_id", "content", "style", "style_weights")]
+    images = [table[name].to_pylist() if name in info.images else [None] * table.num_rows for name in IMAGE_COLUMNS]
     own = {name: _parsed(name, table[name].to_pylist()) for name in info.overrides}
     return [
         Pair(
@@ -160,8 +173,11 @@ def pairs(table: pa.Table, info: ManifestInfo) -> list[Pair]:
             styles=tuple(styles),
             style_weights=tuple(weights),
             overrides={name: column[i] for name, column in own.items() if column[i] is not None},
+            content_masks=tuple(content_masks or ()),
+            style_masks=tuple(mask or None for mask in style_masks or ()),
+            fine_style=fine_style,
         )
-        for i, (row, pair_id, content, styles, weights) in enumerate(zip(*fixed, strict=True))
+        for i, (row, pair_id, content, styles, weights, content_masks, style_masks, fine_style) in enumerate(zip(*fixed, *images, strict=True))
     ]
 
 
@@ -211,6 +227,7 @@ def _too_narrow(kind: pa.DataType, both: pa.DataType) -> bool:
 
 def _schema(present: dict[str, None], carried: dict[str, pa.DataType]) -> pa.Schema:
     fields = [("row", pa.int64()), ("pair_id", pa.string()), ("content", pa.string()), ("style", STRINGS), ("style_weights", DOUBLES)]
+    fields += [(name, IMAGE_TYPES[name]) for name in IMAGE_COLUMNS if name in present]
     fields += [(name, OVERRIDE_TYPES[name]) for name in ROW_FIELDS if name in present]
     fields += [(name, pa.int32()) for name in HINTS if name in present]
     return pa.schema([*fields, *carried.items()])

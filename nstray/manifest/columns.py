@@ -95,7 +95,7 @@ class TextColumns:
         parsed, wrong = [], {}
         for k, cell in enumerate(encoded.dictionary.to_pylist()):
             value, complaint = _cell(cell, kind)
-            parsed.append(value)
+            parsed.append([cell] if complaint and name == "style" else value)  # so that the row does not lack a style too
             if complaint:
                 wrong[k] = complaint
         codes = indices(encoded)
@@ -111,11 +111,11 @@ def _cell(cell: str, kind: pa.DataType) -> tuple[list[Any] | None, str]:
         value = json.loads(cell)
     except (ValueError, RecursionError):
         value = None
-    allowed = (str,) if kind is STRINGS else (int, float)
+    allowed = (str, type(None)) if kind is STRINGS else (int, float)
     if isinstance(value, list) and all(isinstance(v, allowed) and not isinstance(v, bool) for v in value):
         return value, ""
     example = '["a.jpg", "b.jpg"]' if kind is STRINGS else "[0.7, 0.3]"
-    return ([cell] if kind is STRINGS else None), f"must be a JSON list such as {example}; got {cell[:80]}"
+    return None, f"must be a JSON list such as {example}; got {cell[:80]}"
 
 
 class Lists:
@@ -134,6 +134,11 @@ class Lists:
     def wrap(self, values: pa.Array) -> pa.Array:
         """`values` as lists of the same lengths."""
         return self.of(self.lengths, values, pa.list_(values.type))
+
+    def only(self, rows: Mask) -> Lists:
+        """The same lists where `rows` is true, empty ones elsewhere."""
+        kept = self.values.filter(pa.array(rows[self.parents], pa.bool_()))
+        return Lists(self.of(np.where(rows, self.lengths, 0), kept, pa.list_(kept.type)))
 
     def rows_where(self, bad: Mask) -> Mask:
         """True for rows with at least one value where `bad` is true."""

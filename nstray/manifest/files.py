@@ -22,13 +22,16 @@ import pyarrow.parquet as pq
 from nstray import storage
 from nstray.config import ROW_FIELDS
 from nstray.errors import ManifestError, NotFound
+from nstray.manifest.names import MASKS, PAIR_COLUMNS
 
 ENDINGS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 BATCH_ROWS = 65_536
 BLOCK_BYTES = 8 * 2**20
 MAX_LINE_BYTES = 64 * 2**20
 # CSV cells of these columns stay text here: their meaning is not the one a CSV reader would infer.
-TEXT_COLUMNS = ("content", "style", "pair_id", "style_weights", *ROW_FIELDS)
+TEXT_COLUMNS = (*PAIR_COLUMNS, *ROW_FIELDS)
+# Text or a list of text; empty text is no list.
+TEXT_LISTS = ("style", *MASKS)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class RawBatch:
         file: for messages.
         first: number of the first row among the file's data rows, from 0.
         names: as in the file, which may name a column twice.
-        columns: one Arrow array per name, each of `rows` values. JSON Lines gives `style` as list<string> always.
+        columns: one Arrow array per name, each of `rows` values. JSON Lines gives `style` and masks as list<string> always.
     """
 
     file: ManifestFile
@@ -252,12 +255,12 @@ def _from_objects(file: ManifestFile, first: int, rows: list[dict[str, Any]]) ->
 
 
 def _json_column(file: ManifestFile, first: int, name: str, values: list[Any]) -> pa.Array:
-    if name == "style":
-        values = [[v] if isinstance(v, str) else v for v in values]
+    if name in TEXT_LISTS:
+        values = [([v] if v else None) if isinstance(v, str) else v for v in values]
     elif name in ROW_FIELDS:  # 512 and "640x480" may stand in one column
         values = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
-    types = {"content": pa.string(), "style": pa.list_(pa.string()), "style_weights": pa.list_(pa.float64())}
-    kind = types.get(name)
+    types = {"content": pa.string(), "fine_style": pa.string(), "style_weights": pa.list_(pa.float64())}
+    kind = pa.list_(pa.string()) if name in TEXT_LISTS else types.get(name)
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, OverflowError) as error:

@@ -8,7 +8,11 @@ from nstray.columns import RESERVED
 from nstray.config import ROW_FIELDS, JobConfig
 from nstray.errors import ManifestError
 
-PAIR_COLUMNS = ("content", "style", "pair_id", "style_weights")
+# One per style: where in the content it applies, and which part of it is used.
+MASKS = ("content_masks", "style_masks")
+# Further pictures of a pair, which most manifests do without.
+IMAGE_COLUMNS = (*MASKS, "fine_style")
+PAIR_COLUMNS = ("content", "style", "pair_id", "style_weights", *IMAGE_COLUMNS)
 # The content's width and height, where the manifest knows them: lets the plan group by shape.
 HINTS = ("width", "height")
 KNOWN = (*PAIR_COLUMNS, *ROW_FIELDS, *HINTS)

@@ -21,7 +21,7 @@ from nstray.engine.settings import INITS, check_layer_weights, check_terms
 from nstray.errors import ManifestError
 from nstray.manifest.columns import DOUBLES, STRINGS, Lists, Mask, Problems, TextColumns, indices, is_text, mask, resolve
 from nstray.manifest.files import RawBatch
-from nstray.manifest.names import HINTS
+from nstray.manifest.names import HINTS, IMAGE_COLUMNS, MASKS
 
 # `size` is text, since 640x480 is, and lists are, comma-separated; `Pair.overrides` has them parsed.
 OVERRIDE_TYPES = {
@@ -40,7 +40,12 @@ OVERRIDE_TYPES = {
     "color": pa.string(),
     "color_match": pa.string(),
     "style_scale": pa.float64(),
+    "style_statistic": pa.string(),
+    "fine_layers": pa.string(),
+    "value_range": pa.string(),
+    "range_weight": pa.float64(),
 }
+IMAGE_TYPES = {"content_masks": STRINGS, "style_masks": STRINGS, "fine_style": pa.string()}
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 
@@ -73,8 +78,9 @@ def canonical(batch: RawBatch, base: str, config: JobConfig | None, problems: Pr
         lambda i: "style: the list holds an empty name; each must be a path or URI",
     )
     weights = Lists(text.lists("style_weights", raw.get("style_weights"), DOUBLES))
+    images = {name: _image(name, raw[name], styles, text, problems) for name in IMAGE_COLUMNS if name in raw}
     overrides = {name: _override(name, raw[name], batch, problems) for name in ROW_FIELDS if name in raw}
-    ids, default = _ids(text, raw.get("pair_id"), problems, lambda: default_ids(content, styles, weights, overrides))
+    ids, default = _ids(text, raw.get("pair_id"), problems, lambda: default_ids(content, styles, weights, images, overrides))
     if config is not None:
         _rules(n, config, styles, overrides, problems)
     if "init" in overrides:
@@ -86,6 +92,7 @@ def canonical(batch: RawBatch, base: str, config: JobConfig | None, problems: Pr
         "content": resolve(base, content, "content", None, problems),
         "style": styles.wrap(resolve(base, styles.values, "style", styles.parents, problems)),
         "style_weights": styles.wrap(_normalised(styles, weights, problems)),
+        **{name: _resolved(base, name, given, problems) for name, given in images.items()},
         **overrides,
         **{name: _hint(name, raw[name], batch, problems) for name in HINTS if name in raw},
     }
@@ -119,6 +126,40 @@ def _normalised(styles: Lists, weights: Lists, problems: Problems) -> pa.Array:
     return pa.array(out)
 
 
+def _image(name: str, array: pa.Array, styles: Lists, text: TextColumns, problems: Problems) -> Lists | pa.Array:
+    """Masks or fine styles as written, none where nothing is named: an empty name among masks of styles stands for the whole image."""
+    if name in MASKS:
+        column = _masks(name, Lists(text.lists(name, array, STRINGS)), styles, problems)
+        given = column.lengths > 0
+    else:
+        column = text.column(name, array)
+        given = mask(pc.is_valid(column))
+    problems.add(given & (styles.lengths == 0), lambda i: f"{name}: the row has no style to use it with; give one, or leave {name} empty")
+    return column
+
+
+def _masks(name: str, masks: Lists, styles: Lists, problems: Problems) -> Lists:
+    masks = Lists(masks.wrap(pc.fill_null(masks.values, "")))  # so that an id is the same for both ways to name nothing
+    empty = mask(pc.equal(masks.values, ""))
+    if name == "style_masks":
+        masks = masks.only(masks.rows_where(~empty))
+    else:
+        problems.add(masks.rows_where(empty), lambda i: f"{name}: the list holds an empty name; each must be a path or URI")
+    unequal = (masks.lengths > 0) & (styles.lengths > 0) & (masks.lengths != styles.lengths)
+    advice = "give one per style, an empty name for the whole image" if name == "style_masks" else "give one per style"
+    problems.add(unequal, lambda i: f"{name}: {masks.lengths[i]} masks for {styles.lengths[i]} styles; {advice}")
+    return masks
+
+
+def _resolved(base: str, name: str, given: Lists | pa.Array, problems: Problems) -> pa.Array:
+    """Null where the row has none: the same as for rows of a file without the column."""
+    if not isinstance(given, Lists):
+        return resolve(base, given, name, None, problems)
+    named = pc.if_else(pc.equal(given.values, ""), pa.scalar(None, pa.string()), given.values)
+    lists = given.wrap(pc.fill_null(resolve(base, named, name, given.parents, problems), ""))
+    return pc.if_else(pa.array(given.lengths > 0), lists, pa.scalar(None, STRINGS))
+
+
 def _ids(text: TextColumns, array: pa.Array | None, problems: Problems, hashed: Callable[[], pa.Array]) -> tuple[pa.Array, Mask]:
     ids = text.column("pair_id", array, integers=True)
     default = mask(pc.is_null(ids))
@@ -132,8 +173,8 @@ def _ids(text: TextColumns, array: pa.Array | None, problems: Problems, hashed: 
     return (pc.coalesce(ids, hashed()) if default.any() else ids), default
 
 
-def default_ids(content: pa.Array, styles: Lists, weights: Lists, overrides: dict[str, pa.Array]) -> pa.Array:
-    """32 hex digits of BLAKE2b over the row's content, styles, weights and overrides as written.
+def default_ids(content: pa.Array, styles: Lists, weights: Lists, images: dict[str, Lists | pa.Array], overrides: dict[str, pa.Array]) -> pa.Array:
+    """32 hex digits of BLAKE2b over the row's content, styles, weights, masks, fine style and overrides as written.
 
     Unresolved, so a folder that moves keeps its ids; each value prefixed with its length, so that no two rows run together.
     """
@@ -149,6 +190,9 @@ def default_ids(content: pa.Array, styles: Lists, weights: Lists, overrides: dic
         return pc.binary_join(lists.wrap(pc.fill_null(sized(lists.values), "")), "")
 
     parts = ["c", pc.fill_null(sized(content), ""), "s", joined(styles), "w", joined(weights)]
+    for name, given in images.items():
+        text = joined(given) if isinstance(given, Lists) else pc.fill_null(sized(given), "")
+        parts.append(pc.if_else(pc.equal(text, ""), "", pc.binary_join_element_wise(name, "=", text, "")))
     for name in ROW_FIELDS:
         if name in overrides:
             parts.append(pc.fill_null(pc.binary_join_element_wise(name, "=", sized(overrides[name]), ""), ""))

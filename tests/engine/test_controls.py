@@ -11,8 +11,9 @@ from nets import THREE, config, pair, picture, stylizer, weights
 
 from nstray.engine.batches import run_batches, stylize
 from nstray.engine.color import luminance
+from nstray.engine.pair import Pair, Result
 from nstray.engine.settings import coarse_stages
-from nstray.engine.stylizer import Pair, Result, Stylizer
+from nstray.engine.stylizer import Stylizer
 
 
 def run(s: Stylizer, pairs: list[Pair], size: int = 8) -> list[Result]:

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nstray.engine.losses import content_loss, gram, style_loss, style_tap, tv_loss
+from nstray.engine.pair import Pair
 from nstray.engine.settings import StylizeConfig
-from nstray.engine.stylizer import Pair, Stylizer
+from nstray.engine.stylizer import Stylizer
 from nstray.engine.vgg import Features
 from nstray.engine.weights import VGGWeights, load_weights
 
@@ -57,7 +58,7 @@ def both(case: dict[str, Any], network: VGGWeights | None = None) -> tuple[dict[
     x = torch.stack([picture(s, *size) for s in (4, 5, 6)])
     stylizer = Stylizer(config, network)
     pairs = [Pair(c, s, blend=blend) for c, s in zip(contents, styles, strict=True)]
-    total, gradient, terms = stylizer.evaluate(x, stylizer._targets(pairs, torch.stack(contents)))
+    total, gradient, terms = stylizer.objective(pairs, torch.stack(contents)).evaluate(x)
     ours = {"total": float(total[1]), "content": float(terms[0, 1]), "style": float(terms[1, 1]), "tv": float(terms[2, 1])}
     reference = Reference({k: v.double().numpy() for k, v in network.tensors.items()}, network.input, config.pooling)
     theirs = reference.losses(
@@ -221,7 +222,7 @@ def test_bfloat16_convolutions_stay_near_float32() -> None:
     totals = []
     for dtype in ("float32", "bfloat16"):
         stylizer = Stylizer(StylizeConfig(content_layers=("conv2_1",), style_layers=("conv1_1", "conv2_1"), dtype=dtype), weights(3))
-        total, gradient, _ = stylizer.evaluate(x, stylizer._targets(pairs, pairs[0].content.unsqueeze(0)))
+        total, gradient, _ = stylizer.objective(pairs, pairs[0].content.unsqueeze(0)).evaluate(x)
         assert total.dtype == gradient.dtype == torch.float32
         totals.append(float(total))
     assert totals[0] != totals[1]

@@ -17,9 +17,10 @@ from nets import FIVE, TWO, config, pair, picture, stylizer, weights
 from PIL import Image
 
 from nstray.engine import stylize
-from nstray.engine.batches import as_image, run_batches
+from nstray.engine.batches import Memory, as_image, run_batches
+from nstray.engine.pair import Pair, Result, pair_seed
 from nstray.engine.settings import StylizeConfig
-from nstray.engine.stylizer import Pair, Result, Stylizer, pair_seed
+from nstray.engine.stylizer import Stylizer
 
 PACKAGE = Path(__file__).parents[2] / "nstray"
 
@@ -311,7 +312,7 @@ class Faulty(Stylizer):
         seeds = [p.seed for p in pairs]
         self.asked.append(seeds)
         self.fault(seeds)
-        return [Result(torch.zeros(3, 1, 1), 0.0, None, None, None, [], 0, 1, 0.0, seed) for seed in seeds]
+        return [Result(torch.zeros(3, 1, 1), 0.0, None, None, None, None, [], 0, 1, 0.0, seed) for seed in seeds]
 
 
 def outcomes(s: Stylizer, pairs: Sequence[Pair], batch_size: int, **options: Any) -> dict[int, Result | Exception]:
@@ -354,13 +355,13 @@ def test_out_of_memory_halves_the_batch_and_is_remembered() -> None:
         if len(seeds) > 3:
             raise torch.cuda.OutOfMemoryError("no room")
 
-    s, fits = Faulty(fault), {}  # type: tuple[Faulty, dict[tuple[int, ...], int]]
-    done = outcomes(s, [pair(i) for i in range(16)], 8, fits=fits)
+    s, memory = Faulty(fault), Memory()
+    done = outcomes(s, [pair(i) for i in range(16)], 8, memory=memory)
     assert not [o for o in done.values() if isinstance(o, Exception)]
     assert [len(batch) for batch in s.asked] == [8, 4] + [2] * 8
-    assert fits == {(3, 32, 32): 2}
+    assert memory.fits == {(3, 32, 32): 2}
     s.asked.clear()
-    outcomes(s, [pair(i) for i in range(4)] + [pair(i, content=picture(i, 20, 20)) for i in range(3)], 8, fits=fits)
+    outcomes(s, [pair(i) for i in range(4)] + [pair(i, content=picture(i, 20, 20)) for i in range(3)], 8, memory=memory)
     assert [len(batch) for batch in s.asked] == [2, 2, 3]  # another shape has its own measure
 
 

@@ -1,0 +1,102 @@
+"""What the style term compares: the Gram matrix of the paper, and two statistics that others take instead of it.
+
+A summary is one tensor (N, K) per picture, layer and region, linear in positions: it adds up over tiles, and a weighted
+mean of several pictures' summaries is the summary of their blend (covariances and standard deviations are neither).
+
+    gram           K = N      G = sum_m p_m F_m F_m^T                              E = 1/(4 N^2) sum (G - A)^2     (equation 4)
+    wasserstein    K = N + 1  G, and the mean mu = sum_m p_m F_m                   E = 1/N W2^2
+    mean-std       K = 2      E[F^2], and mu, filter by filter                     E = 1/N sum (mu - mu')^2 + (sigma - sigma')^2
+
+p_m is each position's share, 1/M or a guide's (`nstray.engine.guides`), of sum 1. W2 is the 2-Wasserstein distance of two normal
+distributions, |mu - mu'|^2 + tr(C + C' - 2 (C'^1/2 C C'^1/2)^1/2) with C = G - mu mu^T + 1e-4, divided by N as in Crowson's
+style-transfer-pytorch (StyleLossW2). ``mean-std`` is equation 17 of Li et al. (arXiv 1701.01036), the statistics of AdaIN (Huang and
+Belongie, arXiv 1703.06868, equation 13, whose 1e-5 stands under the root); it is W2 with the covariance's diagonal alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nstray.engine.settings import StyleStatistic
+
+STD_EPSILON = 1e-5
+COVARIANCE_EPSILON = 1e-4
+
+
+def summarise(features: Tensor, statistic: StyleStatistic, share: Tensor | float) -> Tensor:
+    """Summaries (B, R, N, K) float32 of activations (B, N, h, w), of which `share` is each position's part.
+
+    Args:
+        share: (B or 1, R, h, w), of sum 1 over h and w; or one number for all positions, with R = 1.
+    """
+    flat = features.flatten(2).float()
+    parts = [share] if isinstance(share, float) else [p.unsqueeze(1) for p in share.flatten(2).unbind(1)]
+    return torch.stack([_summary(flat, flat * p, statistic) for p in parts], 1)
+
+
+def _summary(flat: Tensor, weighted: Tensor, statistic: StyleStatistic) -> Tensor:
+    if statistic == "gram":
+        return torch.bmm(weighted, flat.transpose(1, 2))
+    mean = weighted.sum(2, keepdim=True)
+    second = torch.bmm(weighted, flat.transpose(1, 2)) if statistic == "wasserstein" else (weighted * flat).sum(2, keepdim=True)
+    return torch.cat([second, mean], 2)
+
+
+def distance(summary: Tensor, target: Tensor, statistic: StyleStatistic) -> Tensor:
+    """E of summaries against targets, both (..., N, K): (...), float32."""
+    n = summary.shape[-2]
+    if statistic == "gram":
+        squares: Tensor = (summary - target).square().sum(dim=(-2, -1)) / (4 * n)
+    elif statistic == "mean-std":
+        (mean, std), (mean_t, std_t) = _mean_std(summary), _mean_std(target)
+        squares = ((mean - mean_t).square() + (std - std_t).square()).sum(-1)
+    else:
+        (mean, covariance), (mean_t, covariance_t) = _mean_covariance(summary), _mean_covariance(target)
+        trace = torch.diagonal(covariance + covariance_t, dim1=-2, dim2=-1).sum(-1)
+        between = trace - 2 * _TraceOfRoot.apply(covariance, covariance_t)
+        squares = ((mean - mean_t).square().sum(-1) + between.clamp_min(0)).to(summary.dtype)
+    return squares / n
+
+
+def _mean_std(summary: Tensor) -> tuple[Tensor, Tensor]:
+    second, mean = summary.unbind(-1)
+    return mean, ((second - mean.square()).clamp_min(0) + STD_EPSILON).sqrt()
+
+
+def _mean_covariance(summary: Tensor) -> tuple[Tensor, Tensor]:
+    # float64: the smallest eigenvalues are 1e-8 of the largest, and the gradient divides by their roots
+    second, mean = summary[..., :-1].double(), summary[..., -1].double()
+    identity = torch.eye(second.shape[-1], dtype=second.dtype, device=second.device)
+    return mean, second - mean.unsqueeze(-1) * mean.unsqueeze(-2) + COVARIANCE_EPSILON * identity
+
+
+class _TraceOfRoot(torch.autograd.Function):
+    """tr((T^1/2 C T^1/2)^1/2) of covariances C and T (..., N, N), by eigenvectors; its gradient is 1/2 T^1/2 (T^1/2 C T^1/2)^-1/2 T^1/2.
+
+    No gradient for T, which is a target.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, covariance: Tensor, target: Tensor) -> Tensor:
+        root = _power(target, 0.5)
+        values, vectors = torch.linalg.eigh(root @ covariance @ root)
+        values = values.clamp_min(COVARIANCE_EPSILON**2)  # both are at least epsilon, so their product is at least its square
+        ctx.save_for_backward(root, values, vectors)
+        trace: Tensor = values.sqrt().sum(-1)
+        return trace
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
+        root, values, vectors = ctx.saved_tensors
+        turned = root @ vectors
+        gradient: Tensor = 0.5 * (turned * values.rsqrt().unsqueeze(-2)) @ turned.mT
+        return grads[0][..., None, None] * gradient, None
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    power: Tensor = (vectors * values.clamp_min(COVARIANCE_EPSILON).pow(exponent).unsqueeze(-2)) @ vectors.mT
+    return power

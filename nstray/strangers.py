@@ -1,0 +1,72 @@
+"""Bytes that are no picture nstray takes: what they look like, for the message."""
+
+from __future__ import annotations
+
+from nstray.errors import ErrorCode, PairError
+
+# First bytes -> (offset, magic, what it is); images nstray does not take, then what is no image at all.
+_OTHER_IMAGES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"GIF8", "GIF"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (0, b"BM", "BMP"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"v/1\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"DDS ", "DDS"),
+    (0, b"qoif", "QOI"),
+    *((0, b"P%d\n" % n, "Netpbm") for n in range(1, 8)),
+    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
+    *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")),
+)
+_NO_IMAGES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"PK\3\4", "a ZIP archive"),
+    (0, b"PK\5\6", "a ZIP archive"),
+    (0, b"\x1f\x8b", "gzip data"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd data"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PAR1", "a Parquet file"),
+    (4, b"ftyp", "an MP4 or QuickTime video"),
+    (0, b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
+    (0, b"RIFF", "a RIFF file that is not WebP (sound or video)"),
+)
+
+
+def stranger(data: bytes, what: str) -> PairError:
+    """The error for bytes that are no JPEG, PNG or WebP, saying what they look like: UNSUPPORTED_FORMAT or NOT_AN_IMAGE."""
+    for offset, magic, name in _OTHER_IMAGES:
+        if data.startswith(magic, offset):
+            return _unsupported(what, name)
+    for offset, magic, name in _NO_IMAGES:
+        if data.startswith(magic, offset):
+            return PairError(ErrorCode.NOT_AN_IMAGE, f"{what}: not an image, it looks like {name}")
+    head = data[:4096]
+    text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="ignore").lstrip().lower()
+    printable = bool(text) and all(c.isprintable() or c.isspace() for c in text)
+    name = f"{len(data)} bytes of no known kind"
+    if printable:
+        name = "text"
+        if text.startswith("version https://git-lfs"):
+            name = "a Git LFS pointer (fetch the file itself with git lfs pull)"
+        elif "<!doctype html" in text or "<html" in text:
+            name = "an HTML page"
+        elif "<svg" in text:
+            return _unsupported(what, "SVG")
+        elif text.startswith("<?xml"):
+            name = "an XML document"
+        elif text.startswith(("{", "[")):
+            name = "JSON"
+    return PairError(ErrorCode.NOT_AN_IMAGE, f"{what}: not an image, it looks like {name}")
+
+
+def _unsupported(what: str, name: str) -> PairError:
+    return PairError(ErrorCode.UNSUPPORTED_FORMAT, f"{what}: a picture of format {name}; convert it to JPEG, PNG or WebP")
