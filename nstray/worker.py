@@ -10,22 +10,16 @@ instead of letting them spin: an evaluation of a small picture takes 1.4 times a
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
 import os
 import socket
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
@@ -33,50 +27,19 @@ from nstray import __version__, images, manifest, storage
 from nstray.engine import settings
 from nstray.engine.batches import Memory, run_batches
 from nstray.engine.pair import Pair as EnginePair
-from nstray.engine.pair import Result, pair_seed
+from nstray.engine.pair import Result
 from nstray.engine.stylizer import Stylizer
-from nstray.engine.vgg import minimum_side
 from nstray.engine.weights import VGGWeights
-from nstray.errors import AccessDenied, ErrorCode, NotFound, PairError, StorageError, TooLarge, Unreachable
-from nstray.manifest import Pair
+from nstray.errors import ErrorCode, PairError, StorageError
+from nstray.inputs import Inputs, Picture, Prepared
 from nstray.manifest.names import IMAGE_COLUMNS
 from nstray.output import Output, encode_part
+from nstray.patience import patiently
 from nstray.plan import Shard
 from nstray.spec import JobSpec, Progress, ShardReport
 
-T = TypeVar("T")
 log = logging.getLogger("nstray.worker")
 FETCH_THREADS = 8
-_MASK = "mask"  # the rule of an image that is decoded to one channel and fitted to its picture later
-CACHE_BYTES = 256 * 2**20
-# While a store is out of reach: pauses of 1, 2, 4, 8, 16 and then 30 s, on top of the storage client's own retries. Ten minutes of
-# outage cost nothing but the wait; after that the shard goes back to the driver.
-STORAGE_TRIES = 24
-LONGEST_PAUSE = 30.0
-
-
-@dataclass(frozen=True)
-class _Image:
-    """Pixels (H, W, 3), or (H, W) of a mask; `source` is height and width before resizing."""
-
-    pixels: np.ndarray[Any, np.dtype[np.uint8]]
-    sha256: str
-    source: tuple[int, int]
-
-
-@dataclass
-class _Prepared:
-    """A pair on its way: its images, or the reason why it ends here."""
-
-    pair: Pair
-    seed: int
-    content: _Image | None = None
-    styles: list[_Image] = field(default_factory=list)
-    masks: list[_Image] = field(default_factory=list)  # of the content, one per style, or none
-    style_masks: list[_Image | None] = field(default_factory=list)
-    fine: _Image | None = None
-    start: _Image | None = None
-    error: PairError | None = None
 
 
 class Worker:
@@ -101,11 +64,10 @@ class Worker:
         self.stylizer = self._device.submit(load).result()
         self.device_name = torch.cuda.get_device_name() if self.stylizer.device.type == "cuda" else "cpu"
         self._memory = Memory()
-        self._cache = _ImageCache(CACHE_BYTES)
         self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="io")
         self._progress = Progress()
         self._draining = False
-        self._reached: dict[str, float] = {}  # when each store last gave an image
+        self._inputs = Inputs(spec, self._pool, self.stylizer.settings, self._step)
         self._busy_before = 0.0
         self._busy_since: float | None = None
 
@@ -114,7 +76,7 @@ class Worker:
     def process(self, shard: Shard, attempt: int = 1) -> ShardReport:
         """The whole way of a shard. Raises StorageError where its part can't be written; a pair's own trouble is its row."""
         started = time.time()
-        prepared = self._prepare(shard)
+        prepared = self._inputs.prepare(shard)
         outcomes = self._device.submit(lambda: None if self._draining else self._optimise(prepared)).result()
         if outcomes is None:
             return ShardReport(shard.window, shard.number, shard.table.num_rows, 0, {}, 0, 0.0, 0, won=False, skipped=True)
@@ -123,14 +85,14 @@ class Worker:
     def one(self, shard: Shard, index: int, attempt: int) -> dict[str, Any]:
         """The row of one pair of a shard, alone: for a shard that took its worker along."""
         alone = Shard(shard.window, shard.number, shard.table.slice(index, 1))
-        prepared = self._prepare(alone)
+        prepared = self._inputs.prepare(alone)
         outcomes = self._device.submit(self._optimise, prepared).result()
         return next(self._rows(prepared, outcomes, attempt))
 
     def failed_row(self, shard: Shard, index: int, attempt: int, code: str, message: str) -> dict[str, Any]:
         """The error row of a pair that is not touched again."""
         pair = manifest.pairs(shard.table.slice(index, 1), self.spec.info)[0]
-        lost = _Prepared(pair, self._seed(pair), error=PairError(ErrorCode(code), message))
+        lost = Prepared(pair, self._inputs.seed(pair), error=PairError(ErrorCode(code), message))
         return next(self._rows([lost], {}, attempt))
 
     def commit_rows(self, shard: Shard, rows: Sequence[dict[str, Any]], started: float, attempt: int) -> ShardReport:
@@ -148,137 +110,12 @@ class Worker:
         self._progress.busy = self._busy_before + (now - since if since else 0.0)
         return self._progress
 
-    # fetch and decode
-
-    def _seed(self, pair: Pair) -> int:
-        own = pair.overrides.get("seed")
-        return int(own) if own is not None else pair_seed(self.spec.config.seed, pair.pair_id)
-
-    def _prepare(self, shard: Shard) -> list[_Prepared]:
-        pairs = manifest.pairs(shard.table, self.spec.info)
-        # By role too: an error names what the image is to its pair.
-        wanted = dict.fromkeys((role, *key) for pair in pairs for role, key in self._images_of(pair))
-        futures = {each: self._pool.submit(self._fetch, *each) for each in wanted}
-        return [self._assemble(pair, futures) for pair in pairs]
-
-    def _images_of(self, pair: Pair) -> list[tuple[str, tuple[Any, ...]]]:
-        """(role, (uri, size, rule, upsample)) of every image a pair needs; `size` None leaves an image as it is, rule ``mask`` makes it one."""
-        config, own = self.spec.config, pair.overrides
-        size, rule = own.get("size", config.size), own.get("size_rule", config.size_rule)
-        out: list[tuple[str, tuple[Any, ...]]] = [("content", (pair.content, size, rule, config.upsample))]
-        # A style keeps its own aspect: the rule that crops would cut away statistics, so it takes the area of the crop.
-        style_size, style_rule = (_area(size), "area") if rule == "exact" else (size, rule)
-        style_size = max(1, round(style_size * own.get("style_scale", config.style_scale)))
-        out += [("style", (uri, style_size, style_rule, False)) for uri in pair.styles]
-        out += [("fine style", (uri, style_size, style_rule, False)) for uri in (pair.fine_style,) if uri]
-        for role, masks in (("content mask", pair.content_masks), ("style mask", pair.style_masks)):
-            out += [(role, (uri, None, _MASK, False)) for uri in masks if uri]
-        init = own.get("init", self.spec.init)
-        if init not in settings.INITS:
-            out.append(("init", (init, None, "", False)))
-        return out
-
-    def _assemble(self, pair: Pair, futures: dict[tuple[Any, ...], Any]) -> _Prepared:
-        ready = _Prepared(pair, self._seed(pair))
-        try:
-            masks: dict[str, list[_Image]] = {"content mask": [], "style mask": []}
-            for role, key in self._images_of(pair):
-                image = futures[role, *key].result()
-                if role == "content":
-                    ready.content = image
-                elif role == "style":
-                    ready.styles.append(image)
-                elif role == "fine style":
-                    ready.fine = image
-                elif role == "init":
-                    ready.start = image
-                else:
-                    masks[role].append(image)
-            self._fit_masks(ready, masks["content mask"], masks["style mask"])
-            self._check_sides(ready)
-        except PairError as error:
-            ready.error = error
-        except StorageError:
-            raise  # the store is away, which is no pair's fault
-        except Exception as error:
-            log.exception("pair=%s", pair.pair_id)
-            ready.error = PairError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
-        return ready
-
-    def _fit_masks(self, ready: _Prepared, masks: Sequence[_Image], style_masks: Sequence[_Image]) -> None:
-        """Every mask brought to its picture; raises PairError BAD_MASK."""
-        pair, content = ready.pair, ready.content
-        assert content is not None
-        taps = self.stylizer.settings(self._settings(pair)).style_layers
-        rule = pair.overrides.get("size_rule", self.spec.config.size_rule)
-        ready.masks = [_fitted(m, content, rule, taps, f"content mask {storage.redact(u)}") for m, u in zip(masks, pair.content_masks, strict=True)]
-        given = iter(style_masks)
-        # a style keeps its aspect whatever the rule
-        ready.style_masks = [
-            _fitted(next(given), style, "area", taps, f"style mask {storage.redact(uri)}") if uri else None
-            for uri, style in zip(pair.style_masks, ready.styles, strict=bool(pair.style_masks))
-        ]
-
-    def _check_sides(self, ready: _Prepared) -> None:
-        config = self.stylizer.settings(self._settings(ready.pair))
-        content_taps = config.content_layers if config.content_weight > 0 else ()
-        style_taps = config.style_layers if ready.styles and config.style_weight > 0 else ()
-        least, least_style = minimum_side((*content_taps, *style_taps)), minimum_side(style_taps)
-        assert ready.content is not None
-        sides = [("content", ready.pair.content or "", ready.content, least)]
-        sides += [("style", uri, image, least_style) for uri, image in zip(ready.pair.styles, ready.styles, strict=True)]
-        if ready.fine is not None:
-            least_fine = minimum_side(config.fine_layers)
-            sides += [("style", uri, image, least_fine) for uri, image in zip(ready.pair.styles, ready.styles, strict=True)]
-            sides += [("fine style", ready.pair.fine_style or "", ready.fine, least_fine)]
-        for role, uri, image, side in sides:
-            h, w = image.pixels.shape[:2]
-            if min(h, w) < side:
-                raise PairError(
-                    ErrorCode.TOO_SMALL,
-                    f"{role} {storage.redact(uri)} is {w} x {h} pixels after resizing; the deepest layer needs {side} a side: "
-                    "use a larger size or image, or shallower layers",
-                )
-
-    def _fetch(self, role: str, uri: str, size: Any, rule: str, upsample: bool) -> _Image:
-        """One image, decoded and resized. Kept in the cache.
-
-        Raises PairError for what is wrong with this image, StorageError where its store stays out of reach.
-        """
-        key = (uri, size, rule, upsample)
-        if (kept := self._cache.get(key)) is not None:
-            return kept
-        config = self.spec.config
-        what = f"{role} {storage.redact(uri)}"
-        began = time.monotonic()
-        try:
-            data = self._patiently(storage.redact(uri), Unreachable, lambda: self._read(uri), lambda: self._reached.get(_store(uri), 0.0) > began)
-        except NotFound as error:
-            raise PairError(ErrorCode.NOT_FOUND, f"{role}: {error}") from None
-        except AccessDenied as error:
-            raise PairError(ErrorCode.ACCESS_DENIED, f"{role}: {error}") from None
-        except TooLarge as error:
-            raise PairError(ErrorCode.TOO_MANY_BYTES, f"{role}: {error}") from None
-        except Unreachable as error:
-            if self._reached.get(_store(uri), 0.0) <= began:
-                raise
-            # others were read meanwhile: it is this object that its store can't give
-            raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
-        except StorageError as error:
-            raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
-        decode = images.decode_mask if rule == _MASK else images.decode
-        pixels = decode(data, what=what, max_bytes=config.max_bytes, max_pixels=config.max_pixels)
-        source = pixels.shape[:2]
-        if size is not None:
-            pixels = images.fit(pixels, size, rule, upsample, what=what, max_pixels=config.max_pixels)
-        image = _Image(pixels, hashlib.sha256(data).hexdigest(), source)
-        self._cache.put(key, image)
+    def _step(self) -> None:
         self._progress.steps += 1
-        return image
 
     # optimise
 
-    def _optimise(self, prepared: list[_Prepared]) -> dict[int, Result | PairError]:
+    def _optimise(self, prepared: list[Prepared]) -> dict[int, Result | PairError]:
         """Run what can run; by the index in `prepared`. In the device's thread."""
         indices = [i for i, p in enumerate(prepared) if p.error is None]
         pairs = [self._engine_pair(prepared[i]) for i in indices]
@@ -322,14 +159,7 @@ class Worker:
             self._busy_before += time.time() - started
             self._busy_since = None
 
-    def _settings(self, pair: Pair) -> dict[str, Any]:
-        """What the engine is told of the row's own settings; an `init` that is an image is the pair's `start` instead."""
-        own = {name: value for name, value in pair.overrides.items() if name in settings.NAMES and name != "seed"}
-        if own.get("init", "content") not in settings.INITS:
-            del own["init"]
-        return own
-
-    def _engine_pair(self, ready: _Prepared) -> EnginePair:
+    def _engine_pair(self, ready: Prepared) -> EnginePair:
         own = ready.pair.overrides
         assert ready.content is not None
         size, rule = own.get("size", self.spec.config.size), own.get("size_rule", self.spec.config.size_rule)
@@ -346,12 +176,12 @@ class Worker:
             fine_key=ready.fine and (ready.fine.sha256, size, rule, scale),
             seed=ready.seed,
             start=None if ready.start is None else _tensor(ready.start),
-            settings=self._settings(ready.pair),
+            settings=self._inputs.own_settings(ready.pair),
         )
 
     # encode and commit
 
-    def _rows(self, prepared: Sequence[_Prepared], outcomes: dict[int, Result | PairError], attempt: int) -> Iterator[dict[str, Any]]:
+    def _rows(self, prepared: Sequence[Prepared], outcomes: dict[int, Result | PairError], attempt: int) -> Iterator[dict[str, Any]]:
         encoded = {i: self._pool.submit(self._encode, o) for i, o in outcomes.items() if isinstance(o, Result)}
         for i, ready in enumerate(prepared):
             outcome = ready.error or outcomes[i]
@@ -395,7 +225,7 @@ class Worker:
             else:
                 row |= {"image": None, "status": "error", "error_code": outcome.code.value, "error_message": storage.redact(outcome.message)}
             row["created_at"] = datetime.now(UTC)
-            self._progress.steps += 1
+            self._step()
             yield row
 
     def _encode(self, result: Result) -> bytes:
@@ -432,58 +262,7 @@ class Worker:
         )
 
     def _put(self, name: str, data: bytes) -> bool:
-        return self._patiently(name, StorageError, lambda: self.output.commit_part(name, data))
-
-    def _patiently(self, what: str, trouble: type[StorageError], call: Callable[[], T], others_answer: Callable[[], bool] | None = None) -> T:
-        """What `call` returns; tried again on `trouble`, but for want of permission, as long as patience lasts.
-
-        `others_answer` says whether the store has meanwhile answered somebody else: then three tries are enough.
-        """
-        for attempt in range(STORAGE_TRIES):
-            try:
-                return call()
-            except AccessDenied:
-                raise
-            except trouble as error:
-                if attempt + 1 == STORAGE_TRIES or (attempt >= 2 and others_answer and others_answer()):
-                    raise
-                log.warning("event=storage_retry what=%s try=%d error=%s", what, attempt + 1, error)
-                self._progress.steps += 1
-                time.sleep(min(LONGEST_PAUSE, 2.0**attempt))
-        raise AssertionError("the last try returns or raises")
-
-    def _read(self, uri: str) -> bytes:
-        data = storage.read(uri, max_bytes=self.spec.config.max_bytes)
-        self._reached[_store(uri)] = time.monotonic()
-        return data
-
-
-class _ImageCache:
-    """Decoded images under a bound of bytes, least recently used out first; safe for threads."""
-
-    def __init__(self, bound: int) -> None:
-        self._bound, self._used = bound, 0
-        self._kept: OrderedDict[tuple[Any, ...], _Image] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[Any, ...]) -> _Image | None:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def put(self, key: tuple[Any, ...], image: _Image) -> None:
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = image
-                self._used += image.pixels.nbytes
-            while self._used > self._bound:
-                self._used -= self._kept.popitem(last=False)[1].pixels.nbytes
-
-
-def _store(uri: str) -> str:
-    """The bucket of a URI, or "" for local files."""
-    return uri.split("/")[2] if storage.is_uri(uri) else ""
+        return patiently(name, StorageError, lambda: self.output.commit_part(name, data), self._step)
 
 
 def _redacted(kept: pa.Table) -> pa.Table:
@@ -499,28 +278,10 @@ def _redacted(kept: pa.Table) -> pa.Table:
     return kept
 
 
-def _fitted(mask: _Image, picture: _Image, rule: str, taps: Sequence[str], what: str) -> _Image:
-    """A mask brought to its picture; raises PairError BAD_MASK, also where none of it is left at the deepest of `taps`."""
-    height, width = picture.pixels.shape[:2]
-    pixels = images.fit_mask(mask.pixels, picture.source, (height, width), rule, what=what)
-    block = minimum_side(taps)  # pooling leaves out what does not fill a position
-    if not pixels[: height // block * block, : width // block * block].any():
-        raise PairError(ErrorCode.BAD_MASK, f"{what}: its region holds no position of the deepest style layer; give a larger region or size")
-    return _Image(pixels, mask.sha256, mask.source)
-
-
-def _tensor(image: _Image) -> torch.Tensor:
+def _tensor(image: Picture) -> torch.Tensor:
     """(3, H, W), or (H, W) of a mask."""
     pixels = torch.from_numpy(image.pixels)
     return pixels if pixels.ndim == 2 else pixels.permute(2, 0, 1)
-
-
-def _area(size: int | str) -> int:
-    """The side of the square with as many pixels as ``WIDTHxHEIGHT``."""
-    if isinstance(size, int):
-        return size
-    width, height = (int(s) for s in size.split("x"))
-    return max(1, round(math.sqrt(width * height)))
 
 
 def _as_pair_error(outcome: Result | Exception, pair_id: str) -> Result | PairError:

@@ -28,9 +28,10 @@ from nstray.engine.weights import VGGWeights, random_weights
 from nstray.errors import AccessDenied, ErrorCode, OutputError, Unreachable
 from nstray.manifest import Manifest
 from nstray.output import Output, read_footer
+from nstray.patience import STORAGE_TRIES
 from nstray.plan import Shard
 from nstray.spec import JobSpec, ShardReport
-from nstray.worker import STORAGE_TRIES, Worker
+from nstray.worker import Worker
 
 SETTINGS = {"content_layers": "conv2_1", "style_layers": "conv1_1,conv2_1", "size": 24, "evaluations": 4}
 
