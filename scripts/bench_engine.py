@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from nstray.engine.objective import Objective
 from nstray.engine.pair import Pair
 from nstray.engine.settings import StylizeConfig
 from nstray.engine.stylizer import Stylizer
@@ -176,9 +177,9 @@ class Bench:
             pairs = [Pair(picture(i, args.peer_size), [picture(100 + i, args.peer_size)], seed=i) for i in range(args.peer_pairs)]
             for i, (pair, result) in enumerate(zip(pairs, stylizer.run(pairs), strict=True)):
                 content = pair.content.to(self.device).unsqueeze(0)
-                batch = stylizer._targets([pair], content)
-                start = stylizer._start(pair, content[0]).unsqueeze(0)
-                others = [peer(stylizer, batch, start, args.peer_evaluations) for peer in (scipy_lbfgs, torch_wolfe, torch_plain)]
+                objective = stylizer.objective([pair], content)
+                start = stylizer._start(pair).unsqueeze(0)
+                others = [peer(objective, start, args.peer_evaluations) for peer in (scipy_lbfgs, torch_wolfe, torch_plain)]
                 lowest = min(o for o in others if o is not None)
                 shares.append(lowest / result.loss_total)
                 cells = ["absent" if o is None else f"{o:.5g}" for o in others]
@@ -193,25 +194,25 @@ class Spent(Exception):
 class Counted:
     """A loss of one pair that remembers the lowest value seen and stops at its budget."""
 
-    def __init__(self, stylizer: Stylizer, batch: object, budget: int) -> None:
-        self.stylizer, self.batch, self.left, self.lowest = stylizer, batch, budget, float("inf")
+    def __init__(self, objective: Objective, budget: int) -> None:
+        self.objective, self.left, self.lowest = objective, budget, float("inf")
 
     def __call__(self, x: Tensor) -> tuple[float, Tensor]:
         if self.left == 0:
             raise Spent
         self.left -= 1
-        loss, gradient, _ = self.stylizer.evaluate(x, self.batch)  # type: ignore[arg-type]
+        loss, gradient, _ = self.objective.evaluate(x)
         value = float(loss[0])
         self.lowest = min(self.lowest, value)
         return value, gradient
 
 
-def scipy_lbfgs(stylizer: Stylizer, batch: object, start: Tensor, budget: int) -> float | None:
+def scipy_lbfgs(objective: Objective, start: Tensor, budget: int) -> float | None:
     try:
         from scipy.optimize import minimize
     except ImportError:
         return None
-    f = Counted(stylizer, batch, budget)
+    f = Counted(objective, budget)
 
     def flat(values: object) -> tuple[float, object]:
         loss, gradient = f(torch.as_tensor(values, dtype=torch.float32, device=start.device).view(start.shape))
@@ -223,8 +224,8 @@ def scipy_lbfgs(stylizer: Stylizer, batch: object, start: Tensor, budget: int) -
     return f.lowest
 
 
-def _torch_lbfgs(stylizer: Stylizer, batch: object, start: Tensor, budget: int, line_search: str | None) -> float:
-    f = Counted(stylizer, batch, budget)
+def _torch_lbfgs(objective: Objective, start: Tensor, budget: int, line_search: str | None) -> float:
+    f = Counted(objective, budget)
     x = start.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS(
         [x], lr=1, max_iter=budget, max_eval=budget, history_size=20, line_search_fn=line_search, tolerance_grad=0, tolerance_change=0
@@ -240,12 +241,12 @@ def _torch_lbfgs(stylizer: Stylizer, batch: object, start: Tensor, budget: int, 
     return f.lowest
 
 
-def torch_wolfe(stylizer: Stylizer, batch: object, start: Tensor, budget: int) -> float:
-    return _torch_lbfgs(stylizer, batch, start, budget, "strong_wolfe")
+def torch_wolfe(objective: Objective, start: Tensor, budget: int) -> float:
+    return _torch_lbfgs(objective, start, budget, "strong_wolfe")
 
 
-def torch_plain(stylizer: Stylizer, batch: object, start: Tensor, budget: int) -> float:
-    return _torch_lbfgs(stylizer, batch, start, budget, None)
+def torch_plain(objective: Objective, start: Tensor, budget: int) -> float:
+    return _torch_lbfgs(objective, start, budget, None)
 
 
 def picture(seed: int, size: int) -> Tensor:

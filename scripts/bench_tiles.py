@@ -23,7 +23,7 @@ from nstray.engine.tiles import cut
 from nstray.examples import write_example
 
 LAYERS = ("conv1_1", "conv2_1", "conv3_1")
-RUNS = (("lbfgs", 5), ("lbfgs", 10), ("lbfgs", 20), ("lbfgs", 50), ("lbfgs", 100), ("adam", 100))
+RUNS = "lbfgs:5,lbfgs:10,lbfgs:20,lbfgs:50,lbfgs:100,adam:100"
 
 
 def seams(height: int, width: int, side: int) -> torch.Tensor:
@@ -42,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--tile", type=int, default=128)
+    parser.add_argument("--runs", default=RUNS, help="OPTIMIZER:EVALUATIONS,...")
     parser.add_argument("--weights", default="random")
     parser.add_argument("--content")
     parser.add_argument("--style")
@@ -66,7 +67,8 @@ def main() -> None:
         f"{w} x {h} in {len(cut(h, w, arguments.tile, LAYERS))} tiles of {arguments.tile}, content conv3_1, style conv1_1 ... conv3_1",
         "                   tiles: largest    mean   largest at seams   mean there   start + 1e-7: largest    mean      loss, in tiles, moved   time",
     ]
-    for optimizer, evaluations in RUNS:
+    for run in arguments.runs.split(","):
+        optimizer, evaluations = run.split(":")[0], int(run.split(":")[1])
         images, losses, seconds = [], [], []
         for tile, begin in ((0, start), (arguments.tile, start), (0, moved)):
             config = StylizeConfig(content_layers=("conv3_1",), style_layers=LAYERS, optimizer=optimizer, evaluations=evaluations, tile_size=tile)

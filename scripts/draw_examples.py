@@ -1,11 +1,52 @@
-"""Draw the example pictures and their manifest: `python scripts/draw_examples.py [FOLDER]` (default: manifests/example)."""
+"""Draw the example pictures, their manifest and the gallery's masks: `python scripts/draw_examples.py [FOLDER]` (default: manifests/example)."""
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
 from nstray.examples import write_example
 
+# Of a picture of this width and height: what parts the sky from what is below it, "x,y" in pixels, straight in between.
+SKYLINES = {
+    "lake": (
+        *(384, 288),
+        "0,118 7,114 14,75 24,112 29,134 42,137 48,133 54,134 61,124 72,125 84,113 96,103 103,108 119,94 144,107 156,99 173,109 "
+        "186,98 198,96 222,92 236,106 250,109 263,121 282,112 312,114 329,109 341,114 352,108 366,106 375,96 383,91",
+    ),
+    "waves": (
+        *(320, 320),
+        "0,150 31,135 35,168 56,182 78,176 98,156 109,157 129,134 132,174 138,179 179,137 195,157 218,143 237,131 238,178 250,182 274,176 298,160 319,153",
+    ),
+}
+
+
+def masks() -> dict[str, npt.NDArray[np.uint8]]:
+    """Masks by name, (H, W) of 0 and 255: the sky of a picture, and the rest of it."""
+    drawn = {}
+    for name, (width, height, line) in SKYLINES.items():
+        x, y = np.array([point.split(",") for point in line.split()], float).T
+        sky = np.arange(height)[:, None] < np.interp(np.arange(width), x, y)
+        for part, inside in (("sky", sky), ("below", ~sky)):
+            drawn[f"{name}-{part}"] = np.where(inside, np.uint8(255), np.uint8(0))
+    return drawn
+
+
+def write_masks(folder: Path) -> None:
+    """Write `masks` into `folder` as greyscale PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, pixels in masks().items():
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, "PNG", optimize=True)
+        (folder / f"{name}.png").write_bytes(png.getvalue())
+
+
 if __name__ == "__main__":
-    print(write_example(sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).parents[1] / "manifests" / "example")))
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "manifests" / "example"
+    print(write_example(str(root)))
+    write_masks(root / "mask")
