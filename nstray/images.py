@@ -55,7 +55,7 @@ _WEBP_METHOD = 1
 _TIFF_LEVEL = 1
 
 
-def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int, own: bool = False) -> Pixels:
+def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int, own: bool = False, background: int = 255) -> Pixels:
     """The picture in `data`, upright, opaque, 8-bit sRGB.
 
     EXIF orientation is applied; alpha and transparent colours are composited on white; 16-bit grey is v / 257, rounded;
@@ -71,6 +71,7 @@ def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int, own: bool
         what: role and URI of the picture, for messages (``content s3://b/k.jpg``).
         max_bytes: cap on the file, checked first.
         max_pixels: cap on width x height, checked on the header before anything is decoded.
+        background: the grey, 0 to 255, that transparent pixels are composited on.
         own: the file is from an output of nstray's: TIFF as `encode` writes it is taken too.
 
     Returns (H, W, 3) uint8. Raises `PairError`, nothing else.
@@ -80,7 +81,7 @@ def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int, own: bool
     try:
         image, _ = _open(data, what, max_pixels, own)
         image.load()
-        return _upright(_rgb(image, data), _orientation(image.info.get("exif")))
+        return _upright(_rgb(image, data, background), _orientation(image.info.get("exif")))
     except PairError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's WebP reader asks Pillow's own limit (179 million pixels) itself
@@ -96,9 +97,9 @@ def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int, own: bool
 def decode_mask(data: bytes, *, what: str, max_bytes: int, max_pixels: int) -> Mask:
     """The luminance (ITU-R BT.601) of the picture that `decode` finds in `data`: same formats, limits and errors.
 
-    Returns (H, W) uint8. What is transparent counts as white, like everywhere: a mask marks its region by white on black.
+    Returns (H, W) uint8. What is transparent counts as black: it marks nothing.
     """
-    pixels = decode(data, what=what, max_bytes=max_bytes, max_pixels=max_pixels)
+    pixels = decode(data, what=what, max_bytes=max_bytes, max_pixels=max_pixels, background=0)
     return np.array(Image.fromarray(pixels).convert("L"))
 
 
@@ -165,8 +166,7 @@ def fit_mask(mask: Mask, source: tuple[int, int], shape: tuple[int, int], size_r
     """`mask` brought to where `fit` brought its picture, so that each value stays over its pixels; averaged by a triangle, without ringing.
 
     Args:
-        mask: (h, w) uint8, of any size but of its picture's aspect: scaled to the picture's width, its height may
-            differ by 1 pixel, by 1 % or by one pixel of the mask, whichever is most.
+        mask: (h, w) uint8, of any size but of its picture's aspect, but for 1 % and what rounding makes of it.
         source: height and width of the picture as decoded.
         shape: height and width of the picture after `fit`.
         size_rule: the one it was fitted by; ``exact`` crops the mask like the picture.
@@ -176,8 +176,7 @@ def fit_mask(mask: Mask, source: tuple[int, int], shape: tuple[int, int], size_r
     """
     (height, width), (high, wide) = source, shape
     mask_height, mask_width = mask.shape
-    # each side of a smaller mask was rounded by up to half a pixel of its own: together one, seen at the picture's size
-    if abs(mask_height * width / mask_width - height) > max(1.0, height / 100, width / mask_width):
+    if not _same_aspect((height, width), (mask_height, mask_width)):
         raise PairError(
             ErrorCode.BAD_MASK, f"{what}: the mask is {mask_width}x{mask_height} pixels, its picture {width}x{height}: give a mask of the same aspect"
         )
@@ -189,6 +188,13 @@ def fit_mask(mask: Mask, source: tuple[int, int], shape: tuple[int, int], size_r
         kept = " within the centre that size_rule exact keeps" if mask.any() and size_rule == "exact" else ""
         raise PairError(ErrorCode.BAD_MASK, f"{what}: the mask is black all over{kept}, at {wide}x{high} pixels: it marks no region")
     return out
+
+
+def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes are of one picture: to 1 %, or as near as sides that were each rounded to whole pixels can tell."""
+    (h, w), (g, v) = one, other
+    low, high = (h - 0.5) * (v - 0.5) - (g + 0.5) * (w + 0.5), (h + 0.5) * (v + 0.5) - (g - 0.5) * (w - 0.5)
+    return low <= 0 <= high or abs(g * w - h * v) <= 0.01 * h * v
 
 
 def _box(width: int, height: int, wide: int, high: int, size_rule: str) -> tuple[float, float, float, float]:
@@ -326,27 +332,27 @@ def _failed(what: str, error: Exception) -> PairError:
     return PairError(ErrorCode.DECODE_FAILED, f"{what}: truncated or corrupt ({type(error).__name__}: {error})")
 
 
-def _rgb(image: Image.Image, data: bytes) -> Pixels:
-    """The loaded picture as (H, W, 3) uint8, in sRGB, on white."""
+def _rgb(image: Image.Image, data: bytes, background: int) -> Pixels:
+    """The loaded picture as (H, W, 3) uint8, in sRGB, on a grey `background`."""
     key, profile = image.info.get("transparency"), image.info.get("icc_profile")
     if image.mode in ("I", "I;16", "I;16B"):
         deep = np.asarray(image)
         grey = ((np.clip(deep, 0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
         pixels = np.array(icc.to_rgb(Image.fromarray(grey), profile))
         if isinstance(key, int):
-            pixels[deep == key] = 255
+            pixels[deep == key] = background
         return pixels
     if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and key is not None):
         layered = image if image.mode == "LA" else image.convert("RGBA")
-        white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(icc.to_rgb(layered.convert(layered.mode[:-1]), profile), mask=layered.getchannel("A"))
-        return np.array(white)
+        paper = Image.new("RGB", image.size, (background,) * 3)
+        paper.paste(icc.to_rgb(layered.convert(layered.mode[:-1]), profile), mask=layered.getchannel("A"))
+        return np.array(paper)
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode == "1" else "RGB")
     pixels = np.array(icc.to_rgb(image, profile))
     if isinstance(key, (int, tuple)):  # PNG's tRNS of grey or RGB: one colour is transparent
         stored = np.asarray(image).reshape(*pixels.shape[:2], -1)
-        pixels[(stored == _eight_bit(key, data[24])).all(axis=2)] = 255
+        pixels[(stored == _eight_bit(key, data[24])).all(axis=2)] = background
     return pixels
 
 

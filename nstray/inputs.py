@@ -126,13 +126,12 @@ class Inputs:
         """Every mask brought to its picture; raises PairError BAD_MASK."""
         pair, content = ready.pair, ready.content
         assert content is not None
-        taps = self._merged(self.own_settings(pair)).style_layers
         rule = pair.overrides.get("size_rule", self.spec.config.size_rule)
-        ready.masks = [_fitted(m, content, rule, taps, f"content mask {storage.redact(u)}") for m, u in zip(masks, pair.content_masks, strict=True)]
+        ready.masks = [_fitted(m, content, rule, f"content mask {storage.redact(u)}") for m, u in zip(masks, pair.content_masks, strict=True)]
         given = iter(style_masks)
         # a style keeps its aspect whatever the rule
         ready.style_masks = [
-            _fitted(next(given), style, "area", taps, f"style mask {storage.redact(uri)}") if uri else None
+            _fitted(next(given), style, "area", f"style mask {storage.redact(uri)}") if uri else None
             for uri, style in zip(pair.style_masks, ready.styles, strict=bool(pair.style_masks))
         ]
 
@@ -241,13 +240,10 @@ def _store(uri: str) -> str:
     return uri.split("/")[2] if storage.is_uri(uri) else ""
 
 
-def _fitted(mask: Picture, picture: Picture, rule: str, taps: Sequence[str], what: str) -> Picture:
-    """A mask brought to its picture; raises PairError BAD_MASK, also where none of it is left at the deepest of `taps`."""
+def _fitted(mask: Picture, picture: Picture, rule: str, what: str) -> Picture:
+    """A mask brought to its picture; raises PairError BAD_MASK."""
     height, width = picture.pixels.shape[:2]
     pixels = images.fit_mask(mask.pixels, picture.source, (height, width), rule, what=what)
-    block = minimum_side(taps)  # pooling leaves out what does not fill a position
-    if not pixels[: height // block * block, : width // block * block].any():
-        raise PairError(ErrorCode.BAD_MASK, f"{what}: its region holds no position of the deepest style layer; give a larger region or size")
     return Picture(pixels, mask.sha256, mask.source)
 
 

@@ -143,7 +143,10 @@ def conflicts(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
             "weights": record["weights_id"],
         }
 
-    return differences(identity(there), identity(here))
+    old, new = identity(there), identity(here)
+    if (absent := sorted(set(new) - set(old))) and not differences(old, {k: v for k, v in new.items() if k in old}):
+        return [f"it was begun by nstray {there.get('nstray_version')}, which had no {', '.join(absent)}: finish it with that version"]
+    return differences(old, new)
 
 
 def dump_index(window: int, parts: Sequence[tuple[int, PartInfo]]) -> bytes:

@@ -26,6 +26,7 @@ import torch
 from nstray import __version__, images, manifest, storage
 from nstray.engine import settings
 from nstray.engine.batches import Memory, run_batches
+from nstray.engine.guides import EmptyGuide
 from nstray.engine.pair import Pair as EnginePair
 from nstray.engine.pair import Result
 from nstray.engine.stylizer import Stylizer
@@ -124,9 +125,9 @@ class Worker:
         def on_batch(chunk: list[int]) -> None:
             self._progress.pairs = tuple(prepared[indices[k]].pair.pair_id for k in chunk)
 
-        def on_evaluation(_: int) -> None:
-            self._progress.steps += 1
-            self._progress.evaluations += len(self._progress.pairs)
+        def on_evaluation(count: int) -> None:
+            self._step()
+            self._progress.evaluations += len(self._progress.pairs) if count else 0
 
         with self._busy():
             for k, outcome in run_batches(
@@ -169,7 +170,8 @@ class Worker:
             content=_tensor(ready.content),
             styles=[_tensor(s) for s in ready.styles],
             blend=ready.pair.style_weights,
-            style_keys=[(s.sha256, m and m.sha256, size, rule, scale) for s, m in zip(ready.styles, parts, strict=True)],
+            style_keys=[(s.sha256, size, rule, scale) for s in ready.styles],
+            style_guide_keys=[m and m.sha256 for m in parts],
             guides=[_tensor(m) for m in ready.masks] or None,
             style_guides=[None if m is None else _tensor(m) for m in parts],
             fine=None if ready.fine is None else _tensor(ready.fine),
@@ -289,6 +291,10 @@ def _as_pair_error(outcome: Result | Exception, pair_id: str) -> Result | PairEr
         if outcome.diverged:
             return PairError(ErrorCode.DIVERGED, "the loss is not a finite number; lower the weights of the terms or use float32")
         return outcome
+    if isinstance(outcome, FloatingPointError):
+        return PairError(ErrorCode.DIVERGED, str(outcome))
+    if isinstance(outcome, EmptyGuide):
+        return PairError(ErrorCode.BAD_MASK, f"{outcome} (with coarse, at its smallest size)")
     if isinstance(outcome, torch.cuda.OutOfMemoryError):
         return PairError(ErrorCode.OUT_OF_MEMORY, "this pair alone does not fit the device's memory, in tiles either; use a smaller size")
     log.error("pair=%s error=%s: %s", pair_id, type(outcome).__name__, outcome)

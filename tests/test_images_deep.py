@@ -332,6 +332,11 @@ def test_a_shrunken_mask_is_averaged_not_sampled() -> None:
         ((333, 1000), (33, 100), True),
         ((200, 100), (100, 200), False),
         ((100, 100), (1, 1), True),
+        ((101, 147), (50, 74), True),  # both of its sides rounded
+        ((1000, 104), (100, 10), True),
+        ((104, 1000), (10, 100), True),
+        ((1540, 500), (128, 42), True),
+        ((1540, 500), (128, 44), False),
     ],
 )
 def test_a_mask_of_another_aspect_is_refused(source: tuple[int, int], mask: tuple[int, int], sound: bool) -> None:
@@ -377,7 +382,6 @@ def test_a_mask_is_the_luminance_of_its_picture() -> None:
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert np.array_equal(images.decode_mask(save(Image.fromarray(grey), "PNG"), **ANY_LIMIT), grey)
     assert images.decode_mask(save(Image.fromarray(grey > 99), "PNG"), **ANY_LIMIT).tolist() == ((grey > 99) * 255).tolist()
-    assert (images.decode_mask(save(Image.new("RGBA", (3, 2), (0, 0, 0, 0)), "PNG"), **ANY_LIMIT) == 255).all()
     assert images.decode_mask(save(Image.fromarray(grey), "JPEG"), **ANY_LIMIT).flags.writeable
 
 
@@ -400,3 +404,13 @@ def test_a_mask_has_the_limits_and_errors_of_a_picture() -> None:
         with pytest.raises(PairError, match=r"mask m\.png: ") as caught:
             images.decode_mask(given, **{**ANY_LIMIT, **limits})
         assert caught.value.code is code
+
+
+def test_what_is_transparent_in_a_mask_marks_nothing() -> None:
+    layer = np.zeros((6, 8, 4), np.uint8)
+    layer[:3] = 255  # white strokes on a transparent layer
+    data = io.BytesIO()
+    Image.fromarray(layer, "RGBA").save(data, "png")
+    mask = images.decode_mask(data.getvalue(), what="x", max_bytes=10**6, max_pixels=10**6)
+    assert (mask[:3] == 255).all()
+    assert (mask[3:] == 0).all()

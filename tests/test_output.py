@@ -288,6 +288,16 @@ def test_another_job_is_refused_saying_what_differs(tmp_path: Path, more: dict[s
     assert storage.read(output.job_uri) == before
 
 
+def test_an_output_begun_before_a_setting_existed_says_so(tmp_path: Path) -> None:
+    output = Output(str(tmp_path))
+    output.open_job(job_record(nstray_version="0.0.9"))
+    result = job_record()["result"]
+    with pytest.raises(OutputError, match=r"begun by nstray 0\.0\.9, which had no brushes, paper: finish it with that version"):
+        output.open_job(job_record(result={**result, "paper": "rough", "brushes": 3}))
+    with pytest.raises(OutputError, match="size: 24 there, 256 here"):
+        output.open_job(job_record(result={**result, "paper": "rough", "size": 256}))
+
+
 def test_a_folder_of_other_parquet_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.parquet").write_bytes(b"")

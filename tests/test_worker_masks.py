@@ -100,7 +100,19 @@ def test_a_region_that_pooling_leaves_out(bench: Bench) -> None:
     bench.save("c9.png", picture(9, 25, 30))
     row = bench.run([masked("x", ["edge.png"], content="c9.png", size="30")])["x"]
     assert row["error_code"] == "bad_mask"
-    assert "no position of the deepest style layer" in row["error_message"]
+    assert "marks no position of block 2" in row["error_message"]
+
+
+def test_a_region_that_a_coarse_stage_loses(bench: Bench) -> None:
+    """Four rows at the lower edge: at a third of the size they are less than a position of conv2_1."""
+    edge = np.zeros((30, 25, 3), np.uint8)
+    edge[28:] = 255
+    bench.save("edge.png", edge)
+    bench.save("c9.png", picture(9, 25, 30))
+    rows = bench.run([masked(name, ["edge.png"], content="c9.png", size="30", coarse=coarse) for name, coarse in (("a", "none"), ("b", "7:2"))])
+    assert rows["a"]["status"] == "ok"
+    assert rows["b"]["error_code"] == "bad_mask"
+    assert "coarse" in rows["b"]["error_message"]
 
 
 def test_a_missing_or_broken_mask(bench: Bench) -> None:

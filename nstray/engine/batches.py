@@ -38,8 +38,8 @@ def run_batches(
     """Run pairs grouped by shape, budget and `batch_key`; yields (index, result or its exception) as batches finish, each index once.
 
     Out of device memory halves the batch, then runs the pair in tiles, ever smaller ones, and remembers in `memory` what that shape
-    takes; any other exception of a batch is
-    narrowed down by bisection, so that one bad pair costs its neighbours a rerun and nothing else.
+    takes. Any other exception of a batch is narrowed down by bisection, so that one bad pair costs its neighbours a rerun and
+    nothing else.
     `on_batch` is told the indices about to run. A stylizer that is not `batched` (on a CPU) runs pairs one by one.
     """
     memory = memory or Memory()
@@ -55,15 +55,23 @@ def run_batches(
         groups.setdefault((tuple(pair.content.shape), config.evaluations, batch_key(config, pair)), []).append(i)
     for (shape, _, _), indices in groups.items():
         todo = deque(_chunks(indices, min(batch_size, fits.get(shape, batch_size))))
+        trying: dict[int, int] = {}  # smaller tiles that a pair is tried in
         while todo:
             chunk = todo.popleft()
             if on_batch:
                 on_batch(chunk)
-            outcome = _attempt(stylizer, [_tiled(pairs[i], memory.tiles.get(shape)) for i in chunk], on_evaluation)
+            outcome = _attempt(stylizer, [_tiled(stylizer, pairs[i], trying.get(i) or memory.tiles.get(shape, 0)) for i in chunk], on_evaluation)
+            alone = chunk[0] if len(chunk) == 1 else -1
             if isinstance(outcome, list):
+                if alone in trying:
+                    memory.tiles[shape] = trying[alone]
                 yield from zip(chunk, outcome, strict=True)
-            elif len(chunk) == 1 and isinstance(outcome, torch.cuda.OutOfMemoryError) and (side := _smaller(shape, memory.tiles.get(shape))):
-                memory.tiles[shape] = side
+            elif (
+                alone >= 0
+                and isinstance(outcome, torch.cuda.OutOfMemoryError)
+                and (side := _smaller(stylizer, pairs[alone], trying.get(alone) or memory.tiles.get(shape, 0)))
+            ):
+                trying[alone] = side
                 todo.appendleft(chunk)
                 torch.cuda.empty_cache()
             elif len(chunk) == 1:
@@ -85,13 +93,20 @@ def _attempt(stylizer: Stylizer, pairs: list[Pair], on_evaluation: Callable[[int
         return error.with_traceback(None)
 
 
-def _tiled(pair: Pair, side: int | None) -> Pair:
-    return pair if side is None else dataclasses.replace(pair, settings={**pair.settings, "tile_size": side})
+def _side(stylizer: Stylizer, pair: Pair, side: int) -> int:
+    """The side of the tiles that a pair runs in: the smaller one of its setting and `side`, where 0 is none."""
+    own = stylizer.settings(pair.settings).tile_size
+    return min(own, side) if own and side else own or side
 
 
-def _smaller(shape: tuple[int, ...], side: int | None) -> int | None:
-    """The next side of tiles to try for a picture (3, H, W); None where they are as small as is worth it."""
-    half = (side or max(shape)) // 2
+def _tiled(stylizer: Stylizer, pair: Pair, side: int) -> Pair:
+    return dataclasses.replace(pair, settings={**pair.settings, "tile_size": _side(stylizer, pair, side)}) if side else pair
+
+
+def _smaller(stylizer: Stylizer, pair: Pair, side: int) -> int | None:
+    """The next side of tiles to try where `side` was too large; None where they are as small as is worth it."""
+    longest = max(max(image.shape) for image in (pair.content, *pair.styles, *([] if pair.fine is None else [pair.fine])))
+    half = min(longest, _side(stylizer, pair, side) or longest) // 2
     return half if half >= 2 * SMALLEST_TILE else None
 
 

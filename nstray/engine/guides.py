@@ -16,10 +16,14 @@ from torch.nn import functional as F
 from nstray.engine.vgg import block
 
 
+class EmptyGuide(ValueError):
+    """A guide that marks no position of a layer."""
+
+
 def shares(guides: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
     """T_l^2 at each tap, (B, R, h, w), of sum 1 over h and w, from guides (B, R, H, W) over 0..1.
 
-    Raises ValueError for a guide that is 0 at every position of a tap.
+    Raises EmptyGuide for a guide that is 0 at every position of a tap.
     """
     at: dict[int, Tensor] = {}
     pooled = guides.float()
@@ -31,7 +35,7 @@ def shares(guides: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         at[level] = squared / total
         if not bool((total > 0).all()):
             _, region = torch.nonzero(total[:, :, 0, 0] == 0)[0].tolist()
-            raise ValueError(f"the guide of style {region + 1} marks no position of block {level}; give a larger region")
+            raise EmptyGuide(f"mask {region + 1} marks no position of block {level} of the network; give a larger region or size")
     return {t: at[block(t)] for t in taps}
 
 

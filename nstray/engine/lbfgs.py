@@ -91,7 +91,8 @@ class BatchedLBFGS:
         self._expected = self._step * self._slope
         if self.bounds is not None:
             self.trial = self.trial.clamp(*self.bounds)
-            self._expected = (self._gradient * (self.trial - self.x)).sum(1)
+            # projecting may turn a direction of descent into one of ascent: then no rise is allowed
+            self._expected = (self._gradient * (self.trial - self.x)).sum(1).clamp_max(0)
         return good
 
     def stop(self, where: Tensor) -> None:

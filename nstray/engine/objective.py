@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nstray.engine.losses import content_loss, range_loss, style_tap, tv_loss
 from nstray.engine.settings import LossScale, StyleStatistic
-from nstray.engine.statistics import distance, summarise
+from nstray.engine.statistics import distance, summarise, target_root
 from nstray.engine.tiles import Tile, cut
 from nstray.engine.vgg import Features
 
@@ -92,6 +92,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         self.taps = tuple(dict.fromkeys((*self.content, *self.style)))
+        self._roots = {tap: target_root(t) for tap, t in self.style.items()} if self.statistic == "wasserstein" else {}
         self._tv_on, self._range_on = (bool((w > 0).any()) for w in self.weights[2:])
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,7 +129,7 @@ class Objective:
 
     def _style(self, tap: str, summary: Tensor) -> Tensor:
         """w_l sum_r lambda_r E of one tap: (B,)."""
-        each = distance(summary, self.style[tap], self.statistic)
+        each = distance(summary, self.style[tap], self.statistic, self._roots.get(tap))
         each = each if self.region_weights is None else each * self.region_weights
         return each.sum(1) * self.layer_weights[tap]
 

@@ -31,8 +31,8 @@ class Pair:
         style_guides: which part of each style is used, (h, w) of its own size; None for the whole.
         fine: an image (3, h, w) from which the styles take their fine-scale statistics first, as in section 6 of arXiv 1611.07865: each is
             optimised from itself to the fine image's statistics at `fine_layers` alone, and the result is the style.
-        style_keys: names of the styles, each with its guide, under which their targets are cached; None computes them anew.
-        fine_key: the same for `fine`.
+        style_keys: names of the styles, under which what is computed from them is kept; None computes it anew.
+        style_guide_keys, fine_key: the same for `style_guides` and `fine`.
         seed: of a noise start.
         start: (3, H, W): an image to begin with, instead of the configuration's `init`.
         settings: what the pair has of its own, by the names of `StylizeConfig`; not pooling and dtype, and `seed` is the field above.
@@ -44,6 +44,7 @@ class Pair:
     style_keys: Sequence[Hashable] | None = None
     guides: Sequence[Tensor] | None = None
     style_guides: Sequence[Tensor | None] | None = None
+    style_guide_keys: Sequence[Hashable] | None = None
     fine: Tensor | None = None
     fine_key: Hashable = None
     seed: int = 0
@@ -61,7 +62,7 @@ class Result:
         loss_content, loss_style, loss_tv, loss_range: the terms without their weights; None for a term that was off.
         loss_curve: total loss of the best point after each evaluation; the first is the start's. Coarse stages come first, each
             with the losses of its own size.
-        iterations: accepted steps. evaluations: forward + backward passes used. Both over all stages.
+        iterations: accepted steps. evaluations: forward + backward passes used. Both over all stages, without those that made a fine style.
         seconds: the pair's share of its batch's time on the device.
         diverged: the loss was not a finite number; the image is then the start.
     """

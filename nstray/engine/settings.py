@@ -63,6 +63,13 @@ def _layers(value: Sequence[str] | str) -> tuple[str, ...]:
     return out
 
 
+def _some_layers(value: Sequence[str] | str) -> tuple[str, ...]:
+    out = _layers(value)
+    if not out:
+        raise ValueError("must name at least one layer")
+    return out
+
+
 def _one_of(literal: Any) -> Callable[[Any], Any]:
     allowed = get_args(literal)
 
@@ -143,7 +150,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "style_layers": _layers,
     "style_layer_weights": _numbers,
     "style_statistic": _one_of(StyleStatistic),
-    "fine_layers": _layers,
+    "fine_layers": _some_layers,
     "content_weight": _weight,
     "style_weight": _weight,
     "tv_weight": _weight,

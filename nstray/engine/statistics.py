@@ -45,8 +45,8 @@ def _summary(flat: Tensor, weighted: Tensor, statistic: StyleStatistic) -> Tenso
     return torch.cat([second, mean], 2)
 
 
-def distance(summary: Tensor, target: Tensor, statistic: StyleStatistic) -> Tensor:
-    """E of summaries against targets, both (..., N, K): (...), float32."""
+def distance(summary: Tensor, target: Tensor, statistic: StyleStatistic, root: Tensor | None = None) -> Tensor:
+    """E of summaries against targets, both (..., N, K): (...), float32; `root` is `target_root`, where it is known."""
     n = summary.shape[-2]
     if statistic == "gram":
         squares: Tensor = (summary - target).square().sum(dim=(-2, -1)) / (4 * n)
@@ -56,9 +56,16 @@ def distance(summary: Tensor, target: Tensor, statistic: StyleStatistic) -> Tens
     else:
         (mean, covariance), (mean_t, covariance_t) = _mean_covariance(summary), _mean_covariance(target)
         trace = torch.diagonal(covariance + covariance_t, dim1=-2, dim2=-1).sum(-1)
-        between = trace - 2 * _TraceOfRoot.apply(covariance, covariance_t)
+        between = trace - 2 * _TraceOfRoot.apply(covariance, target_root(target) if root is None else root)
         squares = ((mean - mean_t).square().sum(-1) + between.clamp_min(0)).to(summary.dtype)
     return squares / n
+
+
+def target_root(target: Tensor) -> Tensor:
+    """The root (..., N, N) of a target's covariance, float64: the half of ``wasserstein`` that does not change."""
+    values, vectors = torch.linalg.eigh(_mean_covariance(target)[1])
+    root: Tensor = (vectors * values.clamp_min(COVARIANCE_EPSILON).sqrt().unsqueeze(-2)) @ vectors.mT
+    return root
 
 
 def _mean_std(summary: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,29 +81,24 @@ def _mean_covariance(summary: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _TraceOfRoot(torch.autograd.Function):
-    """tr((T^1/2 C T^1/2)^1/2) of covariances C and T (..., N, N), by eigenvectors; its gradient is 1/2 T^1/2 (T^1/2 C T^1/2)^-1/2 T^1/2.
+    """tr((T^1/2 C T^1/2)^1/2) of a covariance C and T^1/2 (..., N, N), by eigenvectors; its gradient is 1/2 T^1/2 (T^1/2 C T^1/2)^-1/2 T^1/2.
 
-    No gradient for T, which is a target.
+    No gradient for T, which is a target. Both C and T are at least epsilon, so their product is at least its square; what
+    rounding put below, where there are fewer positions than filters, is held at it and has no gradient: its inverse root
+    would be 1e4, and the gradient up to 200 times what it is.
     """
 
     @staticmethod
-    def forward(ctx: Any, covariance: Tensor, target: Tensor) -> Tensor:
-        root = _power(target, 0.5)
+    def forward(ctx: Any, covariance: Tensor, root: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(root @ covariance @ root)
-        values = values.clamp_min(COVARIANCE_EPSILON**2)  # both are at least epsilon, so their product is at least its square
-        ctx.save_for_backward(root, values, vectors)
-        trace: Tensor = values.sqrt().sum(-1)
+        floor = COVARIANCE_EPSILON**2
+        ctx.save_for_backward(root, torch.where(values > floor, values.clamp_min(floor).rsqrt(), 0.0), vectors)
+        trace: Tensor = values.clamp_min(floor).sqrt().sum(-1)
         return trace
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
-        root, values, vectors = ctx.saved_tensors
+        root, inverse, vectors = ctx.saved_tensors
         turned = root @ vectors
-        gradient: Tensor = 0.5 * (turned * values.rsqrt().unsqueeze(-2)) @ turned.mT
+        gradient: Tensor = 0.5 * (turned * inverse.unsqueeze(-2)) @ turned.mT
         return grads[0][..., None, None] * gradient, None
-
-
-def _power(matrix: Tensor, exponent: float) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    power: Tensor = (vectors * values.clamp_min(COVARIANCE_EPSILON).pow(exponent).unsqueeze(-2)) @ vectors.mT
-    return power

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from nstray.engine import guides
 from nstray.engine.color import grey, luminance, match_color, match_luminance, with_chroma_of
+from nstray.engine.fine import refined
 from nstray.engine.loops import Outcome, adam_loop, lbfgs_loop
 from nstray.engine.objective import TERMS, Objective, activations, summaries
 from nstray.engine.pair import Pair, Result
@@ -74,9 +75,9 @@ class Stylizer:
             found = summaries(self.network, self._pixels(style).unsqueeze(0), layers, config.style_statistic, shares, config.tile_size)
             return {tap: summary[0, 0] for tap, summary in found.items()}
 
-        return self._remembered(None if key is None else (key, tuple(style.shape), layers, config.style_statistic), compute)
+        return self.remembered(None if key is None else (key, tuple(style.shape), layers, config.style_statistic), compute)
 
-    def _remembered(self, key: Hashable | None, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def remembered(self, key: Hashable | None, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """What `compute` gives, kept under `key` within the bound of bytes; None is not kept."""
         if key is not None and key in self._cache:
             self._cache.move_to_end(key)
@@ -92,13 +93,15 @@ class Stylizer:
     def run(self, pairs: Sequence[Pair], on_evaluation: Callable[[int], None] | None = None) -> list[Result]:
         """Optimise pairs whose contents share one shape, and whose settings one `batch_key`, together; `run_batches` decides how many.
 
-        Each pair takes the steps that it would take alone, up to rounding. `on_evaluation` is called with the count after each evaluation.
-        Raises ValueError for pairs that can't share a batch or pictures too small for the deepest layer, torch.cuda.OutOfMemoryError.
+        Each pair takes the steps that it would take alone, up to rounding. `on_evaluation` is called with the count after each evaluation,
+        and with 0 after each that made a fine style.
+        Raises ValueError for pairs that can't share a batch or pictures too small for the deepest layer, its `EmptyGuide` for a guide that
+        marks nothing, FloatingPointError for a fine style that diverges, torch.cuda.OutOfMemoryError.
         """
         started = time.perf_counter()
         self._check_images(pairs)
         config = self._shared(pairs)
-        prepared = [self._colored(self._refined(p, on_evaluation)) for p in pairs]
+        prepared = [self._colored(refined(self, p, on_evaluation)) for p in pairs]
         x: Tensor | None = None
         past: list[Outcome] = []
         for shape, factor, evaluations in self._stages(config, pairs[0].content):
@@ -144,41 +147,6 @@ class Stylizer:
             if min(shape) >= least:
                 out.append((shape, factor, evaluations))
         return [*out, ((h, w), 1.0, None)]
-
-    def _refined(self, pair: Pair, on_evaluation: Callable[[int], None] | None) -> Pair:
-        """The pair with the fine-scale statistics of its `fine` image in its styles.
-
-        Gatys et al. 2017 (arXiv 1611.07865, section 6): begun with the coarse-scale style image, the style term of the fine-scale one at
-        low layers alone, no content term. Each is made once per image, shape and settings.
-        """
-        if pair.fine is None:
-            return pair
-        config, fine = self.settings(pair.settings), self._pixels(pair.fine)
-        own = {
-            "content_weight": 0.0,
-            "style_weight": config.style_weight or 1.0,
-            "style_layers": config.fine_layers,
-            "style_layer_weights": (),
-            "tv_weight": 0.0,
-            "range_weight": 0.0,
-            "init": "content",
-            "color": "style",
-            "coarse": "none",
-            "value_range": "clamped",
-        }
-        made: list[Tensor] = []
-        keys = pair.style_keys or [None] * len(pair.styles)
-        for style, key in zip(pair.styles, keys, strict=True):
-            alone = Pair(style, [fine], style_keys=None if pair.fine_key is None else [pair.fine_key], settings={**pair.settings, **own})
-
-            def compute(alone: Pair = alone) -> dict[str, Tensor]:
-                return {"image": self.run([alone], on_evaluation)[0].image.to(self.device)}
-
-            settings = dataclasses.astuple(self.settings(alone.settings))
-            unnamed = key is None or pair.fine_key is None
-            made.append(self._remembered(None if unnamed else ("fine", key, pair.fine_key, tuple(style.shape), settings), compute)["image"])
-        named = None if pair.style_keys is None or pair.fine_key is None else [(k, pair.fine_key, config.fine_layers) for k in pair.style_keys]
-        return dataclasses.replace(pair, styles=made, style_keys=named, fine=None, fine_key=None)
 
     def _colored(self, pair: Pair) -> Pair:
         """The pair with a float content on the device, and in the colours that its `color` asks for."""
@@ -269,6 +237,8 @@ class Stylizer:
         config = self.settings(pair.settings)
         keys: Sequence[Hashable | None] = pair.style_keys or [None] * len(pair.styles)
         parts = pair.style_guides or [None] * len(pair.styles)
+        names = pair.style_guide_keys or [None] * len(pair.styles)
+        keys = [k if g is None else None if k is None or n is None else ("guided", k, n) for k, g, n in zip(keys, parts, names, strict=True)]
         targets = [self.style_target(s, k, taps, guide=g, own=config) for s, k, g in zip(pair.styles, keys, parts, strict=True)]
         if pair.guides is not None:
             return {tap: torch.stack([t[tap] for t in targets]) for tap in taps}

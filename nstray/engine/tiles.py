@@ -51,7 +51,7 @@ def margin(taps: Sequence[str]) -> int:
 
 
 def cut(height: int, width: int, side: int, taps: Sequence[str]) -> list[Tile]:
-    """Tiles with cores of about `side` pixels, at most; one tile where `side` is 0 or the picture is no larger."""
+    """Tiles with cores of about `side` pixels; one tile where `side` is 0 or the picture is no larger."""
     grain, around = minimum_side(taps), margin(taps)
     rows, columns = _spans(height, side, grain), _spans(width, side, grain)
 

@@ -115,3 +115,25 @@ def test_dead_filters_do_no_harm() -> None:
         distance(whole(x, statistic), whole(features(11), statistic), statistic).sum().backward()
         assert x.grad is not None
         assert bool(torch.isfinite(x.grad).all())
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 300.0])
+def test_fewer_positions_than_filters(scale: float) -> None:
+    """Covariances without full rank, whose least eigenvalues float32 rounds below the floor: the gradient stays the float64 one."""
+    n = 48
+    f, s = features(12, 1, n, 4, 5) * scale, features(13, 1, n, 9, 9) * scale
+    x = f.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(distance(whole(x, "wasserstein"), whole(s, "wasserstein"), "wasserstein").sum(), x)
+    flat, flat_s = (t[0].flatten(1).double() for t in (f, s))
+    exact = flat.clone().requires_grad_(True)
+
+    def covariance(t: Tensor) -> Tensor:
+        centred = t - t.mean(1, keepdim=True)
+        return centred @ centred.T / t.shape[1] + COVARIANCE_EPSILON * torch.eye(n, dtype=torch.float64)
+
+    values, vectors = torch.linalg.eigh(covariance(flat_s))
+    root = vectors * values.sqrt() @ vectors.T
+    inner = torch.linalg.eigvalsh(root @ covariance(exact) @ root)
+    e = (exact.mean(1) - flat_s.mean(1)).square().sum() + covariance(exact).trace() + values.sum() - 2 * inner.clamp_min(1e-300).sqrt().sum()
+    (expected,) = torch.autograd.grad(e / n, exact)
+    assert float((gradient[0].flatten(1).double() - expected).norm()) < 0.02 * float(expected.norm())

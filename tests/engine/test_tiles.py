@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,8 +138,24 @@ def test_a_picture_beyond_the_devices_memory_is_run_in_tiles_and_the_next_one_at
     assert s.asked == [(1, 225)]
 
 
-def test_a_picture_that_does_not_fit_in_tiles_either_is_its_own_error() -> None:
-    s = Small(10)
-    (outcome,) = dict(run_batches(s, [pair(1, content=picture(1, 700, 900))], 2)).values()
+def test_a_picture_that_does_not_fit_in_tiles_either_is_its_own_error_and_no_rule_for_others() -> None:
+    s, memory = Small(10), Memory()
+    (outcome,) = dict(run_batches(s, [pair(1, content=picture(1, 700, 900))], 2, memory=memory)).values()
     assert isinstance(outcome, torch.cuda.OutOfMemoryError)
     assert s.asked == [(1, 0), (1, 450), (1, 225)]
+    assert memory.tiles == {}
+
+
+def test_a_style_may_be_what_is_too_large() -> None:
+    s = Small(300)
+    (outcome,) = dict(run_batches(s, [pair(1, content=picture(1, 100, 100), styles=[picture(2, 1100, 500)])], 2)).values()
+    assert isinstance(outcome, Result)
+    assert s.asked == [(1, 0), (1, 550), (1, 275)]
+
+
+def test_tiles_asked_for_are_where_the_search_begins() -> None:
+    s = Small(200)
+    s.config = dataclasses.replace(s.config, tile_size=300)
+    (outcome,) = dict(run_batches(s, [pair(1, content=picture(1, 700, 900))], 2)).values()
+    assert isinstance(outcome, Result)
+    assert s.asked == [(1, 300), (1, 150)]
