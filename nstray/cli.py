@@ -150,7 +150,8 @@ def manifest_check(manifest_uri: str, as_json: bool, config_file: str | None, **
     info = Manifest(manifest_uri).check(_config(config_file, options))
     for warning in info.warnings:
         click.echo(f"warning: {warning}", err=True)
-    _print({"rows": info.rows, "digest": info.digest, "overrides": list(info.overrides), "carried": list(info.carried)}, as_json)
+    columns = {"overrides": list(info.overrides), "images": list(info.images), "carried": list(info.carried)}
+    _print({"rows": info.rows, "digest": info.digest, **columns}, as_json)
 
 
 @cli.group("weights")

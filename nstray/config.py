@@ -29,6 +29,7 @@ from nstray.engine.settings import (
     ValueRange,
     check,
     check_layer_weights,
+    check_range,
     check_terms,
     did_you_mean,
 )
@@ -78,7 +79,7 @@ class JobConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str | None = Field(
-        None, description="gatys2015, gatys2016, gatys-pytorch or johnson: settings of a paper or program, under the others given"
+        None, description="gatys2015, gatys2016, gatys-pytorch or johnson: settings of a paper or program; or fast; under the others given"
     )
     # network
     weights: str = Field(
@@ -131,7 +132,9 @@ class JobConfig(BaseModel):
         _D.color_match, description="the map of color match and init content-matched: cholesky, pca or symmetric"
     )
     seed: Annotated[int, _rule("seed")] = Field(_D.seed, description="from which every pair's own seed is derived")
-    optimizer: Annotated[Optimizer, _rule("optimizer")] = Field(_D.optimizer, description="lbfgs or adam")
+    optimizer: Annotated[Optimizer, _rule("optimizer")] = Field(
+        _D.optimizer, description="lbfgs, lbfgs-spectral (steps on frequencies: lower after as many evaluations) or adam"
+    )
     learning_rate: Annotated[float, _rule("learning_rate")] = Field(
         _D.learning_rate, description="Adam's step in pixel units of 0..1; L-BFGS finds its own"
     )
@@ -184,6 +187,7 @@ class JobConfig(BaseModel):
     def _agree(self) -> JobConfig:
         check_terms(self.content_weight, self.style_weight, self.content_layers, self.style_layers)
         check_layer_weights(self.style_layers, self.style_layer_weights)
+        check_range(self.optimizer, self.value_range)
         check_size(self.size, self.size_rule)
         if self.weights in ("imagenet", "random") and self.weights_input != "auto":
             raise ValueError(f"weights_input is for a file of weights; {self.weights} has its own")

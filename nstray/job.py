@@ -162,6 +162,7 @@ def estimate(job: Job) -> dict[str, Any]:
         "bytes_done": done.bytes,
         "bytes_to_do_about": round(per_picture * (job.info.rows - done.rows)),
         "overrides": list(job.info.overrides),
+        "images": list(job.info.images),
         "carried": list(job.info.carried),
         "warnings": list(job.info.warnings),
     }

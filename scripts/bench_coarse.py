@@ -1,4 +1,4 @@
-"""What coarse stages save: the loss of many evaluations at full size from noise, and the cost at which a schedule of stages reaches it.
+"""What stages, starts and steps save: the loss of 300 plain evaluations at full size from noise, and the cost at which others reach it.
 
     python scripts/bench_coarse.py [--size 192] [--evaluations 300] [--weights FILE --content IMAGE --style IMAGE] [--out FILE]
 
@@ -22,12 +22,18 @@ from nstray.engine import StylizeConfig, load_weights, stylize
 from nstray.engine.settings import coarse_stages
 from nstray.examples import write_example
 
-SCHEDULES = {
-    "64:60,96:60": 250,
-    "96:80": 250,
-    "136:120": 250,
-    "48:100,68:100,96:80,136:60": 250,
-}
+# start, optimizer, stages, evaluations at full size
+RUNS = (
+    ("noise", "lbfgs", "64:60,96:60", 250),
+    ("noise", "lbfgs", "96:80", 250),
+    ("noise", "lbfgs-spectral", "none", 150),
+    ("noise", "lbfgs-spectral", "64:60,96:60", 150),
+    ("content", "lbfgs", "none", 150),
+    ("content", "lbfgs", "64:60,96:60", 150),
+    ("content", "lbfgs-spectral", "none", 150),
+    ("content", "lbfgs-spectral", "64:60,96:60", 150),
+    ("content", "lbfgs-spectral", "96:60", 150),
+)
 
 
 def cost(coarse: str, evaluations: int, height: int, width: int) -> float:
@@ -37,7 +43,7 @@ def cost(coarse: str, evaluations: int, height: int, width: int) -> float:
 
 
 def _line(*values: object) -> str:
-    return "  ".join(f"{value!s:>{width}}" for value, width in zip(values, (28, 11, 5, 8, 11, 11, 20, 7), strict=True))
+    return "  ".join(f"{value!s:>{width}}" for value, width in zip(values, (7, 14, 12, 11, 5, 8, 11, 11, 20, 7), strict=True))
 
 
 def main() -> None:
@@ -55,22 +61,23 @@ def main() -> None:
         content, style = (picture(Path(given or own), arguments.size) for given, own in zip((arguments.content, arguments.style), drawn, strict=True))
     layers = ("conv1_1", "conv2_1", "conv3_1")
     weights = load_weights(arguments.weights, layers=layers)
-    base = {"content_layers": ("conv3_1",), "style_layers": layers, "style_weight": 1e3, "init": "noise"}
+    base = {"content_layers": ("conv3_1",), "style_layers": layers, "style_weight": 1e3}
 
-    def run(coarse: str, evaluations: int) -> tuple[float, list[float], float]:
+    def run(init: str, optimizer: str, coarse: str, evaluations: int) -> tuple[float, list[float], float]:
         started = time.perf_counter()
-        (result,) = stylize([content], [style], StylizeConfig(**base, coarse=coarse, evaluations=evaluations), weights=weights)
+        config = StylizeConfig(**base, init=init, optimizer=optimizer, coarse=coarse, evaluations=evaluations)  # type: ignore[arg-type]
+        (result,) = stylize([content], [style], config, weights=weights)
         return result.loss_total, result.loss_curve, time.perf_counter() - started
 
-    goal, curve, seconds = run("none", arguments.evaluations)
+    goal, curve, seconds = run("noise", "lbfgs", "none", arguments.evaluations)
     h, w = content.shape[:2]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     lines = [
         f"date {datetime.datetime.now(datetime.UTC):%Y-%m-%d}   device {device}   torch {torch.__version__}   command {' '.join(sys.argv)}",
-        f"{w} x {h}, from noise, content conv3_1, style conv1_1 to conv3_1, alpha/beta 1e-3",
-        _line("stages", "evaluations", "cost", "loss", "of the goal", "at cost 100", "goal reached at cost", "seconds"),
+        f"{w} x {h}, content conv3_1, style conv1_1 to conv3_1, alpha/beta 1e-3",
+        _line("start", "optimizer", "stages", "evaluations", "cost", "loss", "of the goal", "at cost 100", "goal reached at cost", "seconds"),
         _line(
-            "none",
+            *("noise", "lbfgs", "none"),
             arguments.evaluations,
             arguments.evaluations,
             f"{goal:.4f}",
@@ -80,14 +87,15 @@ def main() -> None:
             f"{seconds:.1f}",
         ),
     ]
-    for coarse, evaluations in SCHEDULES.items():
-        loss, curve, seconds = run(coarse, evaluations)
+    for init, optimizer, coarse, evaluations in RUNS:
+        loss, curve, seconds = run(init, optimizer, coarse, evaluations)
         total = cost(coarse, evaluations, h, w)
         full = curve[-evaluations:]
         reached = next((k for k, v in enumerate(full) if v <= goal), None)
         at_100 = full[max(0, min(evaluations, round(100 - total + evaluations)) - 1)] / goal
         when = "-" if reached is None else f"{total - evaluations + reached + 1:.0f}"
-        lines.append(_line(coarse, evaluations, f"{total:.0f}", f"{loss:.4f}", f"{loss / goal:.3f}", f"{at_100:.3f}", when, f"{seconds:.1f}"))
+        shares = (f"{loss / goal:.3f}", f"{at_100:.3f}")
+        lines.append(_line(init, optimizer, coarse, evaluations, f"{total:.0f}", f"{loss:.4f}", *shares, when, f"{seconds:.1f}"))
     text = "\n".join(lines) + "\n"
     publish(text, arguments.out)
 

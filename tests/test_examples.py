@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import json
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nstray import examples, images
+from nstray import config, examples, images
+from nstray.manifest import Manifest
 
-REPOSITORY_EXAMPLE = Path(__file__).parents[1] / "manifests" / "example"
+REPOSITORY = Path(__file__).parents[1]
+REPOSITORY_EXAMPLE = REPOSITORY / "manifests" / "example"
+GALLERY = REPOSITORY / "manifests" / "gallery"
 LIMITS = {"max_bytes": 2**20, "max_pixels": 10**6}
 
 
@@ -96,3 +101,39 @@ def test_the_repository_holds_what_the_script_draws(made):
         # not byte for byte: sines and exponentials differ in the last bit between processors, and with it a pixel here and there
         assert np.abs(_decoded(made / path).astype(int) - _decoded(REPOSITORY_EXAMPLE / path)).mean() < 0.5, path
     assert sum(p.stat().st_size for p in REPOSITORY_EXAMPLE.rglob("*") if p.is_file()) < 600_000
+
+
+def test_the_repository_holds_the_masks_that_the_script_draws(tmp_path):
+    script = runpy.run_path(str(REPOSITORY / "scripts" / "draw_examples.py"))
+    script["write_masks"](tmp_path)
+    masks = script["masks"]()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in (REPOSITORY_EXAMPLE / "mask").iterdir())
+    assert sorted(p.stem for p in tmp_path.iterdir()) == sorted(masks)
+    for name, drawn in masks.items():
+        assert set(np.unique(drawn)) == {0, 255}
+        for folder in (tmp_path, REPOSITORY_EXAMPLE / "mask"):
+            held = images.decode_mask((folder / f"{name}.png").read_bytes(), what=name, **LIMITS)
+            assert np.mean(held != drawn) < 1e-4, name  # the line between two points may round otherwise on another processor
+
+
+@pytest.mark.parametrize("name", ["lake", "waves"])
+def test_masks_fit_their_picture_and_each_other(drawn, name):
+    masks = runpy.run_path(str(REPOSITORY / "scripts" / "draw_examples.py"))["masks"]()
+    sky, below = masks[f"{name}-sky"], masks[f"{name}-below"]
+    assert sky.shape == drawn[name].shape[:2]
+    assert np.array_equal(sky, 255 - below)
+    brightness = drawn[name].mean(axis=2)
+    assert brightness[sky > 0].mean() > brightness[below > 0].mean() + 40
+
+
+def test_the_gallery_is_a_valid_manifest_of_pictures_of_this_repository():
+    info = Manifest(str(GALLERY / "pairs.csv")).check(config.load(str(GALLERY / "settings.yaml")))
+    assert not info.warnings
+    with (GALLERY / "pairs.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["figure_order"]) for row in rows] == list(range(info.rows))
+    cells = [row[name] for row in rows for name in ("content", "style", "content_masks", "style_masks", "fine_style") if row[name]]
+    named = {path for cell in cells for path in (json.loads(cell) if cell.startswith("[") else [cell])}
+    assert {f"../example/mask/{mask.name}" for mask in (REPOSITORY_EXAMPLE / "mask").iterdir()} <= named
+    for path in named:
+        assert (GALLERY / path).is_file(), path

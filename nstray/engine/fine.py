@@ -25,7 +25,7 @@ def refined(stylizer: Stylizer, pair: Pair, on_evaluation: Callable[[int], None]
     if pair.fine is None or not (config.style_weight > 0 or config.init in ("style", "content-matched")):
         return dataclasses.replace(pair, fine=None)
     own = {
-        **{name: getattr(config, name) for name in ("style_statistic", "optimizer", "learning_rate", "evaluations")},
+        **{name: getattr(config, name) for name in ("style_statistic", "learning_rate", "evaluations")},
         "content_weight": 0.0,
         "style_weight": 1000.0,
         "tv_weight": 0.0,
@@ -37,6 +37,7 @@ def refined(stylizer: Stylizer, pair: Pair, on_evaluation: Callable[[int], None]
         "color": "style",
         "coarse": "none",
         "value_range": "clamped",
+        "optimizer": "adam" if config.optimizer == "adam" else "lbfgs",  # on pixels, which are kept in their range
     }
     what = tuple(own[name] for name in ("style_layers", "style_statistic", "optimizer", "learning_rate", "evaluations"))
     styles, keys = [], []

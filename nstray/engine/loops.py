@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from nstray.engine.lbfgs import BatchedLBFGS
 from nstray.engine.settings import StylizeConfig
+from nstray.engine.spectrum import Spectrum
 
 # Root mean square change of a pixel (0..1) in the first trial: visible, far from saturating; the line search mends the rest.
 FIRST_STEP = 0.01
 # How often the host asks whether any pair is still moving; each question waits for the device.
 STOP_CHECK = 16
+# The bands are measured over the history: 50 pairs end 1 to 3 % lower than 20 after 100 evaluations at 192 px, 100 no lower.
+SPECTRAL_HISTORY = 50
 # What a pixel may be on the way; black is 0, white is 1.
 BOUNDS: dict[str, tuple[float, float] | None] = {"free": None, "clamped": (0.0, 1.0)}
 
@@ -37,15 +41,21 @@ Progress = Callable[[int], None] | None
 
 def lbfgs_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: StylizeConfig, on_evaluation: Progress) -> Outcome:
     shape, b = x.shape, x.shape[0]
-    optimizer = BatchedLBFGS(x.flatten(1), first_step=FIRST_STEP, bounds=BOUNDS[config.value_range])
+    if config.optimizer == "lbfgs-spectral":
+        spectrum = Spectrum(shape[2], shape[3], x.device)
+        forward, inverse = spectrum.forward, spectrum.inverse
+        optimizer = BatchedLBFGS(forward(x), first_step=FIRST_STEP, history=SPECTRAL_HISTORY, bands=spectrum.bands)
+    else:
+        forward, inverse = partial(torch.flatten, start_dim=1), partial(torch.reshape, shape=shape)
+        optimizer = BatchedLBFGS(forward(x), first_step=FIRST_STEP, bounds=BOUNDS[config.value_range])
     limits = torch.tensor(budgets, device=x.device)
     used = torch.zeros_like(limits)
     best = torch.zeros((), device=x.device)
     curve = torch.zeros(b, max(budgets), device=x.device)
     for k in range(max(budgets)):
-        loss, gradient, terms = evaluate(optimizer.trial.view(shape))
+        loss, gradient, terms = evaluate(inverse(optimizer.trial))
         used += optimizer.active
-        good = optimizer.tell(loss, gradient.flatten(1))
+        good = optimizer.tell(loss, forward(gradient))
         best = torch.where(good, terms, best)
         curve[:, k] = optimizer.loss
         optimizer.stop(used >= limits)
@@ -53,7 +63,7 @@ def lbfgs_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: St
             on_evaluation(k + 1)
         if (k + 1) % STOP_CHECK == 0 and not bool(optimizer.active.any()):
             break
-    return Outcome(optimizer.x.view(shape), optimizer.loss, best, curve, used, optimizer.iterations)
+    return Outcome(inverse(optimizer.x), optimizer.loss, best, curve, used, optimizer.iterations)
 
 
 def adam_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: StylizeConfig, on_evaluation: Progress) -> Outcome:

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 Pooling = Literal["average", "max"]
 LossScale = Literal["mean", "paper"]
-Optimizer = Literal["lbfgs", "adam"]
+Optimizer = Literal["lbfgs", "lbfgs-spectral", "adam"]
 Dtype = Literal["float32", "bfloat16"]
 Color = Literal["style", "luminance", "match"]
 ColorMatch = Literal["cholesky", "pca", "symmetric"]
@@ -184,6 +184,12 @@ def check_terms(content_weight: float, style_weight: float, content_layers: Sequ
         raise ValueError("nothing to optimise: give content_weight (alpha) or style_weight (beta) a value above 0, with layers for it")
 
 
+def check_range(optimizer: str, value_range: str) -> None:
+    """Raise ValueError where pixels are to be kept in a range by an optimizer that does not step on pixels."""
+    if (optimizer, value_range) == ("lbfgs-spectral", "clamped"):
+        raise ValueError("value_range clamped: lbfgs-spectral steps on frequencies, not on pixels; use optimizer lbfgs or adam, or range_weight")
+
+
 def check_layer_weights(style_layers: Sequence[str], style_layer_weights: Sequence[object]) -> None:
     """Raise ValueError where there are weights of layers, but not one for each."""
     if style_layer_weights and len(style_layer_weights) != len(style_layers):
@@ -235,13 +241,14 @@ class StylizeConfig:
         loss_scale: ``mean`` (content divided by N M) or ``paper`` (the printed sums, literally).
         init: ``content``, ``content-matched`` (in the style's colours, see `color_match`), ``noise`` (uniform, seeded per pair) or
             ``style``; a path or URI in a job's configuration.
-        coarse: stages at smaller sizes first, each beginning with the last one's result, enlarged: ``none``, ``auto``, ``half``,
-            ``sqrt2`` or SIDE:EVALUATIONS,...; see `coarse_stages`. Not in the paper.
+        coarse: stages at smaller sizes first, each beginning with the last one's result, enlarged, and the content's finest
+            detail: ``none``, ``auto``, ``half``, ``sqrt2`` or SIDE:EVALUATIONS,...; see `coarse_stages`. Not in the paper.
         color: whose colours the picture has (Gatys et al. 2016, arXiv 1606.05897): ``style``; or the content's, by ``luminance``
             (only luminance is optimised) or by ``match`` (the style image is recoloured like the content first).
         color_match: the affine map for it: ``cholesky``, ``pca`` or ``symmetric``; see `nstray.engine.color`.
         seed: of the job; a pair's own seed is derived from it and the pair's id where the row gives none.
-        optimizer: ``lbfgs`` or ``adam``.
+        optimizer: ``lbfgs``; ``lbfgs-spectral``, which takes its steps on frequencies, each band with its own scale, and ends lower after as
+            many evaluations (see `nstray.engine.spectrum`); or ``adam``.
         learning_rate: Adam's step, in pixel units where black is 0 and white is 1; L-BFGS finds its own.
         evaluations: forward + backward passes per pair, line search included; in each stage of ``auto``, ``half`` and ``sqrt2`` too.
         dtype: of the convolutions; Gram matrices and losses are float32 in any case.
@@ -282,6 +289,7 @@ class StylizeConfig:
                 raise ValueError(f"{field.name}: {error}") from None
         check_terms(self.content_weight, self.style_weight, self.content_layers, self.style_layers)
         check_layer_weights(self.style_layers, self.style_layer_weights)
+        check_range(self.optimizer, self.value_range)
 
 
 NAMES: tuple[str, ...] = tuple(field.name for field in fields(StylizeConfig))

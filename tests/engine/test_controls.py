@@ -176,3 +176,15 @@ def test_an_unknown_setting_of_a_pair_is_named() -> None:
     outcomes = dict(run_batches(stylizer(**THREE, evaluations=1), [Pair(picture(1), [picture(2)], settings={"style_wieght": 1}), pair(2)], 8))
     assert "style_wieght" in str(outcomes[0])
     assert isinstance(outcomes[1], Result)
+
+
+def test_a_stage_begins_with_the_contents_finest_detail_where_there_is_a_content_term() -> None:
+    """Enlarged, a content that was optimised to nothing else is the content itself; without the term it is the enlarged picture."""
+    s = stylizer(**THREE)
+    contents = torch.stack([picture(1), picture(2)])
+    pairs = [Pair(contents[0], []), Pair(contents[1], [], settings={"content_weight": 0.0})]
+    small = torch.nn.functional.interpolate(contents, size=(16, 16), mode="bicubic", antialias=True, align_corners=False)
+    low, high = contents.amin((1, 2, 3), keepdim=True), contents.amax((1, 2, 3), keepdim=True)
+    large = s._enlarged(small.clamp(low, high), pairs, contents)
+    assert torch.allclose(large[0], contents[0], atol=1e-6)
+    assert float((large[1] - contents[1]).abs().mean()) > 0.02
