@@ -1,4 +1,4 @@
-"""Draw the example pictures, their manifest and the gallery's masks: `python scripts/draw_examples.py [FOLDER]` (default: manifests/example)."""
+"""Draw the example pictures, their manifest and masks of two: `python scripts/draw_examples.py [FOLDER]` (default: manifests/example)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from nstray.examples import write_example
 
-# Of a picture of this width and height: what parts the sky from what is below it, "x,y" in pixels, straight in between.
+# Width and height of a picture, and the line between its sky and what is below: "x,y" in pixels, straight in between.
 SKYLINES = {
     "lake": (
         *(384, 288),
@@ -21,7 +21,8 @@ SKYLINES = {
     ),
     "waves": (
         *(320, 320),
-        "0,150 31,135 35,168 56,182 78,176 98,156 109,157 129,134 132,174 138,179 179,137 195,157 218,143 237,131 238,178 250,182 274,176 298,160 319,153",
+        "0,150 31,135 35,168 56,182 78,176 98,156 109,157 129,134 132,174 138,179 179,137 "
+        "195,157 218,143 237,131 238,178 250,182 274,176 298,160 319,153",
     ),
 }
 
