@@ -29,6 +29,8 @@ TITLES = {
     "figure2": "Figure 2: five styles, with the paper's α/β",
     "figure3": "Figure 3: style layers (rows), the paper's α/β (columns)",
     "gatys2016": "CVPR 2016: content layers",
+    "gatys2016-content": "CVPR 2016: content reconstructions",
+    "gatys2016-styles": "CVPR 2016: five styles, with the paper's α/β",
 }
 
 
