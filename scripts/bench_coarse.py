@@ -9,18 +9,12 @@ built-in example and random weights.
 from __future__ import annotations
 
 import argparse
-import datetime
-import sys
-import tempfile
 import time
-from pathlib import Path
 
-import torch
-from benchmarks import picture, publish
+from benchmarks import content_and_style, header, publish
 
 from nstray.engine import StylizeConfig, load_weights, stylize
 from nstray.engine.settings import coarse_stages
-from nstray.examples import write_example
 
 # start, optimizer, stages, evaluations at full size
 RUNS = (
@@ -55,10 +49,7 @@ def main() -> None:
     parser.add_argument("--style")
     parser.add_argument("--out", help="file for the results")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        write_example(folder)
-        drawn = [sorted(Path(folder).glob(f"{role}/*"))[0] for role in ("content", "style")]
-        content, style = (picture(Path(given or own), arguments.size) for given, own in zip((arguments.content, arguments.style), drawn, strict=True))
+    content, style = content_and_style(arguments.content, arguments.style, arguments.size)
     layers = ("conv1_1", "conv2_1", "conv3_1")
     weights = load_weights(arguments.weights, layers=layers)
     base = {"content_layers": ("conv3_1",), "style_layers": layers, "style_weight": 1e3}
@@ -71,9 +62,8 @@ def main() -> None:
 
     goal, curve, seconds = run("noise", "lbfgs", "none", arguments.evaluations)
     h, w = content.shape[:2]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     lines = [
-        f"date {datetime.datetime.now(datetime.UTC):%Y-%m-%d}   device {device}   torch {torch.__version__}   command {' '.join(sys.argv)}",
+        header(),
         f"{w} x {h}, content conv3_1, style conv1_1 to conv3_1, alpha/beta 1e-3",
         _line("start", "optimizer", "stages", "evaluations", "cost", "loss", "of the goal", "at cost 100", "goal reached at cost", "seconds"),
         _line(
@@ -96,8 +86,7 @@ def main() -> None:
         when = "-" if reached is None else f"{total - evaluations + reached + 1:.0f}"
         shares = (f"{loss / goal:.3f}", f"{at_100:.3f}")
         lines.append(_line(init, optimizer, coarse, evaluations, f"{total:.0f}", f"{loss:.4f}", *shares, when, f"{seconds:.1f}"))
-    text = "\n".join(lines) + "\n"
-    publish(text, arguments.out)
+    publish("\n".join(lines) + "\n", arguments.out)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import itertools
 import statistics
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks import picture, publish
+from benchmarks import header, picture, publish
 
 from nstray.engine import StylizeConfig, load_weights
 from nstray.engine.pair import Pair, Result
@@ -72,8 +71,7 @@ def main() -> None:
     faithful = settings("gatys2015", arguments.layers_up_to, **base, evaluations=arguments.evaluations)
     fast = settings("fast", arguments.layers_up_to, **base, pooling=faithful.pooling)
     lines = [
-        f"date {datetime.datetime.now(datetime.UTC):%Y-%m-%d}   device {torch.cuda.get_device_name() if device == 'cuda' else 'cpu'}   "
-        f"torch {torch.__version__}   command {' '.join(sys.argv)}",
+        header(),
         f"longest side {arguments.size} px, content {','.join(fast.content_layers)}, style {','.join(fast.style_layers)}, alpha/beta 1e-3; "
         f"fast: {fast.optimizer} from {fast.init}, coarse {fast.coarse}, {fast.evaluations} evaluations",
         f"{'pair':<44} {'noise':>9} {'fast':>9} {'ratio':>6} {'reached at':>10} {'time':>6}   {'content':>9} {'ratio':>6} {'reached at':>10}",

@@ -8,19 +8,15 @@ Differences are in steps of 255, the largest of the three channels. The moved st
 from __future__ import annotations
 
 import argparse
-import datetime
 import sys
-import tempfile
-from pathlib import Path
 
 import torch
-from benchmarks import picture, publish
+from benchmarks import content_and_style, header, publish
 
 from nstray.engine import StylizeConfig, load_weights
 from nstray.engine.pair import Pair
 from nstray.engine.stylizer import Stylizer
 from nstray.engine.tiles import cut
-from nstray.examples import write_example
 
 LAYERS = ("conv1_1", "conv2_1", "conv3_1")
 RUNS = "lbfgs:5,lbfgs:10,lbfgs:20,lbfgs:50,lbfgs:100,adam:100"
@@ -48,13 +44,8 @@ def main() -> None:
     parser.add_argument("--style")
     parser.add_argument("--out", help="file for the results")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        write_example(folder)
-        drawn = [sorted(Path(folder).glob(f"{role}/*"))[0] for role in ("content", "style")]
-        content, style = (
-            torch.from_numpy(picture(Path(given or own), arguments.size)).permute(2, 0, 1)
-            for given, own in zip((arguments.content, arguments.style), drawn, strict=True)
-        )
+    pictures = content_and_style(arguments.content, arguments.style, arguments.size)
+    content, style = (torch.from_numpy(pixels).permute(2, 0, 1) for pixels in pictures)
     weights = load_weights(arguments.weights, layers=LAYERS)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     h, w = content.shape[1:]
@@ -62,8 +53,7 @@ def main() -> None:
     moved = start + 1e-7 * torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
     at = seams(h, w, arguments.tile)
     lines = [
-        f"date {datetime.datetime.now(datetime.UTC):%Y-%m-%d}   device {torch.cuda.get_device_name() if device == 'cuda' else 'cpu'}   "
-        f"torch {torch.__version__}   command {' '.join(sys.argv)}",
+        header(),
         f"{w} x {h} in {len(cut(h, w, arguments.tile, LAYERS))} tiles of {arguments.tile}, content conv3_1, style conv1_1 ... conv3_1",
         "                   tiles: largest    mean   largest at seams   mean there   start + 1e-7: largest    mean      loss, in tiles, moved   time",
     ]

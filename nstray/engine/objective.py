@@ -12,7 +12,7 @@ from nstray.engine.losses import content_loss, range_loss, style_tap, tv_loss
 from nstray.engine.settings import LossScale, StyleStatistic
 from nstray.engine.statistics import distance, summarise, target_root
 from nstray.engine.tiles import Tile, cut
-from nstray.engine.vgg import Features
+from nstray.engine.vgg import Features, minimum_side
 
 TERMS = ("content", "style", "tv", "range")
 
@@ -61,9 +61,8 @@ def _share(images: Tensor, tap: str, shares: dict[str, Tensor], tile: Tile) -> T
 
 def positions(height: int, width: int, tap: str) -> tuple[int, int]:
     """Height and width of the activations of a picture at `tap`."""
-    (whole,) = cut(height, width, 0, [tap])
-    rows, columns = whole.of_picture(tap)
-    return rows.stop, columns.stop
+    side = minimum_side([tap])
+    return height // side, width // side
 
 
 @dataclass
@@ -102,16 +101,14 @@ class Objective:
         if len(tiles) > 1:
             return self._in_tiles(x.detach(), tiles)
         x = x.detach().requires_grad_(True)
-        total, terms = self._losses(x)
+        total, terms = self._losses(x, tiles[0])
         # pairs do not see each other: the gradient of the sum holds each pair's own
         (gradient,) = torch.autograd.grad(total.sum(), x)
         return total.detach(), gradient, terms.detach()
 
-    def _losses(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _losses(self, x: Tensor, whole: Tile) -> tuple[Tensor, Tensor]:
         zero = torch.zeros_like(self.weights[0])
         contents, styles = [], []
-        h, w = x.shape[2:]
-        (whole,) = cut(h, w, 0, self.taps)
         equation_4 = self.statistic == "gram" and not self.shares
 
         def through(tap: str, features: Tensor) -> Tensor:
