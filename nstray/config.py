@@ -108,7 +108,7 @@ class JobConfig(BaseModel):
     style_weight: Annotated[float, _rule("style_weight")] = Field(_D.style_weight, description="beta of the paper's equation 7")
     tv_weight: Annotated[float, _rule("tv_weight")] = Field(_D.tv_weight, description="weight of total variation; 0 as in the paper")
     value_range: Annotated[ValueRange, _rule("value_range")] = Field(
-        _D.value_range, description="free (clamped at the end, as in the paper) or clamped (within 0..1 all along)"
+        _D.value_range, description="clamped (pixels stay within 0..1 all along) or free (they are clamped in the picture written only)"
     )
     range_weight: Annotated[float, _rule("range_weight")] = Field(
         _D.range_weight, description="weight of the squared excess of pixels below 0 and above 1; 0 as in the paper"
@@ -123,7 +123,7 @@ class JobConfig(BaseModel):
     coarse: Annotated[str, _rule("coarse")] = Field(
         _D.coarse,
         description="stages at smaller sizes first: none; auto (halved down to 128 pixels), half, sqrt2, with `evaluations` in each; "
-        "or LONGEST_SIDE:EVALUATIONS,... such as 128:200,256:100",
+        "or LONGEST_SIDE:EVALUATIONS,... such as 128:200,256:100 or 50%:40",
     )
     color: Annotated[Color, _rule("color")] = Field(
         _D.color, description="whose colours: style's; or the content's, by luminance (only that is optimised) or match (of the style image first)"

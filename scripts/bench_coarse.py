@@ -56,7 +56,7 @@ def main() -> None:
 
     def run(init: str, optimizer: str, coarse: str, evaluations: int) -> tuple[float, list[float], float]:
         started = time.perf_counter()
-        config = StylizeConfig(**base, init=init, optimizer=optimizer, coarse=coarse, evaluations=evaluations)  # type: ignore[arg-type]
+        config = StylizeConfig(**base, value_range="free", init=init, optimizer=optimizer, coarse=coarse, evaluations=evaluations)  # type: ignore[arg-type]
         (result,) = stylize([content], [style], config, weights=weights)
         return result.loss_total, result.loss_curve, time.perf_counter() - started
 

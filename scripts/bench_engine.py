@@ -172,7 +172,7 @@ class Bench:
         )
         shares = []
         for init in ("noise", "content"):
-            config = StylizeConfig(evaluations=args.peer_evaluations, init=init)
+            config = StylizeConfig(evaluations=args.peer_evaluations, init=init, value_range="free")
             stylizer = Stylizer(config, self.weights, self.device)
             pairs = [Pair(picture(i, args.peer_size), [picture(100 + i, args.peer_size)], seed=i) for i in range(args.peer_pairs)]
             for i, (pair, result) in enumerate(zip(pairs, stylizer.run(pairs), strict=True)):

@@ -61,7 +61,9 @@ def main() -> None:
         optimizer, evaluations = run.split(":")[0], int(run.split(":")[1])
         images, losses, seconds = [], [], []
         for tile, begin in ((0, start), (arguments.tile, start), (0, moved)):
-            config = StylizeConfig(content_layers=("conv3_1",), style_layers=LAYERS, optimizer=optimizer, evaluations=evaluations, tile_size=tile)
+            config = StylizeConfig(
+                content_layers=("conv3_1",), style_layers=LAYERS, optimizer=optimizer, evaluations=evaluations, tile_size=tile, value_range="free"
+            )
             (result,) = Stylizer(config, weights, device).run([Pair(content, [style], start=begin)])
             images.append(result.image)
             losses.append(result.loss_total)

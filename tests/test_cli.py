@@ -35,7 +35,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "style_layer_weights": ("1,2,3,4,5", (1.0, 2.0, 3.0, 4.0, 5.0)),
     "style_statistic": ("wasserstein", "wasserstein"),
     "fine_layers": ("conv1_1", ("conv1_1",)),
-    "value_range": ("clamped", "clamped"),
+    "value_range": ("free", "free"),
     "range_weight": ("3", 3.0),
     "tile_size": ("256", 256),
     "content_weight": ("2", 2.0),

@@ -151,7 +151,7 @@ def test_the_fingerprint_follows_what_decides_the_results() -> None:
         "style_scale": 2,
         "style_statistic": "mean-std",
         "fine_layers": "conv1_1",
-        "value_range": "clamped",
+        "value_range": "free",
         "range_weight": 1,
         "seed": 1,
         "optimizer": "adam",
@@ -202,7 +202,14 @@ def test_differences_name_both_sides() -> None:
 def test_a_column_of_overrides_obeys_the_fields_own_rule(name: str) -> None:
     good: dict[str, Any] = {"seed": 5, "init": "noise", "size": 64, "size_rule": "area", "evaluations": 9}
     good |= {"content_layers": ("conv1_1",), "style_layers": ("conv1_1", "conv2_1"), "style_layer_weights": (1.0, 2.0)}
-    good |= {"coarse": "auto", "color": "match", "color_match": "pca", "style_statistic": "gram", "fine_layers": ("conv1_1",), "value_range": "free"}
+    good |= {
+        "coarse": "auto",
+        "color": "match",
+        "color_match": "pca",
+        "style_statistic": "gram",
+        "fine_layers": ("conv1_1",),
+        "value_range": "clamped",
+    }
     bad: dict[str, Any] = {"seed": -1, "init": "nosie", "size": 0, "size_rule": "huge", "evaluations": 0}
     bad |= {"content_layers": "conv9_1", "style_layers": "conv1", "style_layer_weights": "-1", "coarse": "5", "color": "red", "color_match": "x"}
     bad |= {"style_statistic": "grams", "fine_layers": "conv1", "value_range": "clipped"}

@@ -86,6 +86,7 @@ def test_a_pairs_bad_setting_is_its_own() -> None:
 @pytest.mark.parametrize(
     ("coarse", "longest", "sides"),
     [
+        ("25%:9,50%:40", 500, [125, 250]),
         ("none", 512, []),
         ("auto", 512, [128, 256]),
         ("auto", 1000, [250 // 2, 250, 500][1:]),

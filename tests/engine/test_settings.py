@@ -74,6 +74,8 @@ def test_lists_of_layers() -> None:
         ("style_layer_weights", "0,0", "not all be 0"),
         ("coarse", "128", "SIDE:EVALUATIONS"),
         ("coarse", "128:10,64:10", "must grow"),
+        ("coarse", "100%:10", "SIDE:EVALUATIONS"),
+        ("coarse", "50%:10,300:10", "all be pixels or all per cent"),
         ("coarse", "atuo", "none, auto, half, sqrt2"),
         ("color", "luma", "style, luminance, match"),
         ("color_match", "pac", "cholesky, pca, symmetric"),
