@@ -359,6 +359,13 @@ def test_a_near_miss_is_a_warning(tmp_path: Path) -> None:
         ),
         ("m.jsonl", b'{"content": "a", "style": "b", "n": 99999999999999999999}\n', "m.jsonl row 1: n: a column holds values of one type"),
         ("m.jsonl", b'{"content": "a", "style": "b", "n": {}}\n', "column n can't be carried into Parquet"),
+        ("m.jsonl", b'{"content": "a\\ud800", "style": "b"}\n', "m.jsonl line 1: an escape from \\ud800 to \\udfff stands alone"),
+        ("m.jsonl", b'{"content": "a", "style": "b", "\\udfff": 1}\n', "m.jsonl line 1: an escape from \\ud800"),
+        ("m.jsonl", b'{"content": "a", "style": "b", "note": {"\\ud800": 1}}\n', "m.jsonl line 1: an escape from \\ud800"),
+        ("m.csv", b'content,style\na,"[""b\\ud800""]"\n', "m.csv row 1: style: an escape from \\ud800"),
+        ("m.csv", b"content,style,style_weights\na,b,[1" + b"0" * 400 + b"]\n", "m.csv row 1: style_weights: must be a JSON list"),
+        ("m.csv", b"content,style,caf\xe9\na,b,c\n", "m.csv line 1: a column's name is not UTF-8 text"),
+        ("m.csv", b"content,style," + b"x" * 200_000 + b"\na,b\n", "m.csv line 2: 2 columns where the header has 3"),
         ("m.txt", b"content,style\na,b\n", "a manifest's name must end with one of .parquet, .csv, .jsonl, .ndjson"),
     ],
 )
@@ -426,6 +433,19 @@ def test_a_carried_type_that_cannot_be_sorted_is_refused(tmp_path: Path) -> None
     nested = pa.array([{"k": "v"}], pa.struct([("k", pa.string_view())]))
     pq.write_table(pa.table({"content": ["a"], "style": ["b"], "nested": nested}), tmp_path / "m.parquet")
     assert "column nested can't be carried into Parquet" in problem(tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize("name", ["content", "style", "pair_id", "init", "size", "caption"])
+def test_parquet_text_that_is_not_utf8_is_refused(tmp_path: Path, name: str) -> None:
+    latin = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\4\0\0\0"), pa.py_buffer(b"caf\xe9"))
+    pq.write_table(pa.table({"content": ["a"], "style": ["b"]} | {name: latin}), tmp_path / "m.parquet")
+    assert problem(tmp_path / "m.parquet") == f"m.parquet: column {name}: not UTF-8 text"
+
+
+def test_whole_characters_by_escapes_are_read(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_bytes(b'{"content": "\\ud83d\\ude00.png", "style": "\\u00e9.png"}\n')
+    (one,) = load(tmp_path / "m.jsonl")[1]
+    assert [Path(u).name for u in (one.content, one.styles[0])] == ["😀.png", "é.png"]
 
 
 def test_damaged_parquet(tmp_path: Path) -> None:
