@@ -448,6 +448,15 @@ def test_whole_characters_by_escapes_are_read(tmp_path: Path) -> None:
     assert [Path(u).name for u in (one.content, one.styles[0])] == ["😀.png", "é.png"]
 
 
+@pytest.mark.parametrize(("opens", "closes"), ["[]", ('{"a": ', "}")])
+def test_a_carried_value_too_deep_to_be_read_again_is_refused(tmp_path: Path, opens: str, closes: str) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"content": "a", "style": "b", "x": ' + opens * 150 + "1" + closes * 150 + "}\n")
+    assert "column x can't be carried into Parquet: Parquet schema too deeply nested" in problem(path)
+    path.write_text('{"content": "a", "style": "b", "x": ' + opens * 20 + "1" + closes * 20 + "}\n")
+    assert load(path)[0].carried == ("x",)
+
+
 def test_damaged_parquet(tmp_path: Path) -> None:
     path = write(tmp_path / "m.parquet", [{"content": f"{random.random()}", "style": "s.jpg"} for _ in range(5000)])
     data = bytearray(path.read_bytes())

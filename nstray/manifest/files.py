@@ -263,13 +263,14 @@ def _json_lines(file: ManifestFile) -> Iterator[_Rows]:
             continue
         try:
             row = json.loads(text.decode("utf-8"))
+            whole = b"\\u" not in text or is_unicode(json.dumps(row, ensure_ascii=False))
         except UnicodeDecodeError:
             raise ManifestError(f"{file.name} line {number}: not UTF-8 text; save the file as UTF-8") from None
         except (ValueError, RecursionError) as error:
             raise ManifestError(f"{file.name} line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise ManifestError(f"{file.name} line {number}: must be a JSON object, {{...}}; got {type(row).__name__}")
-        if b"\\u" in text and not is_unicode(json.dumps(row, ensure_ascii=False)):
+        if not whole:
             raise ManifestError(f"{file.name} line {number}: {HALF_CHARACTER}")
         rows.append(row)
         if len(rows) == BATCH_ROWS:
