@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,7 @@ def test_a_near_miss_is_a_warning(tmp_path: Path) -> None:
         ("m.csv", b"content,style\na,b\nc\n", "m.csv line 3: 1 columns where the header has 2: 'c'"),
         ("m.csv", b"content,style\na,b\nc,d,e\n", "m.csv line 3: 3 columns where the header has 2: 'c,d,e'"),
         ("m.csv", b"content,style\na,b\nc\xff,d\n", "m.csv line 3: content: not UTF-8"),
+        ("m.csv", b"content,style\na,b\nc\xff\n", "m.csv line 3: 1 columns where the header has 2: 'c\ufffd'"),
         ("m.csv", b"content,style,note\na,b,c\xff\n", "m.csv column note: not UTF-8"),
         ("m.csv", "content,style\na,b\n".encode("utf-16"), "m.csv: not UTF-8"),
         ("m.jsonl", b'{"content": "a", "style": "b"}\n[1]\n', "m.jsonl line 2: must be a JSON object, {...}; got list"),
@@ -372,6 +374,14 @@ def test_a_near_miss_is_a_warning(tmp_path: Path) -> None:
 def test_a_wrong_file_is_named(tmp_path: Path, name: str, data: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(data)
     assert words in problem(tmp_path / name)
+
+
+def test_a_ragged_csv_that_is_not_utf8_writes_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "m.csv").write_bytes(b"content,style\nc\xff\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.unraisablehook", sys.__unraisablehook__)  # pytest's own keeps what Python would write
+        assert "line 2: 1 columns" in problem(tmp_path / "m.csv")
+    assert capfd.readouterr().err == ""
 
 
 def test_parquet_columns_of_a_wrong_type(tmp_path: Path) -> None:

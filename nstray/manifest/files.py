@@ -171,18 +171,13 @@ def _check_values(file: ManifestFile, name: str, column: pa.Array) -> None:
 
 def _csv(file: ManifestFile) -> Iterator[_Rows]:
     text = {name: pa.string() for name in TEXT_COLUMNS}
-    ragged: list[Any] = []
-
-    def on_ragged(row: Any) -> str:
-        ragged.append(row)
-        return "error"
 
     def start(stream: Any, types: dict[str, pa.DataType]) -> Any:
         return pacsv.open_csv(
             stream,
             # One thread: only then does an error know its row.
             read_options=pacsv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-            parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=on_ragged),
+            parse_options=pacsv.ParseOptions(newlines_in_values=True),
             convert_options=pacsv.ConvertOptions(column_types=types),
         )
 
@@ -209,7 +204,7 @@ def _csv(file: ManifestFile) -> Iterator[_Rows]:
     except UnicodeDecodeError:
         raise ManifestError(f"{file.name} line 1: a column's name is not UTF-8 text; save the file as UTF-8") from None
     except pa.ArrowException as error:
-        message = _csv_message(error, names or _csv_header(file), ragged)
+        message = _csv_message(error, names or _csv_header(file))
         if message:
             raise ManifestError(f"{file.name}{message}") from None
 
@@ -224,14 +219,13 @@ def _csv_header(file: ManifestFile) -> tuple[str, ...]:
         return ()
 
 
-def _csv_message(error: Exception, names: tuple[str, ...], ragged: list[Any]) -> str:
+def _csv_message(error: Exception, names: tuple[str, ...]) -> str:
     """What is wrong, after the file's name; empty where the file merely has no rows."""
     text = _first_line(error)
     if "Empty CSV file" in text:
         return ""
-    if ragged:
-        row = ragged[-1]
-        return f" line {row.number}: {row.actual_columns} columns where the header has {row.expected_columns}: {row.text[:80]!r}"
+    if ragged := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", str(error), re.DOTALL):
+        return f" line {ragged[1]}: {ragged[3]} columns where the header has {ragged[2]}: {ragged[4][:80]!r}"
     at = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\S+): (.*)", text)
     if not at:
         return f": not CSV that can be read: {text}"
