@@ -66,6 +66,8 @@ def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int, own: bool
     broken, larger than 4 MiB or of another colour space is ignored without a word: a warning for each picture of a
     data set would bury the log. PNG's own gAMA, cHRM and cICP, and EXIF's colour space, are not applied.
 
+    A JPEG of more scans or segments than any camera or encoder writes is refused unread (`nstray.framing`): it can take hours.
+
     Args:
         data: a JPEG, PNG or WebP file.
         what: role and URI of the picture, for messages (``content s3://b/k.jpg``).

@@ -2,7 +2,8 @@
 
 Guided by coverage of nstray's and Pillow's Python by atheris, which is no dependency of the project: `pip install atheris`.
 Without a corpus it begins with the files of tests/corpus, or with small manifests; inputs that reach new code are added to DIR.
-A finding is any exception but a `PairError` of `images.decode`, or an `NstrayError` of a manifest; a warning; ten seconds; or 2 GiB.
+A finding is any exception but a `PairError` of `images.decode`, or an `NstrayError` of a manifest; a warning; an exception that
+Python prints and goes on; ten seconds; or 2 GiB.
 It ends the run, and its input is written to finding-*: `python scripts/fuzz.py --target image FILE...` runs files alone, without atheris.
 """
 
@@ -74,13 +75,14 @@ def checked(target: str) -> Callable[[bytes], None]:
     run = _image() if target == "image" else _manifest(target)
     said: list[str] = []
     warnings.simplefilter("always")
+    sys.unraisablehook = lambda caught: said.append(f"{caught.err_msg or 'ignored'}: {caught.exc_value!r}")
     warnings.showwarning = lambda message, category, *place: said.append(f"{category.__name__}: {message} {place[:2]}")
 
     def one(data: bytes) -> None:
         said.clear()
         run(data)
         if said:
-            raise RuntimeError(f"a warning escapes: {said}")
+            raise RuntimeError(f"reaches the terminal: {said}")
 
     return one
 

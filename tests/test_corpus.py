@@ -88,6 +88,16 @@ def test_memory_and_time(group: str, record_property: pytest.RecordProperty) -> 
     assert slowest["seconds"] < 2
 
 
+@pytest.mark.parametrize(
+    ("target", "data"), [("image", b"no image"), ("csv", b"content,style\na,b\nc\xff\n"), ("jsonl", b"[1]"), ("parquet", b"PAR1")]
+)
+def test_the_fuzzer_runs_a_file_alone_without_atheris(tmp_path: Path, target: str, data: bytes) -> None:
+    (tmp_path / "input").write_bytes(data)
+    script = TESTS.parent / "scripts" / "fuzz.py"
+    done = subprocess.run([sys.executable, script, "--target", target, tmp_path / "input"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'input'}: nothing\n", "")
+
+
 # Names and neighbours -------------------------------------------------------------------------------------------------
 
 
