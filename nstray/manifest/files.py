@@ -161,7 +161,7 @@ def _parquet(file: ManifestFile) -> Iterator[_Rows]:
 
 
 def _check_values(file: ManifestFile, name: str, column: pa.Array) -> None:
-    """Raise `ManifestError` for what pyarrow reads without a look: text that is not UTF-8, indices that lead out of their dictionary."""
+    """Raise `ManifestError` for what pyarrow reads without a look, text that is not UTF-8 above all."""
     try:
         column.validate(full=True)
     except pa.ArrowException as error:
