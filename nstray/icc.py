@@ -16,6 +16,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageCms
 
+from nstray import framing
+
 _MAX_BYTES = 4 << 20  # the tables of a large press profile take 2 to 3 MiB
 _MAX_KEPT = 16  # transforms; the largest, of a CMYK profile, take about 2 MiB each
 # A mode's colour space as profiles spell it (ICC.1:2022, table 19), and the levels a channel is probed at.
@@ -98,18 +100,14 @@ def _split_png(data: bytes) -> tuple[bytes, bytes | None]:
     """By PNG (third edition), sections 5.3 and 11.3.2.3: the first iCCP before the pixels counts, all are taken out."""
     kept: list[bytes] = []
     found: list[bytes] = []
-    at, start, pixels = 8, 0, False
-    while at + 12 <= len(data):
-        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if end > len(data) or kind == b"IEND":
-            break
+    start, pixels = 0, False
+    for kind, at, end in framing.chunks(data):
         pixels = pixels or kind == b"IDAT"
         if kind == b"iCCP":
             kept.append(data[start:at])
             start = end
             if not pixels:
                 found.append(data[at + 4 : end])
-        at = end
     return b"".join([*kept, data[start:]]), _inflated(found[0]) if found else None
 
 

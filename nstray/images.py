@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from nstray import icc
+from nstray import framing, icc
 from nstray.config import check_quality
 from nstray.errors import ErrorCode, PairError
 from nstray.strangers import stranger
@@ -65,6 +65,8 @@ def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int, own: bool
     8-bit colours to sRGB, before they are composited. One that is sRGB to within a level changes no pixel. One that is
     broken, larger than 4 MiB or of another colour space is ignored without a word: a warning for each picture of a
     data set would bury the log. PNG's own gAMA, cHRM and cICP, and EXIF's colour space, are not applied.
+
+    A JPEG of more scans or segments than any camera or encoder writes is refused unread (`nstray.framing`): it can take hours.
 
     Args:
         data: a JPEG, PNG or WebP file.
@@ -286,6 +288,10 @@ def _open(data: bytes, what: str, max_pixels: int | None, own: bool) -> tuple[Im
         raise stranger(data, what)
     if image_format == "webp":  # Pillow's WebP reader sets up its frame buffers while it opens: look before it does
         _check_pixels(*_webp_size(data), what, max_pixels)
+    elif image_format == "png":
+        data = framing.check_png(data)
+    elif image_format == "jpeg":
+        framing.check_jpeg(data)
     data, profile = icc.split(data, image_format)
     image = _READERS[image_format](io.BytesIO(data))
     if profile is not None:

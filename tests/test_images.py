@@ -697,6 +697,37 @@ def test_random_damage_is_a_picture_or_a_pair_error_and_nothing_else(image_forma
     assert ErrorCode.INTERNAL not in outcomes
 
 
+def test_a_png_whose_first_chunk_is_not_its_header_is_refused():
+    data = save(Image.fromarray(NOISE), "PNG")
+    refused(data[:8] + chunk(b"tEXt", b"a\0" + bytes(20)) + data[8:], ErrorCode.DECODE_FAILED, "IHDR")
+
+
+@pytest.mark.parametrize("frames", [(0,), (2**32 - 1,), (3, 3), (3, 0, 3)])
+def test_a_png_with_a_broken_header_of_an_animation_is_a_still_picture(frames):
+    data = save(Image.fromarray(NOISE), "PNG")
+    headers = b"".join(chunk(b"acTL", struct.pack(">II", n, 0)) for n in frames)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(decode(data[:33] + headers + data[33:]), NOISE)
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+
+def test_a_jpeg_of_countless_scans_or_segments_is_refused():
+    """A scan of ten bytes goes over all blocks once more, and each segment of EXIF copies those before it: hours within the byte cap."""
+    data = save(Image.fromarray(SMOOTH), "JPEG", quality=95, progressive=True)
+    last = data.rindex(b"\xff\xda")
+    again = data[last : data.index(b"\xff\xd9", last)]
+    assert decode(data[:-2] + again * 20 + b"\xff\xd9").shape == SMOOTH.shape
+    refused(data[:-2] + again * 100 + b"\xff\xd9", ErrorCode.DECODE_FAILED, "more than 100 scans")
+    refused(data[:2] + segment(0xE1, b"Exif\0\0" + bytes(10)) * 65 + data[2:], ErrorCode.DECODE_FAILED, "more than 64 segments of EXIF")
+    refused(data[:2] + segment(0xFE, b"") * 5000 + data[2:], ErrorCode.DECODE_FAILED, "more than 4096 segments")
+    assert decode(data[:2] + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"\xff\xda" * 30_000) * 2 + data[2:]).shape == SMOOTH.shape
+    assert decode(data + data * 30).shape == SMOOTH.shape  # what stands behind the end is not looked at
+
+
 def test_header_bomb_is_refused_without_decoding():
     """20,000 x 20,000 in a file that holds no pixels at all: were it decoded, it would be DECODE_FAILED."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,7 @@ def test_a_near_miss_is_a_warning(tmp_path: Path) -> None:
         ("m.csv", b"content,style\na,b\nc\n", "m.csv line 3: 1 columns where the header has 2: 'c'"),
         ("m.csv", b"content,style\na,b\nc,d,e\n", "m.csv line 3: 3 columns where the header has 2: 'c,d,e'"),
         ("m.csv", b"content,style\na,b\nc\xff,d\n", "m.csv line 3: content: not UTF-8"),
+        ("m.csv", b"content,style\na,b\nc\xff\n", "m.csv line 3: 1 columns where the header has 2: 'c\ufffd'"),
         ("m.csv", b"content,style,note\na,b,c\xff\n", "m.csv column note: not UTF-8"),
         ("m.csv", "content,style\na,b\n".encode("utf-16"), "m.csv: not UTF-8"),
         ("m.jsonl", b'{"content": "a", "style": "b"}\n[1]\n', "m.jsonl line 2: must be a JSON object, {...}; got list"),
@@ -359,12 +361,27 @@ def test_a_near_miss_is_a_warning(tmp_path: Path) -> None:
         ),
         ("m.jsonl", b'{"content": "a", "style": "b", "n": 99999999999999999999}\n', "m.jsonl row 1: n: a column holds values of one type"),
         ("m.jsonl", b'{"content": "a", "style": "b", "n": {}}\n', "column n can't be carried into Parquet"),
+        ("m.jsonl", b'{"content": "a\\ud800", "style": "b"}\n', "m.jsonl line 1: an escape from \\ud800 to \\udfff stands alone"),
+        ("m.jsonl", b'{"content": "a", "style": "b", "\\udfff": 1}\n', "m.jsonl line 1: an escape from \\ud800"),
+        ("m.jsonl", b'{"content": "a", "style": "b", "note": {"\\ud800": 1}}\n', "m.jsonl line 1: an escape from \\ud800"),
+        ("m.csv", b'content,style\na,"[""b\\ud800""]"\n', "m.csv row 1: style: an escape from \\ud800"),
+        ("m.csv", b"content,style,style_weights\na,b,[1" + b"0" * 400 + b"]\n", "m.csv row 1: style_weights: must be a JSON list"),
+        ("m.csv", b"content,style,caf\xe9\na,b,c\n", "m.csv line 1: a column's name is not UTF-8 text"),
+        ("m.csv", b"content,style," + b"x" * 200_000 + b"\na,b\n", "m.csv line 2: 2 columns where the header has 3"),
         ("m.txt", b"content,style\na,b\n", "a manifest's name must end with one of .parquet, .csv, .jsonl, .ndjson"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, name: str, data: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(data)
     assert words in problem(tmp_path / name)
+
+
+def test_a_ragged_csv_that_is_not_utf8_writes_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "m.csv").write_bytes(b"content,style\nc\xff\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.unraisablehook", sys.__unraisablehook__)  # pytest's own keeps what Python would write
+        assert "line 2: 1 columns" in problem(tmp_path / "m.csv")
+    assert capfd.readouterr().err == ""
 
 
 def test_parquet_columns_of_a_wrong_type(tmp_path: Path) -> None:
@@ -426,6 +443,28 @@ def test_a_carried_type_that_cannot_be_sorted_is_refused(tmp_path: Path) -> None
     nested = pa.array([{"k": "v"}], pa.struct([("k", pa.string_view())]))
     pq.write_table(pa.table({"content": ["a"], "style": ["b"], "nested": nested}), tmp_path / "m.parquet")
     assert "column nested can't be carried into Parquet" in problem(tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize("name", ["content", "style", "pair_id", "init", "size", "caption"])
+def test_parquet_text_that_is_not_utf8_is_refused(tmp_path: Path, name: str) -> None:
+    latin = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\4\0\0\0"), pa.py_buffer(b"caf\xe9"))
+    pq.write_table(pa.table({"content": ["a"], "style": ["b"]} | {name: latin}), tmp_path / "m.parquet")
+    assert problem(tmp_path / "m.parquet") == f"m.parquet: column {name}: not UTF-8 text"
+
+
+def test_whole_characters_by_escapes_are_read(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_bytes(b'{"content": "\\ud83d\\ude00.png", "style": "\\u00e9.png"}\n')
+    (one,) = load(tmp_path / "m.jsonl")[1]
+    assert [Path(u).name for u in (one.content, one.styles[0])] == ["😀.png", "é.png"]
+
+
+@pytest.mark.parametrize(("opens", "closes"), ["[]", ('{"a": ', "}")])
+def test_a_carried_value_too_deep_to_be_read_again_is_refused(tmp_path: Path, opens: str, closes: str) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"content": "a", "style": "b", "x": ' + opens * 150 + "1" + closes * 150 + "}\n")
+    assert "column x can't be carried into Parquet: Parquet schema too deeply nested" in problem(path)
+    path.write_text('{"content": "a", "style": "b", "x": ' + opens * 20 + "1" + closes * 20 + "}\n")
+    assert load(path)[0].carried == ("x",)
 
 
 def test_damaged_parquet(tmp_path: Path) -> None:

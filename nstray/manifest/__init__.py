@@ -246,12 +246,14 @@ def _table(found: Canonical, batch: RawBatch, start: int, schema: pa.Schema) -> 
 
 
 def _check_writable(uri: str, info: ManifestInfo) -> None:
-    """Raise `ManifestError` now for a carried type that can't be sorted into shards or written as Parquet, rather than after the work is done."""
+    """Raise `ManifestError` for a carried type that can't be sorted into shards, or written as Parquet and read: now, not after the work is done."""
     for name in info.carried:
         try:
             pa.nulls(1, info.schema.field(name).type).take(pa.array([0]))
-            pq.ParquetWriter(io.BytesIO(), pa.schema([info.schema.field(name)])).close()
-        except pa.ArrowException as error:
+            sink = io.BytesIO()
+            pq.ParquetWriter(sink, pa.schema([info.schema.field(name)])).close()
+            pq.read_schema(sink)
+        except (pa.ArrowException, OSError) as error:  # OSError: lists in lists beyond the depth that Parquet's reader takes
             raise ManifestError(f"{uri}: column {name} can't be carried into Parquet: {error}") from None
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from nstray import storage
 from nstray.errors import ManifestError, UsageError
-from nstray.manifest.files import RawBatch
+from nstray.manifest.files import HALF_CHARACTER, RawBatch, is_unicode
 
 STRINGS = pa.list_(pa.string())
 DOUBLES = pa.list_(pa.float64())
@@ -109,10 +109,14 @@ def _cell(cell: str, kind: pa.DataType) -> tuple[list[Any] | None, str]:
         return [cell], ""
     try:
         value = json.loads(cell)
-    except (ValueError, RecursionError):
+        if isinstance(value, list) and kind is not STRINGS:
+            value = [v if isinstance(v, bool) or not isinstance(v, int) else float(v) for v in value]
+    except (ValueError, RecursionError, OverflowError):  # the last: an integer that no double holds
         value = None
     allowed = (str, type(None)) if kind is STRINGS else (int, float)
     if isinstance(value, list) and all(isinstance(v, allowed) and not isinstance(v, bool) for v in value):
+        if not is_unicode("".join(v for v in value if isinstance(v, str))):
+            return None, HALF_CHARACTER
         return value, ""
     example = '["a.jpg", "b.jpg"]' if kind is STRINGS else "[0.7, 0.3]"
     return None, f"must be a JSON list such as {example}; got {cell[:80]}"

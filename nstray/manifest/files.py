@@ -30,6 +30,7 @@ BLOCK_BYTES = 8 * 2**20
 MAX_LINE_BYTES = 64 * 2**20
 # CSV cells of these columns stay text here: their meaning is not the one a CSV reader would infer.
 TEXT_COLUMNS = (*PAIR_COLUMNS, *ROW_FIELDS)
+HALF_CHARACTER = "an escape from \\ud800 to \\udfff stands alone: one half of a character"
 # Text or a list of text; empty text is no list.
 TEXT_LISTS = ("style", *MASKS)
 
@@ -60,6 +61,15 @@ class RawBatch:
     rows: int
     names: tuple[str, ...]
     columns: tuple[pa.Array, ...]
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can spell it: JSON's escapes can write one half of a surrogate pair, which is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def ending(name: str) -> str:
@@ -139,27 +149,35 @@ def _parquet(file: ManifestFile) -> Iterator[_Rows]:
         try:
             source = pq.ParquetFile(stream)
             for batch in source.iter_batches(batch_size=BATCH_ROWS):
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    _check_values(file, name, column)
                 yield tuple(batch.schema.names), tuple(batch.columns), batch.num_rows
+        except UnicodeDecodeError:
+            raise ManifestError(f"{file.name}: a column's name is not UTF-8 text") from None
         except pa.ArrowException as error:
             raise ManifestError(f"{file.name}: not a Parquet file that can be read: {_first_line(error)}") from None
         except OSError as error:  # pyarrow's word for a damaged page or column chunk
             raise ManifestError(f"{file.name}: damaged Parquet file: {_first_line(error)}") from None
 
 
+def _check_values(file: ManifestFile, name: str, column: pa.Array) -> None:
+    """Raise `ManifestError` for what pyarrow reads without a look, text that is not UTF-8 above all."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowException as error:
+        what = "not UTF-8 text" if "UTF8" in str(error) else f"damaged: {_first_line(error)}"
+        raise ManifestError(f"{file.name}: column {name}: {what}") from None
+
+
 def _csv(file: ManifestFile) -> Iterator[_Rows]:
     text = {name: pa.string() for name in TEXT_COLUMNS}
-    ragged: list[Any] = []
-
-    def on_ragged(row: Any) -> str:
-        ragged.append(row)
-        return "error"
 
     def start(stream: Any, types: dict[str, pa.DataType]) -> Any:
         return pacsv.open_csv(
             stream,
             # One thread: only then does an error know its row.
             read_options=pacsv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-            parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=on_ragged),
+            parse_options=pacsv.ParseOptions(newlines_in_values=True),
             convert_options=pacsv.ConvertOptions(column_types=types),
         )
 
@@ -183,8 +201,10 @@ def _csv(file: ManifestFile) -> Iterator[_Rows]:
                 raise ManifestError(f"{file.name} column {binary[0]}: not UTF-8 text; save the file as UTF-8")
             for batch in reader:
                 yield names, tuple(batch.columns), batch.num_rows
+    except UnicodeDecodeError:
+        raise ManifestError(f"{file.name} line 1: a column's name is not UTF-8 text; save the file as UTF-8") from None
     except pa.ArrowException as error:
-        message = _csv_message(error, names or _csv_header(file), ragged)
+        message = _csv_message(error, names or _csv_header(file))
         if message:
             raise ManifestError(f"{file.name}{message}") from None
 
@@ -193,17 +213,19 @@ def _csv_header(file: ManifestFile) -> tuple[str, ...]:
     """The column names, for the message about a first block that does not convert."""
     with storage.open_input(file.uri) as stream:
         head = stream.read(BLOCK_BYTES).decode("utf-8-sig", errors="replace")
-    return tuple(next(csv.reader(io.StringIO(head, newline="")), ()))
+    try:
+        return tuple(next(csv.reader(io.StringIO(head, newline="")), ()))
+    except csv.Error:  # a name longer than Python's reader takes
+        return ()
 
 
-def _csv_message(error: Exception, names: tuple[str, ...], ragged: list[Any]) -> str:
+def _csv_message(error: Exception, names: tuple[str, ...]) -> str:
     """What is wrong, after the file's name; empty where the file merely has no rows."""
     text = _first_line(error)
     if "Empty CSV file" in text:
         return ""
-    if ragged:
-        row = ragged[-1]
-        return f" line {row.number}: {row.actual_columns} columns where the header has {row.expected_columns}: {row.text[:80]!r}"
+    if ragged := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", str(error), re.DOTALL):
+        return f" line {ragged[1]}: {ragged[3]} columns where the header has {ragged[2]}: {ragged[4][:80]!r}"
     at = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\S+): (.*)", text)
     if not at:
         return f": not CSV that can be read: {text}"
@@ -235,12 +257,15 @@ def _json_lines(file: ManifestFile) -> Iterator[_Rows]:
             continue
         try:
             row = json.loads(text.decode("utf-8"))
+            whole = b"\\u" not in text or is_unicode(json.dumps(row, ensure_ascii=False))
         except UnicodeDecodeError:
             raise ManifestError(f"{file.name} line {number}: not UTF-8 text; save the file as UTF-8") from None
         except (ValueError, RecursionError) as error:
             raise ManifestError(f"{file.name} line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise ManifestError(f"{file.name} line {number}: must be a JSON object, {{...}}; got {type(row).__name__}")
+        if not whole:
+            raise ManifestError(f"{file.name} line {number}: {HALF_CHARACTER}")
         rows.append(row)
         if len(rows) == BATCH_ROWS:
             yield _from_objects(file, first, rows)
