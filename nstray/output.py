@@ -295,6 +295,8 @@ class Output:
         if there is None:
             raise OutputError(f"{storage.redact(self.job_uri)} vanished while it was being read: is another process removing {self}?")
         old = record.load_job(there, storage.redact(self.job_uri))
+        for folder in ("", "data", ".nstray", ".nstray/index"):
+            storage.sweep(storage.join(self.out, folder))
         return {**old, "warnings": self.compare_job(old, new)}
 
     def compare_job(self, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
