@@ -251,9 +251,15 @@ class Output:
         """Commit a part: one put that creates the key or fails.
 
         Returns True where this put made it, False where another driver's part with the same rows was there first.
-        Raises `OutputError` where what is there is of another job, or of other rows.
+        Raises `OutputError` where what is there is of another job, or of other rows, and where the job's record is gone: a part
+        in an output that was removed while the job ran would belong to no job.
         """
         uri = self.data_uri(name)
+        if storage.head(self.job_uri) is None:
+            raise OutputError(
+                f"{self}: its record (.nstray/job.json) is gone, so the output was removed while the job ran; run the same command again "
+                "to begin anew"
+            )
         try:
             storage.put_new(uri, data)
             return True

@@ -6,6 +6,7 @@ import fcntl
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import threading
@@ -20,7 +21,7 @@ import torch
 from nstray import config, plan, storage
 from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.weights import random_weights
-from nstray.errors import AccessDenied, StorageError
+from nstray.errors import AccessDenied, OutputError, StorageError
 from nstray.manifest import Manifest
 from nstray.output import Output
 from nstray.spec import JobSpec
@@ -128,11 +129,11 @@ class Small:
         info = source.check(settled)
         torch.set_num_threads(1)
         weights = random_weights(CONV_LAYERS[:3])
+        storage.put_new(Output(self.out).job_uri, b"{}")  # the job has begun
         spec = JobSpec(settled, self.out, config.fingerprint(settled, weights.id), weights.id, info, settled.init)
         ((window, table),) = plan.windows(source.tables(info))
         self.shards = plan.shards(window, table, 1)
         self.worker = Worker(spec, lambda: weights, "cpu")
-        self.output = Output(self.out)
 
 
 def test_a_disk_that_fills_up_costs_the_wait(mounted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -148,6 +149,15 @@ def test_a_disk_that_fills_up_costs_the_wait(mounted: Path, tmp_path: Path, capl
     assert "disk full" in caplog.text
     assert len(jobs.parts(small.out)) == 2
     assert not hidden(mounted)
+
+
+def test_an_output_removed_in_the_middle_ends_the_job_and_gets_no_orphans(tmp_path: Path) -> None:
+    small = Small(tmp_path / "in", tmp_path / "out")
+    small.worker.process(small.shards[0])
+    shutil.rmtree(small.out)
+    with pytest.raises(OutputError, match=r"out: its record .* is gone, so the output was removed .*run the same command again"):
+        small.worker.process(small.shards[1])
+    assert not Path(small.out).exists()
 
 
 def test_an_input_removed_in_the_middle_is_its_pairs_error(tmp_path: Path) -> None:

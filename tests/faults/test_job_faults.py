@@ -17,6 +17,7 @@ from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.weights import random_weights
 from nstray.errors import AccessDenied, Unreachable
 from nstray.manifest import Manifest
+from nstray.output import Output
 from nstray.plan import Shard
 from nstray.spec import JobSpec
 from nstray.worker import Worker
@@ -49,6 +50,7 @@ class Small:
         info = source.check(settled)
         torch.set_num_threads(1)
         weights = random_weights(CONV_LAYERS[:3])
+        storage.put_new(Output(self.out).job_uri, b"{}")  # the job has begun
         spec = JobSpec(settled, self.out, config.fingerprint(settled, weights.id), weights.id, info, settled.init)
         ((window, table),) = plan.windows(source.tables(info))
         self.shards: list[Shard] = plan.shards(window, table, 1)
