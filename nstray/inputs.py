@@ -6,7 +6,6 @@ import hashlib
 import logging
 import math
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +67,7 @@ class Inputs:
     ) -> None:
         self.spec, self._pool, self._merged, self._on_step = spec, pool, merged, on_step
         self._cache = _ImageCache(CACHE_BYTES)
-        self._reached: dict[str, float] = {}  # when each store last gave an image
+        self._given: dict[str, str] = {}  # the image that each store gave last
 
     def prepare(self, shard: Shard) -> list[Prepared]:
         """Every pair of the shard with its images or its error. Raises StorageError where a store stays out of reach."""
@@ -166,11 +165,8 @@ class Inputs:
             return kept
         config = self.spec.config
         what = f"{role} {storage.redact(uri)}"
-        began = time.monotonic()
         try:
-            data = patiently(
-                storage.redact(uri), Unreachable, lambda: self._read(uri), self._on_step, lambda: self._reached.get(_store(uri), 0.0) > began
-            )
+            data = patiently(storage.redact(uri), Unreachable, lambda: self._read(uri), self._on_step, lambda: self._gives_others(uri))
         except NotFound as error:
             raise PairError(ErrorCode.NOT_FOUND, f"{role}: {error}") from None
         except AccessDenied as error:
@@ -178,9 +174,9 @@ class Inputs:
         except TooLarge as error:
             raise PairError(ErrorCode.TOO_MANY_BYTES, f"{role}: {error}") from None
         except Unreachable as error:
-            if self._reached.get(_store(uri), 0.0) <= began:
+            if not self._gives_others(uri):
                 raise
-            # others were read meanwhile: it is this object that its store can't give
+            # it is this object that its store can't give
             raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
         except StorageError as error:
             raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
@@ -196,8 +192,22 @@ class Inputs:
 
     def _read(self, uri: str) -> bytes:
         data = storage.read(uri, max_bytes=self.spec.config.max_bytes)
-        self._reached[_store(uri)] = time.monotonic()
+        self._given[_store(uri)] = uri
         return data
+
+    def _gives_others(self, uri: str) -> bool:
+        """Whether the store of an image that can't be read gives now another one that it gave before: then it is not away."""
+        other = self._given.get(_store(uri), uri)
+        if other == uri:
+            return False
+        self._on_step()
+        try:
+            storage.read(other, max_bytes=self.spec.config.max_bytes)
+        except Unreachable:
+            return False
+        except StorageError:  # an answer too
+            pass
+        return True
 
     def seed(self, pair: Pair) -> int:
         """The row's own seed, or one derived from the job's and the pair's id."""

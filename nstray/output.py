@@ -251,9 +251,15 @@ class Output:
         """Commit a part: one put that creates the key or fails.
 
         Returns True where this put made it, False where another driver's part with the same rows was there first.
-        Raises `OutputError` where what is there is of another job, or of other rows.
+        Raises `OutputError` where what is there is of another job, or of other rows, and where the job's record is gone: a part
+        in an output that was removed while the job ran would belong to no job.
         """
         uri = self.data_uri(name)
+        if storage.head(self.job_uri) is None:
+            raise OutputError(
+                f"{self}: its record (.nstray/job.json) is gone, so the output was removed while the job ran; run the same command again "
+                "to begin anew"
+            )
         try:
             storage.put_new(uri, data)
             return True
@@ -295,6 +301,8 @@ class Output:
         if there is None:
             raise OutputError(f"{storage.redact(self.job_uri)} vanished while it was being read: is another process removing {self}?")
         old = record.load_job(there, storage.redact(self.job_uri))
+        for folder in ("", "data", ".nstray", ".nstray/index"):
+            storage.sweep(storage.join(self.out, folder))
         return {**old, "warnings": self.compare_job(old, new)}
 
     def compare_job(self, old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -136,6 +136,13 @@ class Made:
         return Path(self.out) / "data" / name
 
 
+def begun(out: str) -> Output:
+    """An output whose job has begun: it has a record."""
+    output = Output(out)
+    output.open_job(job_record())
+    return output
+
+
 def make_output(
     base: Path,
     *,

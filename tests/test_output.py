@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from outputs import CARRIED, WEIGHTS_ID, error_row, footer, job_record, make_output, ok_row
+from outputs import CARRIED, WEIGHTS_ID, begun, error_row, footer, job_record, make_output, ok_row
 
 from nstray import config, manifest, plan, storage
 from nstray import output as output_module
@@ -208,7 +208,7 @@ def test_a_foreign_or_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_first_writer_of_a_part_wins(tmp_path: Path) -> None:
-    output = Output(str(tmp_path))
+    output = begun(str(tmp_path))
     name = part_name(0, 0)
     first, second = a_part(["a", "b"], host="one"), a_part(["a", "b"], host="two")
     assert output.commit_part(name, first)
@@ -218,7 +218,7 @@ def test_the_first_writer_of_a_part_wins(tmp_path: Path) -> None:
 
 
 def test_of_many_writers_exactly_one_commits(tmp_path: Path) -> None:
-    output = Output(str(tmp_path))
+    output = begun(str(tmp_path))
     name = part_name(0, 0)
     parts = [a_part(["a", "b"], host=f"host {i}") for i in range(8)]
     with ThreadPoolExecutor(8) as pool:
@@ -229,7 +229,7 @@ def test_of_many_writers_exactly_one_commits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("ids", "more", "said"), [(["a", "c"], {}, "ids_digest"), (["a", "b"], {"fingerprint": "0" * 64}, "fingerprint")])
 def test_a_part_of_another_job_is_not_taken_for_ours(tmp_path: Path, ids: list[str], more: dict[str, str], said: str) -> None:
-    output = Output(str(tmp_path))
+    output = begun(str(tmp_path))
     first = a_part(["a", "b"])
     output.commit_part(part_name(0, 0), first)
     with pytest.raises(OutputError, match=said):
@@ -238,7 +238,7 @@ def test_a_part_of_another_job_is_not_taken_for_ours(tmp_path: Path, ids: list[s
 
 
 def test_a_window_is_listed_without_its_neighbours(tmp_path: Path) -> None:
-    output = Output(str(tmp_path))
+    output = begun(str(tmp_path))
     assert output.list_window(3) == {}
     for window, number in ((3, 0), (3, 17), (30, 1), (2, 5)):
         output.commit_part(part_name(window, number), a_part(["a"], window=window, number=number))
@@ -341,7 +341,7 @@ def commit_window(output: Output) -> None:
 
 
 def test_an_index_says_what_the_footers_say(tmp_path: Path) -> None:
-    output = Output(str(tmp_path))
+    output = begun(str(tmp_path))
     assert output.window_counts(2, 2) is None
     commit_window(output)
     from_footers = output.window_counts(2, 2)
@@ -365,7 +365,7 @@ def test_an_index_says_what_the_footers_say(tmp_path: Path) -> None:
 
 
 def test_an_index_that_is_damaged_or_short_is_not_believed(tmp_path: Path) -> None:
-    output = Output(str(tmp_path))
+    output = begun(str(tmp_path))
     commit_window(output)
     parts = [read_footer(info.uri) for info in output.list_window(2).values()]
     output.write_index(2, parts[:1])
@@ -383,7 +383,7 @@ def test_an_index_that_is_damaged_or_short_is_not_believed(tmp_path: Path) -> No
 
 
 def test_an_index_takes_only_its_own_parts(tmp_path: Path) -> None:
-    output = Output(str(tmp_path))
+    output = begun(str(tmp_path))
     commit_window(output)
     parts = [read_footer(info.uri) for info in output.list_window(2).values()]
     with pytest.raises(ValueError, match="not a part of window 3"):

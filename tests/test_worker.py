@@ -72,6 +72,7 @@ class Bench:
         source = Manifest(str(path))
         info = source.check(settled)
         out = str(self.folder / f"out-{self.jobs}")
+        storage.put_new(Output(out).job_uri, b"{}")  # the job has begun
         spec = JobSpec(settled, out, config.fingerprint(settled, self.weights.id), self.weights.id, info, settled.init)
         ((window, table),) = plan.windows(source.tables(info))
         (shard,) = plan.shards(window, table, 1000)

@@ -35,6 +35,7 @@ __all__ = [
     "put_over",
     "read",
     "redact",
+    "sweep",
 ]
 
 BLOCK = 256 * 1024  # bytes of a buffered or range read: a Parquet footer usually fits
@@ -126,6 +127,13 @@ def delete(uri: str) -> None:
         local.delete(key)
     else:
         s3.delete(bucket, key)
+
+
+def sweep(folder: str) -> None:
+    """Remove from a local folder what writers that were killed left behind, an hour later; a store keeps nothing of such a put."""
+    bucket, path = split(folder)
+    if bucket is None:
+        local.sweep(path)
 
 
 def _object(uri: str) -> tuple[str | None, str]:

@@ -1,6 +1,7 @@
 """Local files behind `nstray.storage`: listed in the order of S3 keys, written so that a file is visible whole or not at all.
 
-Temporary files start with ``.nstray-put-``; a writer killed half-way leaves one behind, which is never listed.
+Temporary files start with ``.nstray-put-``; a writer killed half-way leaves one behind, which is never listed and which `sweep` removes.
+Waits are bounded by LOCK_SECONDS; what a file system itself takes, such as NFS whose server is away (mount it ``soft`` to get an error), is not.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import fcntl
 import io
 import os
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 from nstray.errors import AccessDenied, AlreadyExists, Changed, NotFound, StorageError, TooLarge
 
+LEFT_SECONDS = 3600.0  # after which a temporary file is taken for a dead writer's
+LOCK_SECONDS = 60.0  # a lock is held while one file is written
 _TEMPORARY = ".nstray-put-"
 # What vfat, exFAT and several FUSE file systems answer to a hard link.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -36,10 +40,14 @@ def _explain(error: OSError, path: str) -> StorageError:
         return NotFound(f"{path}: no such file or folder")
     if error.errno == errno.ENOTDIR:
         return NotFound(f"{path}: not a folder, or below something that is a file")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in (errno.EACCES, errno.EPERM):
         return AccessDenied(f"{path}: {reason}; check the owner and mode of the file and of its folders")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"{path}: disk full or quota used up ({reason}); free space or choose another place")
+    if error.errno == errno.EFBIG:
+        return StorageError(f"{path}: {reason}: larger than the file system or a limit (ulimit -f) allows; raise it, or write less at once")
+    if error.errno == errno.EROFS:
+        return AccessDenied(f"{path}: {reason}; mount it for writing or choose another place")
     if error.errno == errno.EISDIR:
         return StorageError(f"{path}: is a folder; a file is needed here")
     return StorageError(f"{path}: {reason}")
@@ -169,6 +177,15 @@ def delete(path: str) -> None:
         _sync_folder(os.path.dirname(path))
 
 
+def sweep(folder: str) -> None:
+    """Remove the temporary files of writers that died, LEFT_SECONDS old, from a folder (not those below it), as far as possible."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_TEMPORARY) and time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT_SECONDS:
+                with suppress(OSError):
+                    os.unlink(entry.path)
+
+
 def _same(path: str, data: bytes) -> bool:
     try:
         return read(path, len(data)) == data
@@ -192,13 +209,27 @@ def _temporary(path: str, data: bytes) -> Iterator[str]:
 
 
 def _lock(path: str) -> io.BufferedRandom | None:
-    """The file at `path`, locked against every other `put_over` until it is closed; None where there is none."""
+    """The file at `path`, locked against every other `put_over` until it is closed; None where there is none.
+
+    Raises StorageError after LOCK_SECONDS.
+    """
+    deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
             file = open(path, "r+b")  # noqa: SIM115 - for writing: NFS grants an exclusive lock only then
         except FileNotFoundError:
             return None
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    file.close()
+                    raise StorageError(
+                        f"{path}: another process has held its lock for {LOCK_SECONDS:g} s; is one of them stopped? end it and try again"
+                    ) from None
+                time.sleep(0.02)
         with suppress(FileNotFoundError):
             if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
                 return file

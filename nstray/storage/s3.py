@@ -2,17 +2,25 @@
 
 The only module that imports boto3. Measured on radosgw 16.2: If-Match on PUT wants the ETag without quotes (AWS takes both); If-Match on
 a key that is gone gives 412 where AWS gives 404; a suffix range of an empty object gives 416.
+
+How long a call can take. One request: ATTEMPTS times READ_TIMEOUT and the pauses between, 315 s where a store takes connections and never
+answers; 65 s where it takes none. A call of several requests (a body that broke off, a put that met another) begins none after CALL_SECONDS;
+a body is given up when it is later than READ_TIMEOUT plus its size at LEAST_RATE. So an image of 64 MB is there or given up after 180 + 315 +
+316 s at the worst, below the `stall_timeout` (900 s) after which a worker counts as hung. Not bounded from here: what the system's resolver
+takes for a name (/etc/resolv.conf; glibc gives each server 5 s twice), times ATTEMPTS; and a listing as a whole, which has many requests.
+AWS_MAX_ATTEMPTS changes ATTEMPTS of a request.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -28,6 +36,10 @@ from nstray.storage.uri import redact
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+CONNECT_TIMEOUT = 10.0  # seconds, of each address of the endpoint; also for the peer to take 16 KiB of what is sent
+READ_TIMEOUT = 60.0  # seconds without a byte of the answer
+CALL_SECONDS = 180.0  # after which a call begins no further request
+LEAST_RATE = 256 * 1024  # bytes a second below which a body counts as stalled
 ATTEMPTS = 5  # of one request (unless AWS_MAX_ATTEMPTS says otherwise), of a body that breaks off, of a put that meets a conflict
 MAX_BLOCK = 8 * 2**20  # to which range reads grow while a file is read in sequence
 
@@ -59,6 +71,7 @@ _NOT_ALLOWED = (
     "without s3:ListBucket an object that does not exist looks the same"
 )
 
+log = logging.getLogger("nstray.storage")
 _lock = threading.Lock()
 _clients: dict[tuple[object, ...], S3Client] = {}
 
@@ -92,23 +105,48 @@ def forget_client() -> None:
 def _make_client() -> S3Client:
     core = botocore.session.get_session()
     session = boto3.Session(botocore_session=core)
-    options: dict[str, Any] = {"connect_timeout": 10, "read_timeout": 60, "max_pool_connections": 32, "tcp_keepalive": True}
+    options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": READ_TIMEOUT, "max_pool_connections": 32, "tcp_keepalive": True}
     if not {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"} & set(os.environ):
         options["retries"] = {"mode": "standard", "total_max_attempts": ATTEMPTS}
     try:
         made = session.client("s3", config=Config(**options))
         host = urlsplit(made.meta.endpoint_url).hostname or ""
         if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-            return made
+            return _with_log(made)
         # MinIO and Ceph serve s3.host/bucket, not bucket.s3.host, and older ones know no CRC32 trailers.
         if "addressing_style" not in (core.get_scoped_config().get("s3") or {}):
             options["s3"] = {"addressing_style": "path"}
         for side in ("request_checksum_calculation", "response_checksum_validation"):
             if f"AWS_{side.upper()}" not in os.environ:
                 options[side] = "when_required"
-        return session.client("s3", config=Config(**options))
+        return _with_log(session.client("s3", config=Config(**options)))
     except ValueError as error:
         raise UsageError(f"{redact(str(error))}; check AWS_ENDPOINT_URL (http://HOST:PORT or https://HOST) and AWS_DEFAULT_REGION") from None
+
+
+def _with_log(made: S3Client) -> S3Client:
+    """`made`, which from now on says of each request that botocore repeats what became of the one before."""
+
+    def remember(request_dict: dict[str, Any], response: Any, caught_exception: Exception | None, **_: Any) -> None:
+        if caught_exception is None and response is not None:
+            error = response[1].get("Error", {})
+            reason = f"S3 answered {response[0].status_code} {error.get('Code', '')}".rstrip()
+        else:
+            reason = f"{type(caught_exception).__name__}: {caught_exception}"
+        request_dict["context"]["nstray_reason"] = reason
+
+    def tell(request: Any, **_: Any) -> None:
+        attempt = request.context.get("retries", {}).get("attempt", 1)
+        if attempt > 1:
+            _log_retry(f"{request.method} {request.url}", attempt - 1, request.context.get("nstray_reason"))
+
+    made.meta.events.register("needs-retry.s3", remember)
+    made.meta.events.register("request-created.s3", tell)
+    return made
+
+
+def _log_retry(what: str, attempt: int, reason: object) -> None:
+    log.warning("event=storage_retry what=%r try=%d error=%s", redact(what), attempt, redact(str(reason)))
 
 
 # --- errors -------------------------------------------------------------------------------------------------------------------------
@@ -152,7 +190,7 @@ def _explain_answer(error: boto.ClientError, uri: str) -> NstrayError:
 
 
 def _explain_failure(error: boto.BotoCoreError, uri: str) -> NstrayError:
-    where, text = redact(uri), redact(str(error))
+    where, text = redact(uri), redact(str(error)).replace(' on endpoint URL: "None"', "")  # of a body, whose URL botocore does not know
     if isinstance(error, _CREDENTIALS):
         return AccessDenied(f"{where}: {text}; {_WHERE_CREDENTIALS}")
     if isinstance(error, boto.SSLError):
@@ -202,6 +240,7 @@ def head(bucket: str, key: str) -> Stored | None:
 def get(bucket: str, key: str, *, max_bytes: int | None = None, span: str | None = None, if_match: str | None = None) -> Body:
     """An object, or its bytes `span` (of a Range header), as long as its version is `if_match`; starts again where the body breaks off."""
     uri = f"s3://{bucket}/{key}"
+    began = time.monotonic()
     conditions: dict[str, Any] = {k: v for k, v in (("Range", span), ("IfMatch", if_match)) if v is not None}
     with errors(uri):
         for attempt in range(1, ATTEMPTS + 1):
@@ -215,17 +254,39 @@ def get(bucket: str, key: str, *, max_bytes: int | None = None, span: str | None
                 if max_bytes is not None and answer["ContentLength"] > max_bytes:
                     raise TooLarge(f"{redact(uri)}: {answer['ContentLength']:,} bytes, more than the {max_bytes:,} allowed")
                 try:
-                    data = stream.read()
+                    with _deadline(stream, READ_TIMEOUT + answer["ContentLength"] / LEAST_RATE):
+                        data = stream.read()
                     break
-                except (*_NETWORK, boto.FlexibleChecksumError):
-                    if attempt == ATTEMPTS:
+                except (*_NETWORK, boto.FlexibleChecksumError) as error:
+                    if attempt == ATTEMPTS or time.monotonic() - began > CALL_SECONDS:
                         raise
+                    _log_retry(f"GET {uri}", attempt, f"{type(error).__name__}: {error}")
             _wait(attempt)
     start, size = 0, len(data)
     if answer.get("ContentRange"):  # "bytes 299000-299999/300000"; absent where the store ignores ranges and sends all
         first, _, rest = answer["ContentRange"].removeprefix("bytes ").partition("-")
         start, size = int(first), int(rest.partition("/")[2])
     return Body(data, start, size, answer["ETag"].strip('"'))
+
+
+@contextmanager
+def _deadline(stream: Any, seconds: float) -> Iterator[None]:
+    """Break off reading a body after `seconds`: a socket's own timeout never ends a peer that sends a byte now and then.
+
+    urllib3 below 2.3 can't; READ_TIMEOUT between two bytes is all there is then.
+    """
+
+    def stop() -> None:
+        with suppress(AttributeError, OSError, RuntimeError, ValueError):  # it may have been read to its end just now
+            stream._raw_stream.shutdown()
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Input(io.RawIOBase):
@@ -296,6 +357,7 @@ def put(bucket: str, key: str, data: bytes, *, condition: Literal["new", "any"] 
     where = redact(uri)
     match = condition[1] if isinstance(condition, tuple) else None
     header: dict[str, Any] = {"IfMatch": match} if match is not None else {"IfNoneMatch": "*"} if condition == "new" else {}
+    began = time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
         with errors(uri):
             try:
@@ -316,8 +378,12 @@ def put(bucket: str, key: str, data: bytes, *, condition: Literal["new", "any"] 
                 raise Changed(f"{where} {'is gone' if stored is None else 'was changed'} since version {match} was read")
             if stored is False:
                 raise AlreadyExists(f"{where} exists already, with other contents")
-        _wait(attempt)  # 409: another put of this key is under way; or what was in the way is gone again
-    raise StorageError(f"{where}: every one of {ATTEMPTS} puts met another writer's; is more than one program writing this key?")
+        if attempt == ATTEMPTS or time.monotonic() - began > CALL_SECONDS:
+            break
+        # 409: another put of this key is under way; or what was in the way is gone again
+        _log_retry(f"PUT {uri}", attempt, f"S3 answered {status} {code}")
+        _wait(attempt)
+    raise StorageError(f"{where}: every one of {attempt} puts met another writer's; is more than one program writing this key?")
 
 
 def _same(bucket: str, key: str, data: bytes) -> str | Literal[False] | None:

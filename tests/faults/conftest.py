@@ -1,0 +1,23 @@
+"""The proxy before the real server, for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from proxy import TIMEOUT, FaultProxy
+
+from nstray import storage
+from nstray.storage import s3 as storage_s3
+
+
+@pytest.fixture
+def proxy(rgw: str, radosgw: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """The proxy before the server of `rgw`; the environment leads there, and a silent peer is given up after TIMEOUT."""
+    storage.put_new(f"{rgw}/warm", b"")  # the first put into a bucket can take more than TIMEOUT
+    storage.delete(f"{rgw}/warm")
+    monkeypatch.setattr(storage_s3, "READ_TIMEOUT", TIMEOUT)
+    monkeypatch.setattr(storage_s3, "CONNECT_TIMEOUT", TIMEOUT)
+    with FaultProxy(radosgw["AWS_ENDPOINT_URL"], seed=7) as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
+        yield made

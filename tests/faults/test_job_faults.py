@@ -1,0 +1,173 @@
+"""Whole small jobs from S3 to S3 through a proxy that causes faults: every pair once, no error row that patience could save."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import jobs
+import pytest
+import torch
+from proxy import FaultProxy
+
+from nstray import config, dataset, patience, plan, storage
+from nstray.engine.settings import CONV_LAYERS
+from nstray.engine.weights import random_weights
+from nstray.errors import AccessDenied, Unreachable
+from nstray.manifest import Manifest
+from nstray.output import Output
+from nstray.plan import Shard
+from nstray.spec import JobSpec
+from nstray.worker import Worker
+
+# Together three requests in twenty.
+MIX: dict[str, dict[str, Any]] = {
+    "reset": {},
+    "drop_reply": {},
+    "truncate": {},
+    "reset_body": {},
+    "cut_request": {"method": "PUT"},
+    "answer": {"status": 503, "code": "SlowDown"},
+    "delay": {"seconds": 0.2},
+}
+
+
+def cause_mix(proxy: FaultProxy) -> None:
+    for kind, how in MIX.items():
+        proxy.add(kind, probability=0.025, **how)
+
+
+class Small:
+    """A job of two contents and two styles, one pair a shard, and a worker for it in this process."""
+
+    def __init__(self, bucket: str) -> None:
+        self.out = f"{bucket}/out"
+        manifest, _ = jobs.write_inputs(f"{bucket}/in", contents=2, styles=2)
+        settled = config.make({**jobs.SETTINGS, "weights": "random"})
+        source = Manifest(manifest)
+        info = source.check(settled)
+        torch.set_num_threads(1)
+        weights = random_weights(CONV_LAYERS[:3])
+        storage.put_new(Output(self.out).job_uri, b"{}")  # the job has begun
+        spec = JobSpec(settled, self.out, config.fingerprint(settled, weights.id), weights.id, info, settled.init)
+        ((window, table),) = plan.windows(source.tables(info))
+        self.shards: list[Shard] = plan.shards(window, table, 1)
+        self.worker = Worker(spec, lambda: weights, "cpu")
+
+    def rows(self) -> list[tuple[str, str, str | None]]:
+        return [(r["pair_id"], r["status"], r["error_code"]) for r in jobs.rows(self.out)]
+
+
+ALL_OK = [(pair, "ok", None) for pair in jobs.all_pairs(2, 2)]
+
+
+@pytest.fixture
+def small(rgw: str, proxy: FaultProxy) -> Small:
+    return Small(rgw)
+
+
+def test_a_worker_gets_through_a_mix(small: Small, proxy: FaultProxy) -> None:
+    for kind, how in MIX.items():
+        proxy.add(kind, probability=0.06, **how)
+    for shard in small.shards:
+        small.worker.process(shard)
+    proxy.clear()
+    assert proxy.caused
+    assert small.rows() == ALL_OK
+
+
+@pytest.mark.parametrize("fault", ["reset", "answer"])
+def test_an_outage_costs_the_wait_and_no_row(
+    small: Small, proxy: FaultProxy, fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    proxy.add(fault, status=503, code="SlowDown", duration=2)
+    small.worker.process(small.shards[0])
+    proxy.add(fault, status=503, code="SlowDown", method="PUT", duration=2)
+    small.worker.process(small.shards[1])
+    assert small.rows() == [("c0-s0", "ok", None), ("c1-s0", "ok", None)]
+    tries = [int(found[1]) for r in caplog.records if (found := re.search(r"event=storage_retry what=part-\S+ try=(\d)", r.message))]
+    assert tries == [1, 2]
+
+
+def test_an_outage_that_begins_between_two_images_costs_no_row(small: Small, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store answers for one image of a pair and then for nobody: the other one is not at fault."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    proxy.add("delay", method="GET", key=r"c0\.png", seconds=0.3, count=1)  # read after the other one began
+    proxy.add("reset", method="GET", key=r"s0\.png", count=1)
+    proxy.add("reset", method="GET", key=r"s0\.png", duration=5.5)
+    proxy.add("reset", method="GET", key=r"c0\.png", duration=5.5)
+    small.worker.process(small.shards[0])
+    assert small.rows() == ALL_OK[:1]
+
+
+def test_one_image_that_the_store_cannot_give_is_its_pairs_error(small: Small, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    proxy.add("answer", method="GET", key=r"s0\.png", status=500)
+    began = time.monotonic()
+    for shard in small.shards:
+        small.worker.process(shard)
+    assert time.monotonic() - began < 30  # and not patience's ten minutes
+    assert small.rows() == [(p, "error", "fetch_failed") if p.endswith("s0") else (p, "ok", None) for p in jobs.all_pairs(2, 2)]
+
+
+def test_an_image_that_is_refused_is_its_pairs_error_and_a_part_that_is_ends_the_shard(small: Small, proxy: FaultProxy) -> None:
+    proxy.add("answer", method="GET", key=r"c1\.png", status=403, code="AccessDenied", count=1)
+    small.worker.process(small.shards[1])
+    assert small.rows() == [("c1-s0", "error", "access_denied")]
+    for code in ("ExpiredToken", "RequestTimeTooSkewed"):
+        rule = proxy.add("answer", method="PUT", status=403, code=code)
+        with pytest.raises(AccessDenied, match=code):
+            small.worker.process(small.shards[0])
+        assert rule.caused == 1
+        proxy.clear()
+    small.worker.process(small.shards[0])
+    assert small.rows() == [ALL_OK[0], ("c1-s0", "error", "access_denied")]
+
+
+def test_an_outage_beyond_patience_gives_the_shard_back(small: Small, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(patience, "PATIENCE", 2.0)  # seconds; the tries alone would last ten minutes
+    proxy.add("stall", method="GET", seconds=2)
+    began = time.monotonic()
+    with pytest.raises(Unreachable):
+        small.worker.process(small.shards[0])
+    assert time.monotonic() - began < 15
+    proxy.clear()
+    assert jobs.parts(small.out) == {}
+    assert small.worker.process(small.shards[0]).won
+
+
+def test_runs_through_a_mix_and_after_a_refusal(rgw: str, proxy: FaultProxy, tmp_path: Path) -> None:
+    """`nstray run` twice: refused in the middle, which ends it, then to the end; both with faults at random."""
+    out, log = f"{rgw}/out", tmp_path / "log"
+    manifest, weights = jobs.write_inputs(f"{rgw}/in")
+    words = ["run", manifest, out, *jobs.options({**jobs.SETTINGS, "weights": weights})]
+    cause_mix(proxy)
+    proxy.add("answer", method="PUT", key="/data/part-", skip=5, status=403, code="AccessDenied")
+    with jobs.ray_folder() as folder:
+        env = {**jobs.LOCAL_RAY, "RAY_TMPDIR": folder, "OMP_NUM_THREADS": "1"}
+        process = jobs.start_cli(words, log, env)
+        try:
+            assert process.wait(100) == 1, log.read_text()
+            text = log.read_text()
+            assert re.search(r"\nnstray: s3://\S+/data/part-\S+: S3 answered 403 AccessDenied .*check the bucket's policy", text), text
+            proxy.clear()
+            kept = jobs.parts(out)
+            assert 0 < len(kept) < 15
+            cause_mix(proxy)
+            process = jobs.start_cli(words, log, env)
+            assert process.wait(100) == 0, log.read_text()
+        finally:
+            jobs.end(process)
+    proxy.clear()
+    now = jobs.parts(out)
+    assert {name: now[name] for name in kept} == kept
+    assert [(r["pair_id"], r["status"]) for r in jobs.rows(out)] == [(pair, "ok") for pair in jobs.all_pairs()]
+    report = dataset.verify(out)
+    assert (report.problems, report.rows) == ([], 15)
+    assert sum(proxy.caused.values()) > 5
+    assert "event=storage_retry" in log.read_text()
+    assert not [info.uri for info in storage.list_files(f"{out}/.nstray") if "probe" in info.uri]
