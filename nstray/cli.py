@@ -25,7 +25,7 @@ _GROUPS = {
     ),
     "Start and optimiser": ("init", "coarse", "seed", "optimizer", "learning_rate", "evaluations", "dtype"),
     "Colour": ("color", "color_match"),
-    "Images": ("size", "size_rule", "style_scale", "upsample", "max_bytes", "max_pixels", "image_format", "quality"),
+    "Images": ("size", "size_rule", "style_scale", "upsample", "max_bytes", "max_pixels", "allow_local", "image_format", "quality"),
     "Layout and run": (
         *("batch_size", "tile_size", "shard_size", "device", "actors", "gpus_per_actor"),
         *("cpus_per_actor", "depth", "stall_timeout", "max_error_rate"),

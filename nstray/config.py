@@ -158,6 +158,7 @@ class JobConfig(BaseModel):
     )
     image_format: ImageFormat = Field("png", description="of the output: png, jpeg, webp, or tiff (16 bits per channel)")
     quality: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="jpeg (default 95) or webp (default: lossless)")
+    allow_local: bool = Field(False, description="let a manifest on s3:// name local files, which its author may then have read and shown")
     # layout and run
     batch_size: Annotated[int, _rule("batch_size")] = Field(
         _D.batch_size, description="pairs of one shape optimised together on a GPU; halved by itself where memory is short"
@@ -210,6 +211,7 @@ class JobConfig(BaseModel):
 
 # Fields that change how a job runs but not what comes out: free to differ between a run and its resume.
 RUN_FIELDS = (
+    "allow_local",  # a manifest that it would change is refused without it
     "batch_size",
     "tile_size",
     "device",

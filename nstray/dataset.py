@@ -144,7 +144,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _job_manifest(job: dict[str, Any], manifest: str | None) -> tuple[Manifest, ManifestInfo]:
-    settings = config.make(job["config"])
+    settings = config.make({**job["config"], "allow_local": True})  # its images are not opened here
     if manifest is not None:
         given = Manifest(manifest)
         return given, given.check(settings)

@@ -58,13 +58,14 @@ class Canonical:
     default_ids: Mask
 
 
-def canonical(batch: RawBatch, base: str, config: JobConfig | None, problems: Problems) -> Canonical:
+def canonical(batch: RawBatch, base: str, config: JobConfig | None, problems: Problems, *, local: bool = True) -> Canonical:
     """Parse, check and resolve one batch.
 
     Args:
         base: folder that relative paths start from.
         config: the job's settings, for the rules that need them; None where `Manifest.check` has applied them before.
         problems: takes what is wrong; a wrong value is null afterwards.
+        local: whether rows may name local files.
     Raises: `ManifestError` for a column of a type that can't be read at all.
     """
     raw = dict(zip(batch.names, batch.columns, strict=True))
@@ -86,13 +87,13 @@ def canonical(batch: RawBatch, base: str, config: JobConfig | None, problems: Pr
     if "init" in overrides:
         init = overrides["init"]
         named = pc.is_in(init, value_set=pa.array(INITS))
-        overrides["init"] = pc.if_else(named, init, resolve(base, init, "init", None, problems))
+        overrides["init"] = pc.if_else(named, init, resolve(base, init, "init", None, problems, local))
     columns = {
         "pair_id": ids,
-        "content": resolve(base, content, "content", None, problems),
-        "style": styles.wrap(resolve(base, styles.values, "style", styles.parents, problems)),
+        "content": resolve(base, content, "content", None, problems, local),
+        "style": styles.wrap(resolve(base, styles.values, "style", styles.parents, problems, local)),
         "style_weights": styles.wrap(_normalised(styles, weights, problems)),
-        **{name: _resolved(base, name, given, problems) for name, given in images.items()},
+        **{name: _resolved(base, name, given, problems, local) for name, given in images.items()},
         **overrides,
         **{name: _hint(name, raw[name], batch, problems) for name in HINTS if name in raw},
     }
@@ -151,12 +152,12 @@ def _masks(name: str, masks: Lists, styles: Lists, problems: Problems) -> Lists:
     return masks
 
 
-def _resolved(base: str, name: str, given: Lists | pa.Array, problems: Problems) -> pa.Array:
+def _resolved(base: str, name: str, given: Lists | pa.Array, problems: Problems, local: bool) -> pa.Array:
     """Null where the row has none: the same as for rows of a file without the column."""
     if not isinstance(given, Lists):
-        return resolve(base, given, name, None, problems)
+        return resolve(base, given, name, None, problems, local)
     named = pc.if_else(pc.equal(given.values, ""), pa.scalar(None, pa.string()), given.values)
-    lists = given.wrap(pc.fill_null(resolve(base, named, name, given.parents, problems), ""))
+    lists = given.wrap(pc.fill_null(resolve(base, named, name, given.parents, problems, local), ""))
     return pc.if_else(pa.array(given.lengths > 0), lists, pa.scalar(None, STRINGS))
 
 
