@@ -292,6 +292,13 @@ def make(values: Mapping[str, Any]) -> JobConfig:
         raise ConfigError(explain(error)) from None
 
 
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the lines themselves, which may hold a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return str(getattr(error, "reason", "")) or type(error).__name__
+    return f"{error.problem} in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+
+
 def load(path: str | None, overrides: Iterable[tuple[str, Any]] = ()) -> JobConfig:
     """Settings of a YAML file (or the defaults), with `overrides` winning; raises `ConfigError`."""
     values: dict[str, Any] = {}
@@ -300,8 +307,10 @@ def load(path: str | None, overrides: Iterable[tuple[str, Any]] = ()) -> JobConf
             read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"--config {path}: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--config {path} is not YAML: {error}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--config {path} is not YAML: {_yaml_problem(error)}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"--config {path} is not YAML: {error.reason} at byte {error.start}") from None
         if read is not None and not isinstance(read, dict):
             raise ConfigError(f"--config {path}: expected lines of 'name: value', got {type(read).__name__}")
         values.update({str(k).replace("-", "_"): v for k, v in (read or {}).items()})

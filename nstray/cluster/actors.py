@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from nstray.config import JobConfig
 from nstray.errors import ConfigError, JobFailed, NstrayError, OutputError
 from nstray.output import Output
 from nstray.plan import Shard
+from nstray.redaction import log_to_stderr
 from nstray.spec import JobSpec, Progress, ShardReport
 
 
@@ -32,7 +32,7 @@ class Stylist:
         from nstray.engine.weights import VGGWeights
         from nstray.worker import Worker
 
-        logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s %(message)s")
+        log_to_stderr("level=%(levelname)s %(message)s")
         self._failure: NstrayError | None = None
         cuda = torch.cuda.is_available()
         try:
@@ -161,4 +161,4 @@ def short(error: BaseException) -> str:
     if isinstance(cause, BaseException):
         return f"{type(cause).__name__}: {cause}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:400]
+    return storage.redact(f"{type(error).__name__}: {lines[-1] if lines else ''}")[:400]

@@ -149,8 +149,8 @@ class Manifest:
     def tables(self, info: ManifestInfo) -> Iterator[pa.Table]:
         """The rows in order, as tables of `info.schema` of bounded size.
 
-        Raises: `ManifestError` where a row can't be read any more, names a local file that it may not, or there are more or fewer rows than `check` saw. Nothing else is compared:
-            a manifest that changed to other rows of the same number is not noticed.
+        Raises: `ManifestError` where a row can't be read any more, names a local file that it may not, or there are more or fewer rows
+            than `check` saw. Nothing else is compared: a manifest that changed to other rows of the same number is not noticed.
         """
         base, files = find(self.uri)
         problems = Problems()

@@ -115,7 +115,7 @@ def _cell(cell: str, kind: pa.DataType) -> tuple[list[Any] | None, str]:
     if isinstance(value, list) and all(isinstance(v, allowed) and not isinstance(v, bool) for v in value):
         return value, ""
     example = '["a.jpg", "b.jpg"]' if kind is STRINGS else "[0.7, 0.3]"
-    return None, f"must be a JSON list such as {example}; got {cell[:80]}"
+    return None, f"must be a JSON list such as {example}; got {storage.redact(cell)[:80]}"
 
 
 class Lists:

@@ -203,7 +203,7 @@ def _csv_message(error: Exception, names: tuple[str, ...], ragged: list[Any]) ->
         return ""
     if ragged:
         row = ragged[-1]
-        return f" line {row.number}: {row.actual_columns} columns where the header has {row.expected_columns}: {row.text[:80]!r}"
+        return f" line {row.number}: {row.actual_columns} columns where the header has {row.expected_columns}: {storage.redact(row.text)[:80]!r}"
     at = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\S+): (.*)", text)
     if not at:
         return f": not CSV that can be read: {text}"
@@ -266,7 +266,9 @@ def _json_column(file: ManifestFile, first: int, name: str, values: list[Any]) -
     except (pa.ArrowException, OverflowError) as error:
         row = next((i for i, v in enumerate(values) if not _fits(v, kind, values)), 0)
         rule = f"must be {kind} or null" if kind is not None else "a column holds values of one type"
-        raise ManifestError(f"{file.name} row {first + row + 1}: {name}: {rule}; got {values[row]!r:.80} ({_first_line(error)})") from None
+        raise ManifestError(
+            f"{file.name} row {first + row + 1}: {name}: {rule}; got {storage.redact(repr(values[row])):.80} ({_first_line(error)})"
+        ) from None
 
 
 def _fits(value: Any, kind: pa.DataType | None, values: list[Any]) -> bool:
@@ -280,4 +282,4 @@ def _fits(value: Any, kind: pa.DataType | None, values: list[Any]) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0][:300]
+    return storage.redact(str(error).split("\n", 1)[0])[:300]

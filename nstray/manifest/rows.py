@@ -22,6 +22,7 @@ from nstray.errors import ManifestError
 from nstray.manifest.columns import DOUBLES, STRINGS, Lists, Mask, Problems, TextColumns, indices, is_text, mask, resolve
 from nstray.manifest.files import RawBatch
 from nstray.manifest.names import HINTS, IMAGE_COLUMNS, MASKS
+from nstray.redaction import redact
 
 # `size` is text, since 640x480 is, and lists are, comma-separated; `Pair.overrides` has them parsed.
 OVERRIDE_TYPES = {
@@ -168,7 +169,8 @@ def _ids(text: TextColumns, array: pa.Array | None, problems: Problems, hashed: 
     problems.add(
         bad,
         lambda i: (
-            f"pair_id: {ids[i].as_py()[:140]!r} must be 1 to 128 of A-Z a-z 0-9 . _ - and start with a letter or digit; or leave the column out"
+            f"pair_id: {redact(ids[i].as_py())[:140]!r} must be 1 to 128 of A-Z a-z 0-9 . _ - and start with a letter or digit; "
+            "or leave the column out"
         ),
     )
     return (pc.coalesce(ids, hashed()) if default.any() else ids), default
