@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -492,3 +493,38 @@ def test_the_record_s_limits_let_every_real_job_through(tmp_path: Path) -> None:
     assert plan.count(record.MAX_ROWS, 1) > 0
     with pytest.raises(OutputError, match="damaged"):
         record.load_job(json.dumps({**made.job, "rows": record.MAX_ROWS + 1}).encode(), "x")
+
+
+def test_each_claim_of_the_security_page_names_a_test_that_exists() -> None:
+    root = Path(__file__).parent.parent
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", (root / "SECURITY.md").read_text())
+    assert len(named) >= 20
+    for file, name in named:
+        assert f"\ndef {name}(" in (root / file).read_text(), f"{file}::{name}"
+
+
+def listening(pids: set[int]) -> set[str]:
+    """The local addresses, in hex, on which these processes wait for connections."""
+    inodes = set()
+    for pid in pids:
+        try:
+            inodes |= {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+        except OSError:
+            continue
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in inodes}
+
+
+def test_a_cluster_of_our_own_listens_on_loopback_alone() -> None:
+    program = "import sys\nfrom nstray import cluster\ncluster.start_ray()\nprint('started', flush=True)\nsys.stdin.read()\ncluster.stop_ray()"
+    with jobs.ray_folder() as folder:
+        env = {**{k: v for k, v in os.environ.items() if not k.startswith("RAY_")}, "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([sys.executable, "-c", program], env=env, start_new_session=True, **pipes) as process:
+            try:
+                assert process.stdout.readline() == "started\n"
+                found = listening({process.pid, *jobs.descendants(process.pid)})
+            finally:
+                jobs.end(process)
+    assert found
+    assert found <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}

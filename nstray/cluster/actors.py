@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 import ray.exceptions as rex
+from ray._private import ray_constants, services
 
 from nstray import storage
 from nstray.config import JobConfig
@@ -133,8 +134,6 @@ def stylist_factory(spec: JobSpec, weights: Any) -> Callable[[Devices], Any]:
 
 def start_ray() -> None:
     """Connect to the cluster of RAY_ADDRESS or of `ray job submit`, or start one on this machine; raises JobFailed."""
-    # A local cluster listens on loopback only; an existing one is as its owner made it.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     address = os.environ.get("RAY_ADDRESS", "")
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
@@ -144,10 +143,20 @@ def start_ray() -> None:
         except OSError as error:
             raise JobFailed(f"RAY_ADDRESS {address}: no Ray head answers there ({error}); start one, correct the address, or unset it") from None
     try:
+        _stay_on_loopback(address)
         # No dashboard for a cluster of our own: its ten processes cost a machine of two cores 5 to 10 % (an existing cluster keeps its own).
         ray.init(logging_level=logging.WARNING, include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError, rex.RayError) as error:
         raise JobFailed(f"Ray did not start: {short(error)}") from None
+
+
+def _stay_on_loopback(address: str) -> None:
+    """Let a cluster that is about to be started here listen on loopback only; an existing one is as its owner made it."""
+    if address not in ("", "local") or services.canonicalize_bootstrap_address(address or None) is not None:
+        return
+    # Its processes read the variable; this one has read it already, as it imported ray, and would give them the machine's address.
+    if os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0") == "0":
+        ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def stop_ray() -> None:
