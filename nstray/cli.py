@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NoReturn, get_args, get_origin
@@ -15,6 +17,7 @@ from nstray import __version__
 from nstray.config import JobConfig, load, make
 from nstray.engine.settings import Pooling
 from nstray.errors import NstrayError
+from nstray.redaction import log_to_stderr, shown
 
 _GROUPS = {
     "Preset": ("preset",),
@@ -25,7 +28,7 @@ _GROUPS = {
     ),
     "Start and optimiser": ("init", "coarse", "seed", "optimizer", "learning_rate", "evaluations", "dtype"),
     "Colour": ("color", "color_match"),
-    "Images": ("size", "size_rule", "style_scale", "upsample", "max_bytes", "max_pixels", "image_format", "quality"),
+    "Images": ("size", "size_rule", "style_scale", "upsample", "max_bytes", "max_pixels", "allow_local", "image_format", "quality"),
     "Layout and run": (
         *("batch_size", "tile_size", "shard_size", "device", "actors", "gpus_per_actor"),
         *("cpus_per_actor", "depth", "stall_timeout", "max_error_rate"),
@@ -86,10 +89,14 @@ def _config(config_file: str | None, options: dict[str, Any]) -> JobConfig:
     return load(config_file, [(k, v) for k, v in options.items() if v is not None])
 
 
+def _say(text: str, *, err: bool = False) -> None:
+    click.echo(shown(text), err=err)
+
+
 def _print(record: dict[str, Any], as_json: bool) -> None:
     """One `key: value` line each, or JSON, on stdout."""
     if as_json:
-        click.echo(json.dumps(record, ensure_ascii=False))
+        _say(json.dumps(record, ensure_ascii=False))
         return
     width = max(map(len, record))
     for key, value in record.items():
@@ -99,7 +106,7 @@ def _print(record: dict[str, Any], as_json: bool) -> None:
             value = ", ".join(map(str, value)) or "none"
         elif isinstance(value, float):
             value = f"{value:.6g}"
-        click.echo(f"{key:<{width}}  {'-' if value is None else value}")
+        _say(f"{key:<{width}}  {'-' if value is None else value}")
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="print one JSON object")
@@ -136,7 +143,7 @@ def manifest_build(content: str, style: str, pairs: str, seed: int, out: str) ->
     """Pair the images of two folders."""
     from nstray.manifest import build
 
-    click.echo(f"{build(content, style, pairs=pairs, seed=seed, out=out)} pairs in {out}")
+    _say(f"{build(content, style, pairs=pairs, seed=seed, out=out)} pairs in {out}")
 
 
 @manifest.command("check", cls=_Command, short_help="Say what is wrong with a manifest.")
@@ -149,7 +156,7 @@ def manifest_check(manifest_uri: str, as_json: bool, config_file: str | None, **
 
     info = Manifest(manifest_uri).check(_config(config_file, options))
     for warning in info.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        _say(f"warning: {warning}", err=True)
     columns = {"overrides": list(info.overrides), "images": list(info.images), "carried": list(info.carried)}
     _print({"rows": info.rows, "digest": info.digest, **columns}, as_json)
 
@@ -177,7 +184,7 @@ def weights_normalise(weights: str, images: str, out: str, pooling: Pooling, siz
     """
     from nstray.weights_tool import normalise
 
-    say = partial(click.echo, err=True)
+    say = partial(_say, err=True)
     _print(normalise(weights, images, out, pooling=pooling, size=size, limit=limit, overwrite=overwrite, say=say), as_json)
 
 
@@ -256,9 +263,9 @@ def verify(out: str, manifest_uri: str | None, decode: bool, as_json: bool) -> N
 
     report = dataset.verify(out, manifest_uri, decode=decode)
     for problem in report.problems:
-        click.echo(f"problem: {problem}", err=True)
+        _say(f"problem: {problem}", err=True)
     if report.more:
-        click.echo(f"problem: and {report.more} more", err=True)
+        _say(f"problem: and {report.more} more", err=True)
     _print({"verified": report.passed, "parts": report.parts, "rows": report.rows, "ok": report.ok, "errors": report.errors}, as_json)
     sys.exit(0 if report.passed else 1)
 
@@ -295,7 +302,7 @@ def sheet(out: str, to: str, rows: str | None, columns: str | None, title: str |
     """
     from nstray.figures import sheet as draw
 
-    click.echo(f"{draw(out, to, rows=rows, columns=columns, title=title, limit=limit)} pairs in {to}")
+    _say(f"{draw(out, to, rows=rows, columns=columns, title=title, limit=limit)} pairs in {to}")
 
 
 @cli.command(cls=_Command, short_help="See it work: no download, no GPU.")
@@ -318,7 +325,7 @@ def _terminated(*_: Any) -> None:
 
 
 def _interrupted() -> NoReturn:
-    click.echo("nstray: interrupted; run the same command again to resume", err=True)
+    _say("nstray: interrupted; run the same command again to resume", err=True)
     sys.exit(4)
 
 
@@ -326,17 +333,23 @@ def main() -> None:
     """The entry point: a user's mistake ends in one message and its exit code, never in a traceback."""
     # From before the driver takes the signals over: ended the same way, with nothing begun.
     signal.signal(signal.SIGTERM, _terminated)
+    log_to_stderr()
     try:
         cli(standalone_mode=False)
     except NstrayError as error:
-        click.echo(f"nstray: {error}", err=True)
+        _say(f"nstray: {error}", err=True)
         sys.exit(error.exit_code)
     except click.Abort:
         _interrupted()
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        _say(text.getvalue().rstrip(), err=True)
         sys.exit(2)
     except SystemExit as error:
         if error.code == signal.SIGTERM:  # Ray's own handler, which stands while Ray starts
             _interrupted()
         raise
+    except Exception:  # a mistake of nstray's own
+        _say(traceback.format_exc(), err=True)
+        sys.exit(1)

@@ -158,6 +158,7 @@ class JobConfig(BaseModel):
     )
     image_format: ImageFormat = Field("png", description="of the output: png, jpeg, webp, or tiff (16 bits per channel)")
     quality: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="jpeg (default 95) or webp (default: lossless)")
+    allow_local: bool = Field(False, description="let a manifest on s3:// name local files, which its author may then have read and shown")
     # layout and run
     batch_size: Annotated[int, _rule("batch_size")] = Field(
         _D.batch_size, description="pairs of one shape optimised together on a GPU; halved by itself where memory is short"
@@ -210,6 +211,7 @@ class JobConfig(BaseModel):
 
 # Fields that change how a job runs but not what comes out: free to differ between a run and its resume.
 RUN_FIELDS = (
+    "allow_local",  # a manifest that it would change is refused without it
     "batch_size",
     "tile_size",
     "device",
@@ -290,6 +292,13 @@ def make(values: Mapping[str, Any]) -> JobConfig:
         raise ConfigError(explain(error)) from None
 
 
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the lines themselves, which may hold a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return str(getattr(error, "reason", "")) or type(error).__name__
+    return f"{error.problem} in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+
+
 def load(path: str | None, overrides: Iterable[tuple[str, Any]] = ()) -> JobConfig:
     """Settings of a YAML file (or the defaults), with `overrides` winning; raises `ConfigError`."""
     values: dict[str, Any] = {}
@@ -298,8 +307,10 @@ def load(path: str | None, overrides: Iterable[tuple[str, Any]] = ()) -> JobConf
             read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"--config {path}: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--config {path} is not YAML: {error}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--config {path} is not YAML: {_yaml_problem(error)}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"--config {path} is not YAML: {error.reason} at byte {error.start}") from None
         if read is not None and not isinstance(read, dict):
             raise ConfigError(f"--config {path}: expected lines of 'name: value', got {type(read).__name__}")
         values.update({str(k).replace("-", "_"): v for k, v in (read or {}).items()})

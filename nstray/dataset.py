@@ -29,6 +29,8 @@ _WINDOW_THREADS = 8
 _FOOTER_THREADS = 16
 _DECODE_THREADS = 4
 MAX_PROBLEMS = 1000
+# A stranger's output may hold pictures that unpack to anything; no optimiser's memory has held one as large.
+MAX_PIXELS: int = config.JobConfig.model_fields["max_pixels"].default
 _NAMED = 10
 
 
@@ -86,10 +88,19 @@ def read_rows(uri: str, columns: Sequence[str] | None = None) -> Iterator[list[d
     """The rows of a part, one row group (at most 100 rows or 64 MiB of pictures) at a time; raises `OutputError` where it is damaged."""
     try:
         with _open(uri) as (file, _):
+            _check_columns(uri, file.schema_arrow, columns)
             for group in range(file.num_row_groups):
                 yield _rows(file.read_row_group(group, columns=columns))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise OutputError(f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it") from None
+
+
+def _check_columns(uri: str, there: pa.Schema, columns: Sequence[str] | None) -> None:
+    """Raise `OutputError` where a part lacks one of `columns`, or one of nstray's own is of another type."""
+    own = stored_schema(part_schema(pa.schema([])))
+    for name in own.names if columns is None else columns:
+        if there.names.count(name) != 1 or (name in own.names and there.field(name).type != own.field(name).type):
+            raise OutputError(f"{storage.redact(uri)}: its column {name} is missing, or not what nstray writes; it is not a part of this job")
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
@@ -144,7 +155,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _job_manifest(job: dict[str, Any], manifest: str | None) -> tuple[Manifest, ManifestInfo]:
-    settings = config.make(job["config"])
+    settings = config.make({**job["config"], "allow_local": True})  # its images are not opened here
     if manifest is not None:
         given = Manifest(manifest)
         return given, given.check(settings)
@@ -237,7 +248,7 @@ def _check_part(
                     counts[key] = counts.get(key, 0) + 1
                     if problem:
                         report.add(f"{name}: {row['pair_id']}: {problem}")
-    except (pa.ArrowException, OSError, NotFound, OutputError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, NotFound, OutputError) as error:
         report.add(f"{name}: can't be read: {error}")
         return ids
     ok = counts.pop("ok", 0)
@@ -285,6 +296,8 @@ def _row_problem(row: dict[str, Any], decode: bool) -> str | None:
         _, *found = images.probe(data, own=True)
         if tuple(found) != size:
             return f"its picture is {found[0]}x{found[1]}, the row says {size[0]}x{size[1]}"
+        if found[0] * found[1] > MAX_PIXELS:
+            return f"its picture has {found[0]}x{found[1]} pixels, more than the {MAX_PIXELS:,} that are decoded"
         images.decode(data, what="its picture", max_bytes=len(data), max_pixels=found[0] * found[1], own=True)
     except PairError as error:
         return str(error)
@@ -335,6 +348,8 @@ def export(out: str, to: str, *, overwrite: bool = False) -> dict[str, int]:
                         counts["errors"] += 1
                         continue
                     name = image["path"]
+                    if not image["bytes"]:
+                        raise OutputError(f"{storage.redact(uri)}: {row['pair_id']}: its picture has no bytes; see nstray verify")
                     if not PICTURE_NAME.fullmatch(name or ""):
                         raise OutputError(
                             f"{storage.redact(uri)}: {row['pair_id']}: its picture's path {name!r} is not a bare file name; nothing is written there"
@@ -369,7 +384,7 @@ def _refuse_other_listing(uri: str, to: str, job: dict[str, Any]) -> None:
     try:
         row = json.loads(first) if first else None
         same = row is None or (row["weights_id"], row["config_fingerprint"]) == (job["weights_id"], job["fingerprint"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise refusal from None
     if not same:
         raise refusal

@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from nstray.redaction import redact
+
 
 class ErrorCode(StrEnum):
     """The closed list of values of the column ``error_code``."""
@@ -47,9 +49,12 @@ class ErrorCode(StrEnum):
 
 
 class NstrayError(Exception):
-    """Base of all; `exit_code` is what the command line ends with."""
+    """Base of all; `exit_code` is what the command line ends with. Its texts are redacted, wherever they are shown then."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact(a) if type(a) is str else a for a in args))
 
 
 class UsageError(NstrayError):
@@ -121,7 +126,7 @@ class PairError(NstrayError):
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(code, message)
         self.code = code
-        self.message = message
+        self.message = redact(message)
 
     def __str__(self) -> str:
         return f"{self.code.value}: {self.message}"

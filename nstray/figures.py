@@ -138,4 +138,5 @@ def _key(value: Any) -> tuple[Any, ...]:
     if value is None or isinstance(value, float):  # nothing, or not a number
         return (2,)
     parts = re.split(r"([0-9]+)", str(value).casefold())
-    return 1, [int(part) if i % 2 else part for i, part in enumerate(parts)]
+    # digits by length, then as text: by value, of whatever length
+    return 1, [(len(digits := part.lstrip("0")), digits) if i % 2 else part for i, part in enumerate(parts)]

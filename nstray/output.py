@@ -93,7 +93,10 @@ def encode_schema(carried: pa.Schema) -> str:
 
 def carried_schema(job: Mapping[str, Any]) -> pa.Schema:
     """The carried columns' schema out of a job record."""
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(job["carried_schema"])))
+    try:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(job["carried_schema"], validate=True)))
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise OutputError(f"the job's record is damaged: carried_schema can't be read ({error}); restore it, or use another OUT") from None
 
 
 def _empty(schema: pa.Schema) -> pq.ParquetFile:
@@ -202,8 +205,10 @@ def footer_of(metadata: Any, uri: str, size: int) -> PartInfo:
     try:
         footer = json.loads(metadata.metadata[FOOTER_KEY])
         errors = {str(code): int(number) for code, number in footer["errors"].items()}
+        int(footer.get("evaluations") or 0)
+        record.check_times(footer)
         return PartInfo(uri, size, int(footer["rows"]), int(footer["ok"]), errors, footer)
-    except (LookupError, TypeError, ValueError, AttributeError):
+    except (*record.DAMAGE, AttributeError):
         raise OutputError(f"{storage.redact(uri)} is a Parquet file that nstray did not write; move it away") from None
 
 
@@ -405,7 +410,7 @@ class Output:
         data = self._read(self.summary_uri)
         try:
             summary = None if data is None else json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return summary if isinstance(summary, dict) else None
 

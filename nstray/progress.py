@@ -10,6 +10,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from nstray.redaction import shown
+
 LINE_EVERY = 60.0  # seconds between lines where there is no terminal
 
 
@@ -96,7 +98,8 @@ class Display:
             self.log(f"event=progress {tally.line()}")
 
     def log(self, line: str) -> None:
-        """One line of the log, above the bar where there is one."""
+        """One line of the log, above the bar where there is one; redacted."""
+        line = shown(line)
         stamp = time.strftime("%H:%M:%S")
         if self._bar is not None:
             self._bar.console.print(f"{stamp} {line}", markup=False, highlight=False, soft_wrap=True)

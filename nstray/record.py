@@ -16,8 +16,14 @@ from nstray.config import differences
 from nstray.errors import OutputError
 
 FORMAT = 1
+# What a record may say: more windows than this many rows have would keep `status` busy for hours.
+MAX_ROWS, MAX_SHARD = 2**32, 65_536
 # A file name an output may carry: it is joined to a folder by `export`, so no separators, no leading dot.
 PICTURE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,140}\.(png|jpg|jpeg|webp|tiff)")
+
+
+# What reading a stranger's JSON into numbers may raise.
+DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError)
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,13 @@ def unix_seconds(value: Any) -> float | None:
     return float(value)
 
 
+def check_times(values: Mapping[str, Any]) -> None:
+    """Raise one of `DAMAGE` where seconds, started or finished of a footer or index are no such thing."""
+    float(0.0 if values.get("seconds") is None else values["seconds"])
+    for name in ("started", "finished"):
+        iso_time(unix_seconds(values.get(name)))
+
+
 def iso_time(seconds: float | None) -> str | None:
     """Unix seconds as ISO 8601 text in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
@@ -116,7 +129,7 @@ def load_job(data: bytes, where: str) -> dict[str, Any]:
     """The job record in `data`, the bytes of the file `where`; raises `OutputError` where it is not one."""
     try:
         record = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OutputError(f"{where} is damaged ({error}); restore it, or use another OUT") from None
     if not isinstance(record, dict) or "format" not in record:
         raise OutputError(f"{where} is not a job record of nstray; use another OUT")
@@ -127,6 +140,11 @@ def load_job(data: bytes, where: str) -> dict[str, Any]:
     ]
     if missing:
         raise OutputError(f"{where} lacks {', '.join(missing)}; restore it, or use another OUT")
+    texts = ("manifest", "manifest_digest", "weights", "weights_id", "fingerprint", "carried_schema", "nstray_version", "created_at")
+    wrong = [k for k in texts if not isinstance(record.get(k, ""), str)] + [k for k in ("result", "config") if not isinstance(record[k], dict)]
+    wrong += [k for k, most in (("rows", MAX_ROWS), ("shard_size", MAX_SHARD)) if type(record[k]) is not int or not 1 <= record[k] <= most]
+    if wrong:
+        raise OutputError(f"{where} is damaged: it says of {', '.join(wrong)} what can't be; restore it, or use another OUT")
     return record
 
 
@@ -169,8 +187,10 @@ def load_index(data: bytes, window: int) -> dict[str, Any] | None:
             and record["ok"] == sum(p[2] for p in record["parts"])
             and record["rows"] == record["ok"] + sum(record["errors"].values())
             and {"evaluations", "seconds", "bytes", "started", "finished"} <= set(record)
+            and all(isinstance(n, int) and n >= 0 for n in (*record["errors"].values(), record["evaluations"], record["bytes"]))
         )
-    except (ValueError, TypeError, LookupError, AttributeError):
+        check_times(record)
+    except (*DAMAGE, AttributeError):
         return None
     return record if sound else None
 

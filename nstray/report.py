@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import math
 import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from nstray import config, images, storage
-from nstray.dataset import part_uris, read_rows
+from nstray.dataset import MAX_PIXELS, part_uris, read_rows
 from nstray.errors import OutputError, PairError, StorageError, UsageError
 from nstray.output import Output
 
 Pixels = npt.NDArray[np.uint8]
 
 MAX_BYTES = 1_500_000
+_MAX_BYTES: int = config.JobConfig.model_fields["max_bytes"].default
 _SCANNED = 2048  # rows looked at for a grid: a sheet must not read a whole dataset
 _FILLED = 0.6  # a grid with more holes than this says less than a plain list
 _CELL = 2.4  # inches, the longer side of a cell
@@ -68,7 +70,7 @@ Key = tuple[str, tuple[str, ...]]
 
 
 def _key(row: dict[str, Any]) -> Key:
-    return row["content_uri"] or "", tuple(row["style_uri"] or ())
+    return row["content_uri"] or "", tuple(style or "" for style in row["style_uri"] or ())
 
 
 def choose_grid(keys: Sequence[Key], limit: int) -> tuple[list[str], list[tuple[str, ...]]] | None:
@@ -104,19 +106,33 @@ def _style_label(style: tuple[str, ...]) -> str:
     return " + ".join(short(s, 30 // len(style)) for s in style) or "no style"
 
 
-def _original(uri: str, settings: config.JobConfig, size: int) -> Pixels | None:
-    """An input image made small; None where it can't be read any more."""
+def _original(uri: str, digest: str | None, size: int) -> Pixels | None:
+    """An input image made small; None where it can't be read any more, or its bytes are not those of `digest`, which the rows give.
+
+    So an output of someone else's draws no file of this machine whose bytes its maker did not have.
+    """
     try:
-        data = storage.read(uri, max_bytes=settings.max_bytes)
-        pixels = images.decode(data, what=uri, max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
+        data = storage.read(uri, max_bytes=_MAX_BYTES) if digest else b""
+        if hashlib.sha256(data).hexdigest() != digest:
+            return None
+        pixels = images.decode(data, what=uri, max_bytes=_MAX_BYTES, max_pixels=MAX_PIXELS)
         return images.fit(pixels, size, "longest", False, what=uri)
-    except (StorageError, PairError):
+    except (StorageError, UsageError, PairError):
         return None
 
 
-def _style_cell(style: tuple[str, ...], settings: config.JobConfig, size: int) -> Cell:
+def _digests(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The sha256 of each input image's bytes, as far as rows give it."""
+    found: dict[str, str] = {}
+    for row in rows:
+        styles = zip(row["style_uri"] or (), row["style_sha256"] or (), strict=False)
+        found |= {uri: digest for uri, digest in ((row["content_uri"], row["content_sha256"]), *styles) if uri and digest}
+    return found
+
+
+def _style_cell(style: tuple[str, ...], digests: Mapping[str, str], size: int) -> Cell:
     """The originals of a style; those of a blend stand side by side in one cell."""
-    found = [_original(uri, settings, size) for uri in style]
+    found = [_original(uri, digests.get(uri), size) for uri in style]
     label, text = _style_label(style), "not readable" if style else "no style"
     there = [pixels for pixels in found if pixels is not None]
     if len(there) < 2:
@@ -137,10 +153,11 @@ def pictures(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Pixels]:
     for uri in dict.fromkeys(row["uri"] for row in rows if row["status"] == "ok"):
         for group in read_rows(uri, ["pair_id", "image", "width", "height"]):
             for row in group:
-                if row["pair_id"] in wanted:
-                    data = row["image"]["bytes"]
+                if row["pair_id"] in wanted and row["image"] is not None:
+                    data = row["image"]["bytes"] or b""
+                    most = min(MAX_PIXELS, (row["width"] or 0) * (row["height"] or 0))
                     with contextlib.suppress(PairError):
-                        pixels = images.decode(data, what=row["pair_id"], max_bytes=len(data), max_pixels=row["width"] * row["height"], own=True)
+                        pixels = images.decode(data, what=row["pair_id"], max_bytes=len(data), max_pixels=most, own=True)
                         found[row["pair_id"]] = images.fit(pixels, size, "longest", False, what=row["pair_id"])
     return found
 
@@ -150,7 +167,17 @@ _DEPARTURES = ("coarse", "color", "style_scale", "style_layer_weights")
 
 
 def caption(job: dict[str, Any], *, figure: bool = False) -> str:
-    """The settings that a look at the pictures needs, in one line. The pairs of a `figure` often have their own alpha and beta."""
+    """The settings that a look at the pictures needs, in one line. The pairs of a `figure` often have their own alpha and beta.
+
+    Raises `OutputError` where the record's settings are damaged.
+    """
+    try:
+        return _caption(job, figure)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise OutputError(f"the job's record is damaged: its settings can't be read ({type(error).__name__}: {error})") from None
+
+
+def _caption(job: dict[str, Any], figure: bool) -> str:
     r, usual = job["result"], config.make({}).result_fields()
     alpha, beta = r["content_weight"], r["style_weight"]
     ratio = " unless its row says otherwise" if figure else f" (ratio {alpha / beta:.2g})" if alpha and beta else ""
@@ -176,14 +203,14 @@ def _scan(output: Output, job: dict[str, Any]) -> list[dict[str, Any]]:
     """The first rows of an output, without pictures."""
     rows: list[dict[str, Any]] = []
     for uri in part_uris(output, job):
-        for group in read_rows(uri, ["pair_id", "content_uri", "style_uri", "status", "error_code"]):
+        for group in read_rows(uri, ["pair_id", "content_uri", "style_uri", "content_sha256", "style_sha256", "status", "error_code"]):
             rows += [{**row, "uri": uri} for row in group]
         if len(rows) >= _SCANNED:
             break
     return rows
 
 
-def _cells(rows: list[dict[str, Any]], settings: config.JobConfig, limit: int, size: int) -> tuple[list[list[Cell | None]], int]:
+def _cells(rows: list[dict[str, Any]], limit: int, size: int) -> tuple[list[list[Cell | None]], int]:
     """The cells, line by line, and how many rows they show."""
     grid = choose_grid([_key(row) for row in rows], limit)
     if grid is None:
@@ -193,12 +220,13 @@ def _cells(rows: list[dict[str, Any]], settings: config.JobConfig, limit: int, s
         across = math.ceil(math.sqrt(len(cells) * 1.4))
         return [cells[i : i + across] for i in range(0, len(cells), across)], len(cells)
     contents, styles = grid
+    digests = _digests(rows)
     by_key = {_key(row): row for row in rows}
     shown = [by_key[c, s] for c in contents for s in styles if (c, s) in by_key]
     found = pictures(shown, size)
-    sheet: list[list[Cell | None]] = [[None, *(_style_cell(style, settings, size) for style in styles)]]
+    sheet: list[list[Cell | None]] = [[None, *(_style_cell(style, digests, size) for style in styles)]]
     for content in contents:
-        line: list[Cell | None] = [Cell(short(content), _original(content, settings, size), "not readable", original=True)]
+        line: list[Cell | None] = [Cell(short(content), _original(content, digests.get(content), size), "not readable", original=True)]
         for style in styles:
             row = by_key.get((content, style))
             line.append(result_cell(row, found.get(row["pair_id"]) if row else None, ""))
@@ -308,7 +336,7 @@ def contact_sheet(out: str, target: str, *, limit: int = 24, title: str | None =
     rows = _scan(output, job)
     if not rows:
         raise OutputError(f"{output} has no rows yet: nothing to show")
-    cells, shown = _cells(rows, config.make(job["config"]), limit, size)
+    cells, shown = _cells(rows, limit, size)
     if title is None:
         title = f"{storage.name(output.out)}: {shown} of {job['rows']:,} pairs"
     save(Sheet(cells, title, caption(job)), target)

@@ -199,7 +199,8 @@ def make_output(
             rows = []
             for pair, more in zip(manifest.pairs(shard.table, info), shard.table.select(list(info.carried)).to_pylist(), strict=True):
                 style = tuple(pair.styles)
-                same = {"content": str(pair.content), "style": style, **more}
+                content, *digests = (hashlib.sha256(Path(uri).read_bytes()).hexdigest() for uri in (str(pair.content), *style))
+                same = {"content": str(pair.content), "style": style, "content_sha256": content, "style_sha256": digests, **more}
                 code = (errors or {}).get(pair.pair_id)
                 seed = pair.row
                 rows.append(

@@ -55,6 +55,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "size": ("64", 64),
     "size_rule": ("area", "area"),
     "upsample": ("", True),
+    "allow_local": ("", True),
     "max_bytes": ("1000", 1000),
     "max_pixels": ("2000", 2000),
     "image_format": ("jpeg", "jpeg"),

@@ -174,6 +174,7 @@ def test_the_fingerprint_follows_what_decides_the_results() -> None:
         make({"weights": "random", "weights_input": "bgr"})
     assert fingerprint(make({"image_format": "webp", "quality": 80}), "w") != fingerprint(make({"image_format": "webp"}), "w")
     free: dict[str, Any] = {
+        "allow_local": True,
         "batch_size": 3,
         "tile_size": 256,
         "device": "cpu",

@@ -412,7 +412,7 @@ def test_in_a_bucket_they_start_from_the_manifest(tmp_path: Path, s3: str, name:
     )
     storage.put_new(f"{s3}/jobs/today/{name}", local.read_bytes())
     manifest = Manifest(f"{s3}/jobs/today/{name}")
-    info = manifest.check(CONFIG)
+    info = manifest.check(JobConfig(allow_local=True))
     (pair,) = (p for t in manifest.tables(info) for p in pairs(t, info))
     assert found([pair]) == [((f"{s3}/jobs/today/m 1%.png", f"{s3}/jobs/n.png"), (None, f"{s3}/q.png"), "/local/f.jpg")]
     assert pair.pair_id == load(local)[1][0].pair_id

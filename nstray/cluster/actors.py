@@ -6,19 +6,20 @@ import logging
 import math
 import os
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.exceptions as rex
+from ray._private import ray_constants, services
 
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ConfigError, JobFailed, NstrayError, OutputError
 from nstray.output import Output
 from nstray.plan import Shard
+from nstray.redaction import log_to_stderr
 from nstray.spec import JobSpec, Progress, ShardReport
 
 
@@ -32,7 +33,7 @@ class Stylist:
         from nstray.engine.weights import VGGWeights
         from nstray.worker import Worker
 
-        logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s %(message)s")
+        log_to_stderr("level=%(levelname)s %(message)s")
         self._failure: NstrayError | None = None
         cuda = torch.cuda.is_available()
         try:
@@ -133,8 +134,6 @@ def stylist_factory(spec: JobSpec, weights: Any) -> Callable[[Devices], Any]:
 
 def start_ray() -> None:
     """Connect to the cluster of RAY_ADDRESS or of `ray job submit`, or start one on this machine; raises JobFailed."""
-    # A local cluster listens on loopback only; an existing one is as its owner made it.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     address = os.environ.get("RAY_ADDRESS", "")
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
@@ -144,10 +143,20 @@ def start_ray() -> None:
         except OSError as error:
             raise JobFailed(f"RAY_ADDRESS {address}: no Ray head answers there ({error}); start one, correct the address, or unset it") from None
     try:
+        _stay_on_loopback(address)
         # No dashboard for a cluster of our own: its ten processes cost a machine of two cores 5 to 10 % (an existing cluster keeps its own).
         ray.init(logging_level=logging.WARNING, include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError, rex.RayError) as error:
         raise JobFailed(f"Ray did not start: {short(error)}") from None
+
+
+def _stay_on_loopback(address: str) -> None:
+    """Let a cluster that is about to be started here listen on loopback only; an existing one is as its owner made it."""
+    if address not in ("", "local") or services.canonicalize_bootstrap_address(address or None) is not None:
+        return
+    # Its processes read the variable; this one has read it already, as it imported ray, and would give them the machine's address.
+    if os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0") == "0":
+        ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def stop_ray() -> None:
@@ -161,4 +170,4 @@ def short(error: BaseException) -> str:
     if isinstance(cause, BaseException):
         return f"{type(cause).__name__}: {cause}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:400]
+    return storage.redact(f"{type(error).__name__}: {lines[-1] if lines else ''}")[:400]

@@ -68,6 +68,7 @@ class ManifestInfo:
         layers: that rows name in overrides.
         warnings: for a person; nothing is wrong.
         images: those of the columns content_masks, style_masks and fine_style that it has, in this order.
+        local: whether its rows may name local files: those of a manifest on s3:// may not, unless `allow_local` says so.
     """
 
     uri: str
@@ -79,6 +80,7 @@ class ManifestInfo:
     layers: tuple[str, ...]
     warnings: tuple[str, ...]
     images: tuple[str, ...] = ()
+    local: bool = False
 
     @property
     def kept(self) -> pa.Schema:
@@ -102,6 +104,7 @@ class Manifest:
         Raises: `ManifestError` with the first ten problems, a line each; `StorageError` where the files can't be read.
         """
         base, files = find(self.uri)
+        local = config.allow_local or not storage.is_uri(base)
         problems = Problems()
         present: dict[str, None] = {}
         carried: dict[str, pa.DataType] = {}
@@ -111,7 +114,7 @@ class Manifest:
         with IdHashes() as hashes:
             for batch in _batches(files):
                 check_names(batch.file.name, batch.names, config)
-                found = canonical(batch, base, config, problems)
+                found = canonical(batch, base, config, problems, local=local)
                 present.update(dict.fromkeys(found.columns))
                 for name, array in found.carried.items():
                     if _holds_large(array):
@@ -138,6 +141,7 @@ class Manifest:
             layers=tuple(sorted(layers)),
             warnings=tuple(text for name in carried if (text := near_miss(name))),
             images=tuple(name for name in IMAGE_COLUMNS if name in present),
+            local=local,
         )
         _check_writable(self.uri, info)
         return info
@@ -145,14 +149,14 @@ class Manifest:
     def tables(self, info: ManifestInfo) -> Iterator[pa.Table]:
         """The rows in order, as tables of `info.schema` of bounded size.
 
-        Raises: `ManifestError` where a row can't be read any more, or there are more or fewer rows than `check` saw. Nothing else is compared:
-            a manifest that changed to other rows of the same number is not noticed.
+        Raises: `ManifestError` where a row can't be read any more, names a local file that it may not, or there are more or fewer rows
+            than `check` saw. Nothing else is compared: a manifest that changed to other rows of the same number is not noticed.
         """
         base, files = find(self.uri)
         problems = Problems()
         rows = 0
         for batch in _batches(files):
-            found = canonical(batch, base, None, problems)
+            found = canonical(batch, base, None, problems, local=info.local)
             problems.raise_any()
             yield _table(found, batch, rows, info.schema)
             rows += batch.rows

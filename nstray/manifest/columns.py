@@ -119,7 +119,7 @@ def _cell(cell: str, kind: pa.DataType) -> tuple[list[Any] | None, str]:
             return None, HALF_CHARACTER
         return value, ""
     example = '["a.jpg", "b.jpg"]' if kind is STRINGS else "[0.7, 0.3]"
-    return None, f"must be a JSON list such as {example}; got {cell[:80]}"
+    return None, f"must be a JSON list such as {example}; got {storage.redact(cell)[:80]}"
 
 
 class Lists:
@@ -157,18 +157,19 @@ def _object(uri: str) -> str:
     return uri
 
 
-def resolve(base: str, values: pa.Array, name: str, parents: Ints | None, problems: Problems) -> pa.Array:
+def resolve(base: str, values: pa.Array, name: str, parents: Ints | None, problems: Problems, local: bool) -> pa.Array:
     """Paths and URIs made absolute, relative ones against `base`; nulls stay.
 
     Args:
         parents: the row each value belongs to, where they are not one per row.
+        local: whether they may be local.
     """
     s3 = pc.match_substring_regex(values, _S3)
     plain = pc.binary_join_element_wise(base.rstrip("/"), values, "/")
     out = pc.if_else(pc.or_(pc.starts_with(values, "/"), s3), values, plain)
     odd = pc.and_(pc.match_substring_regex(values, _ODD), pc.invert(s3))
     if not pc.any(odd).as_py():  # also where every value is null
-        return out
+        return out if local else _remote(out, name, parents, problems)
     # What storage alone knows how to read, one distinct value at a time.
     encoded = pc.if_else(odd, values, pa.scalar(None, pa.string())).dictionary_encode()
     moved: list[str | None] = []
@@ -181,13 +182,30 @@ def resolve(base: str, values: pa.Array, name: str, parents: Ints | None, proble
             wrong[k] = str(error)
     if wrong:
         codes = indices(encoded)
-        bad = np.flatnonzero(np.isin(codes, list(wrong)))
-        rows = bad if parents is None else parents[bad]
-        text = {int(row): wrong[int(codes[k])] for row, k in zip(rows[::-1], bad[::-1], strict=True)}
-        flags = np.zeros(int(rows.max()) + 1, dtype=bool)
-        flags[rows] = True
-        problems.add(flags, lambda i: f"{name}: {text[i]}")
-    return pc.coalesce(pa.array(moved, pa.string()).take(encoded.indices), out)
+        _add(np.isin(codes, list(wrong)), lambda k: wrong[int(codes[k])], name, parents, problems)
+        # A row's first trouble is enough: what could not be moved is not looked at again.
+        out = pc.if_else(pa.array(np.isin(codes, list(wrong))), pa.scalar(None, pa.string()), out)
+    out = pc.coalesce(pa.array(moved, pa.string()).take(encoded.indices), out)
+    return out if local else _remote(out, name, parents, problems)
+
+
+def _remote(resolved: pa.Array, name: str, parents: Ints | None, problems: Problems) -> pa.Array:
+    """`resolved`, with a problem for each row where it is local."""
+    here = mask(pc.fill_null(pc.invert(pc.starts_with(resolved, "s3://")), False))
+    if here.any():
+        advice = "a manifest on s3:// names no local files, unless allow_local says that its author may read yours; put the image on s3://"
+        _add(here, lambda k: f"{storage.redact(resolved[k].as_py())!r} is local; {advice}", name, parents, problems)
+    return resolved
+
+
+def _add(bad: Mask, text: Callable[[int], str], name: str, parents: Ints | None, problems: Problems) -> None:
+    """A problem for each row with a bad value: `text` of its first one."""
+    places = np.flatnonzero(bad)
+    rows = places if parents is None else parents[places]
+    first = {int(row): int(k) for row, k in zip(rows[::-1], places[::-1], strict=True)}
+    flags = np.zeros(int(rows.max()) + 1, dtype=bool)
+    flags[rows] = True
+    problems.add(flags, lambda i: f"{name}: {text(first[i])}")
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -225,7 +225,8 @@ def _csv_message(error: Exception, names: tuple[str, ...]) -> str:
     if "Empty CSV file" in text:
         return ""
     if ragged := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", str(error), re.DOTALL):
-        return f" line {ragged[1]}: {ragged[3]} columns where the header has {ragged[2]}: {ragged[4][:80]!r}"
+        row = ragged[4] if not ragged[4].endswith("...") else ragged[4].rpartition(",")[0]  # whole cells: a secret cut in two is not known as one
+        return f" line {ragged[1]}: {ragged[3]} columns where the header has {ragged[2]}: {storage.redact(row)[:80]!r}"
     at = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\S+): (.*)", text)
     if not at:
         return f": not CSV that can be read: {text}"
@@ -291,7 +292,9 @@ def _json_column(file: ManifestFile, first: int, name: str, values: list[Any]) -
     except (pa.ArrowException, OverflowError) as error:
         row = next((i for i, v in enumerate(values) if not _fits(v, kind, values)), 0)
         rule = f"must be {kind} or null" if kind is not None else "a column holds values of one type"
-        raise ManifestError(f"{file.name} row {first + row + 1}: {name}: {rule}; got {values[row]!r:.80} ({_first_line(error)})") from None
+        raise ManifestError(
+            f"{file.name} row {first + row + 1}: {name}: {rule}; got {storage.redact(repr(values[row])):.80} ({_first_line(error)})"
+        ) from None
 
 
 def _fits(value: Any, kind: pa.DataType | None, values: list[Any]) -> bool:
@@ -305,4 +308,4 @@ def _fits(value: Any, kind: pa.DataType | None, values: list[Any]) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0][:300]
+    return storage.redact(str(error).split("\n", 1)[0])[:300]

@@ -22,6 +22,7 @@ from nstray.errors import ManifestError
 from nstray.manifest.columns import DOUBLES, STRINGS, Lists, Mask, Problems, TextColumns, indices, is_text, mask, resolve
 from nstray.manifest.files import RawBatch
 from nstray.manifest.names import HINTS, IMAGE_COLUMNS, MASKS
+from nstray.redaction import redact
 
 # `size` is text, since 640x480 is, and lists are, comma-separated; `Pair.overrides` has them parsed.
 OVERRIDE_TYPES = {
@@ -58,13 +59,14 @@ class Canonical:
     default_ids: Mask
 
 
-def canonical(batch: RawBatch, base: str, config: JobConfig | None, problems: Problems) -> Canonical:
+def canonical(batch: RawBatch, base: str, config: JobConfig | None, problems: Problems, *, local: bool = True) -> Canonical:
     """Parse, check and resolve one batch.
 
     Args:
         base: folder that relative paths start from.
         config: the job's settings, for the rules that need them; None where `Manifest.check` has applied them before.
         problems: takes what is wrong; a wrong value is null afterwards.
+        local: whether rows may name local files.
     Raises: `ManifestError` for a column of a type that can't be read at all.
     """
     raw = dict(zip(batch.names, batch.columns, strict=True))
@@ -86,13 +88,13 @@ def canonical(batch: RawBatch, base: str, config: JobConfig | None, problems: Pr
     if "init" in overrides:
         init = overrides["init"]
         named = pc.is_in(init, value_set=pa.array(INITS))
-        overrides["init"] = pc.if_else(named, init, resolve(base, init, "init", None, problems))
+        overrides["init"] = pc.if_else(named, init, resolve(base, init, "init", None, problems, local))
     columns = {
         "pair_id": ids,
-        "content": resolve(base, content, "content", None, problems),
-        "style": styles.wrap(resolve(base, styles.values, "style", styles.parents, problems)),
+        "content": resolve(base, content, "content", None, problems, local),
+        "style": styles.wrap(resolve(base, styles.values, "style", styles.parents, problems, local)),
         "style_weights": styles.wrap(_normalised(styles, weights, problems)),
-        **{name: _resolved(base, name, given, problems) for name, given in images.items()},
+        **{name: _resolved(base, name, given, problems, local) for name, given in images.items()},
         **overrides,
         **{name: _hint(name, raw[name], batch, problems) for name in HINTS if name in raw},
     }
@@ -151,12 +153,12 @@ def _masks(name: str, masks: Lists, styles: Lists, problems: Problems) -> Lists:
     return masks
 
 
-def _resolved(base: str, name: str, given: Lists | pa.Array, problems: Problems) -> pa.Array:
+def _resolved(base: str, name: str, given: Lists | pa.Array, problems: Problems, local: bool) -> pa.Array:
     """Null where the row has none: the same as for rows of a file without the column."""
     if not isinstance(given, Lists):
-        return resolve(base, given, name, None, problems)
+        return resolve(base, given, name, None, problems, local)
     named = pc.if_else(pc.equal(given.values, ""), pa.scalar(None, pa.string()), given.values)
-    lists = given.wrap(pc.fill_null(resolve(base, named, name, given.parents, problems), ""))
+    lists = given.wrap(pc.fill_null(resolve(base, named, name, given.parents, problems, local), ""))
     return pc.if_else(pa.array(given.lengths > 0), lists, pa.scalar(None, STRINGS))
 
 
@@ -167,7 +169,8 @@ def _ids(text: TextColumns, array: pa.Array | None, problems: Problems, hashed: 
     problems.add(
         bad,
         lambda i: (
-            f"pair_id: {ids[i].as_py()[:140]!r} must be 1 to 128 of A-Z a-z 0-9 . _ - and start with a letter or digit; or leave the column out"
+            f"pair_id: {redact(ids[i].as_py())[:140]!r} must be 1 to 128 of A-Z a-z 0-9 . _ - and start with a letter or digit; "
+            "or leave the column out"
         ),
     )
     return (pc.coalesce(ids, hashed()) if default.any() else ids), default

@@ -17,6 +17,7 @@ import io
 import logging
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from botocore import exceptions as boto
 from botocore.config import Config
 
 from nstray.errors import AccessDenied, AlreadyExists, Changed, NoSuchBucket, NotFound, NstrayError, StorageError, TooLarge, Unreachable, UsageError
-from nstray.storage.uri import redact
+from nstray.redaction import redact
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -121,7 +122,8 @@ def _make_client() -> S3Client:
                 options[side] = "when_required"
         return _with_log(session.client("s3", config=Config(**options)))
     except ValueError as error:
-        raise UsageError(f"{redact(str(error))}; check AWS_ENDPOINT_URL (http://HOST:PORT or https://HOST) and AWS_DEFAULT_REGION") from None
+        said = re.sub(r"\S+@", "", redact(str(error)))  # a name and password without http:// before them
+        raise UsageError(f"{said}; check AWS_ENDPOINT_URL (http://HOST:PORT or https://HOST) and AWS_DEFAULT_REGION") from None
 
 
 def _with_log(made: S3Client) -> S3Client:

@@ -7,26 +7,9 @@ import re
 from urllib.parse import unquote
 
 from nstray.errors import UsageError
+from nstray.redaction import USER_INFO, redact
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_USER_INFO = (
-    re.compile(r"://[^\s/@\"'<>]+@"),
-    re.compile(r"://[^\s/@:\"'<>]+:(?!\d{1,5}/)[^\s@\"'<>]*@"),  # a slash in the password, as AWS secrets have; not HOST:PORT/a@b
-)
-_REDACTIONS = (
-    *((pattern, "://") for pattern in _USER_INFO),
-    (re.compile(r"(https?://[^\s?\"'<>]*)\?[^\s\"'<>]+"), r"\1?..."),
-    (re.compile(r"((?:s3|file)[a-z]?://[^\s?\"'<>]*)\?[\w.-]+=[^\s\"'<>]+"), r"\1?..."),  # a bare ? belongs to the key
-    (re.compile(r"(?i)\b(X-Amz-[\w-]+|AWSAccessKeyId|aws_secret_access_key|aws_session_token|secret_key|Signature)=[^&\s\"'<>]+"), r"\1=..."),
-    (re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{12,}\b"), r"\1..."),
-)
-
-
-def redact(text: str) -> str:
-    """`text` without user names and passwords of URLs, query strings (signed URLs) and AWS key ids, wherever they stand in it."""
-    for pattern, replacement in _REDACTIONS:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 def is_uri(text: str) -> bool:
@@ -56,7 +39,7 @@ def resolve(uri: str) -> tuple[str | None, str]:
     scheme, rest = match[1].lower(), uri[match.end() :]
     if scheme == "s3":
         bucket, _, key = rest.partition("/")
-        if any(pattern.search(uri) for pattern in _USER_INFO):
+        if any(pattern.search(uri) for pattern in USER_INFO):
             raise UsageError(f"{redact(uri)}: no credentials in a URI; they come from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, roles)")
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", bucket):
             raise UsageError(f"{redact(uri)}: {bucket!r} is no bucket name; write s3://BUCKET/KEY")
