@@ -7,14 +7,14 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import click
 
 from nstray import __version__
-from nstray.config import JobConfig, load, make
+from nstray.config import RUN_FIELDS, JobConfig, load, make
 from nstray.engine.settings import Pooling
 from nstray.errors import NstrayError
 from nstray.redaction import log_to_stderr, shown
@@ -45,9 +45,10 @@ class _Command(click.Command):
         own = [r for p in options if p.name not in settings and (r := p.get_help_record(ctx))]
         with formatter.section("Options"):
             formatter.write_dl(own)
-        for title, names in _GROUPS.items() if settings else ():
-            with formatter.section(title):
-                formatter.write_dl([r for n in names if (r := settings[n].get_help_record(ctx))])
+        for title, names in _GROUPS.items():
+            if records := [r for n in names if n in settings and (r := settings[n].get_help_record(ctx))]:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 _METAVARS: dict[Any, str] = {int: "INT", float: "NUMBER", str: "TEXT"}
@@ -72,16 +73,23 @@ def _default(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Every field of JobConfig as an option of the same name, and --config."""
-    for name, field in reversed(JobConfig.model_fields.items()):
+def _settings(command: Callable[..., Any], names: Sequence[str], defaults: bool = True) -> Callable[..., Any]:
+    """Fields of JobConfig as options of the same names, with their defaults in the help."""
+    for name in reversed(names):
+        field = JobConfig.model_fields[name]
         flag = "--" + name.replace("_", "-")
         if field.annotation is bool:
-            text = f"{field.description}  [{'' if field.default else 'no-'}{flag[2:]}]"
+            text = f"{field.description}" + (f"  [{'' if field.default else 'no-'}{flag[2:]}]" if defaults else "")
             command = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)(command)
         else:
-            text = f"{field.description}" + ("" if field.default in (None, ()) else f"  [{_default(field.default)}]")
+            text = f"{field.description}" + (f"  [{_default(field.default)}]" if defaults and field.default not in (None, ()) else "")
             command = click.option(flag, name, default=None, metavar=_metavar(name, field.annotation), help=text)(command)
+    return command
+
+
+def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Every field of JobConfig, and --config."""
+    command = _settings(command, tuple(JobConfig.model_fields))
     return click.option("--config", "config_file", metavar="FILE", help="YAML file of settings by the names below; options win over it")(command)
 
 
@@ -240,6 +248,30 @@ def run_command(manifest_uri: str, out: str, config_file: str | None, **options:
     from nstray import job
 
     sys.exit(job.run(job.check(manifest_uri, out, _config(config_file, options))))
+
+
+# What a retry may be told otherwise than the run: how it runs, and where the job's weights and first image are now.
+_RETRY_SETTINGS = ("weights", "init", *(name for name in RUN_FIELDS if name != "preset"))
+
+
+@cli.command(cls=_Command, short_help="Make error rows again.")
+@click.argument("out", metavar="OUT")
+@click.option("--code", "codes", multiple=True, metavar="CODE", help="only error rows of this error_code; may be given several times")
+@click.option("--manifest", "manifest_uri", metavar="MANIFEST", help="where the job's manifest is now; default: where it was")
+@partial(_settings, names=_RETRY_SETTINGS, defaults=False)
+def retry(out: str, codes: tuple[str, ...], manifest_uri: str | None, **options: Any) -> None:
+    """Make the error rows of OUT again, once what caused them is mended; every other row stays as it is.
+
+    The job's manifest and settings are those it was begun with. A part with such rows is replaced as a whole by one
+    conditional put, its good rows kept as they are. Rows that fail again stay error rows. Settings below default to the job's.
+
+    \b
+    nstray retry OUT
+    nstray retry s3://bucket/out --code not_found --code fetch_failed
+    """
+    from nstray import job
+
+    sys.exit(job.retry(out, codes, {name: value for name, value in options.items() if value is not None}, manifest_uri))
 
 
 @cli.command(short_help="Say where a job stands.")

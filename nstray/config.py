@@ -181,7 +181,8 @@ class JobConfig(BaseModel):
         900.0, description="seconds without any step (an image fetched, an evaluation, a row) after which a worker counts as hung"
     )
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.01, description="share of error rows above which a complete job ends with exit code 3"
+        0.01,
+        description="share of error rows above which a complete job ends with exit code 3, and far above which (from 100 rows on) a job stops early",
     )
 
     @model_validator(mode="after")

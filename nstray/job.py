@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from nstray import __version__, plan, storage, weights
-from nstray.config import JobConfig, fingerprint
+from nstray.config import JobConfig, fingerprint, make
 from nstray.engine import settings
-from nstray.errors import AccessDenied, JobFailed, NoSuchBucket, NotFound, OutputError, StorageError, Unreachable, UsageError
+from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, NoSuchBucket, NotFound, OutputError, StorageError, Unreachable, UsageError
 from nstray.manifest import Manifest, ManifestInfo
 from nstray.output import Counts, Output, encode_schema
 from nstray.progress import Display, Tally
@@ -141,8 +142,7 @@ def estimate(job: Job) -> dict[str, Any]:
     else:
         job.output.compare_job(job.output.read_job(), record(job))
         for window in range(-(-job.info.rows // plan.WINDOW_ROWS)):
-            rows = min(plan.WINDOW_ROWS, job.info.rows - window * plan.WINDOW_ROWS)
-            counts = job.output.window_counts(window, plan.count(rows, job.config.shard_size))
+            counts = job.output.window_counts(window, plan.count(_rows_of(job, window), job.config.shard_size))
             if counts is not None:
                 done.merge(counts)
     share = 1 - done.rows / job.info.rows
@@ -200,6 +200,11 @@ def run(job: Job) -> int:
         if job.weights.source == "random":
             display.log("event=warning text='weights random: colours and texture, not what the trained network gives; see README, Glossary'")
         summary = job.output.read_summary()
+        if job.spec.retry:
+            rows = _to_retry(job)
+            display.log(f"event=retry rows={rows} codes={','.join(job.spec.retry) if len(job.spec.retry) < len(ErrorCode) else 'all'}")
+            if rows or summary is None:
+                return _run_on_ray(job, stored, display)
         if summary is not None and summary.get("rows") == job.info.rows and _all_there(job):
             display.log("event=already_complete")
             tally.done = tally.resumed = job.info.rows
@@ -209,10 +214,41 @@ def run(job: Job) -> int:
         return _run_on_ray(job, stored, display)
 
 
+def retry(out: str, codes: Collection[str], changes: Mapping[str, Any], manifest_uri: str | None = None) -> int:
+    """Make the error rows of `codes` again (all error rows where empty), leaving every other row as it is; returns the exit code.
+
+    Args:
+        changes: settings that may differ from those the job was begun with (`RUN_FIELDS`), and where its weights or init are now.
+        manifest_uri: where the manifest is now; default: where it was.
+    Raises ConfigError for a code or setting that is none, OutputError where there is no job or it is another one, and as `check` does.
+    """
+    for code in codes:
+        if code not in set(ErrorCode):
+            raise ConfigError(f"code: no such error code: {code!r}; there are {', '.join(ErrorCode)}{settings.did_you_mean(code, ErrorCode)}")
+    output = Output(out)
+    stored = output.read_job()
+    known = {name: value for name, value in stored["config"].items() if name in JobConfig.model_fields}
+    job = check(manifest_uri or stored["manifest"], out, make({**known, **changes}))
+    output.compare_job(stored, record(job))
+    job = dataclasses.replace(job, spec=dataclasses.replace(job.spec, retry=tuple(codes) or tuple(ErrorCode)))
+    return run(job)
+
+
+def _to_retry(job: Job) -> int:
+    """Error rows that a retry would make again."""
+    windows = range(-(-job.info.rows // plan.WINDOW_ROWS))
+    with ThreadPoolExecutor(LIST_THREADS) as pool:
+        found = pool.map(lambda w: job.output.window_counts(w, plan.count(_rows_of(job, w), job.config.shard_size)), windows)
+        return sum(counts.errors.get(code, 0) for counts in found if counts is not None for code in job.spec.retry)
+
+
+def _rows_of(job: Job, window: int) -> int:
+    return min(plan.WINDOW_ROWS, job.info.rows - window * plan.WINDOW_ROWS)
+
+
 def _all_there(job: Job) -> bool:
     """Whether every part of a job that has a summary still exists: one that was damaged and removed is to be made again."""
-    starts = range(0, job.info.rows, plan.WINDOW_ROWS)
-    expected = [plan.count(min(plan.WINDOW_ROWS, job.info.rows - start), job.config.shard_size) for start in starts]
+    expected = [plan.count(_rows_of(job, window), job.config.shard_size) for window in range(-(-job.info.rows // plan.WINDOW_ROWS))]
     with ThreadPoolExecutor(LIST_THREADS) as pool:
         return all(set(there) == set(range(n)) for there, n in zip(pool.map(job.output.list_window, range(len(expected))), expected, strict=True))
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nstray import card, record, storage
-from nstray.errors import AlreadyExists, ErrorCode, NotFound, OutputError, TooLarge
+from nstray.errors import AlreadyExists, Changed, ErrorCode, NotFound, OutputError, TooLarge
 from nstray.plan import parse_part, part_name
 from nstray.record import Counts, PartInfo, total
 
@@ -276,6 +276,26 @@ class Output:
             raise OutputError(f"{storage.redact(uri)} was written by another job ({', '.join(differ)} differ); use another OUT")
         return False
 
+    def read_part(self, name: str) -> tuple[list[dict[str, Any]], str]:
+        """The rows of a committed part, without the carried columns, and its ETag; raises `OutputError` where it is damaged."""
+        uri = self.data_uri(name)
+        stored = storage.head(uri)  # first: a part replaced in between then fails the condition of `replace_part`
+        if stored is None or stored.etag is None:
+            raise OutputError(f"{storage.redact(uri)} is gone; run the job again to remake it")
+        try:
+            table = pq.read_table(io.BytesIO(storage.read(uri)), columns=[column for column, _, _ in COLUMNS])
+        except (pa.ArrowException, OSError) as error:
+            raise OutputError(f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it") from None
+        return table.to_pylist(), stored.etag
+
+    def replace_part(self, name: str, data: bytes, etag: str) -> bool:
+        """Replace the part that `read_part` gave with this ETag; False where another has replaced it since."""
+        try:
+            storage.put_over(self.data_uri(name), data, if_match=etag)
+            return True
+        except Changed:
+            return False
+
     def list_window(self, window: int) -> dict[int, storage.ObjectInfo]:
         """The committed parts of one window by number: one listing of one prefix."""
         prefix = self.data_uri(part_name(window, 0).removesuffix("0000.parquet"))
@@ -365,6 +385,10 @@ class Output:
                 raise ValueError(f"{part.uri} is not a part of window {window}")
             numbered.append((place[1], part))
         storage.put_over(self.index_uri(window), record.dump_index(window, numbered))
+
+    def forget_index(self, window: int) -> None:
+        """Remove the index of a window whose parts are about to be replaced."""
+        storage.delete(self.index_uri(window))
 
     def read_index(self, window: int) -> dict[str, Any] | None:
         """The index of a window, or None where there is none or it is damaged: it can be rebuilt."""

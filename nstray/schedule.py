@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from nstray.record import PartInfo
 
 LOOK_AHEAD = 32  # shards an affine one may be fetched from behind the head
 STRIKES = 2  # deaths with a shard on board before it runs pair by pair
+FUSE_ROWS = 100  # finished rows before a job may be stopped for its share of error rows
 KILLS = 2  # deaths of a lone worker on one pair before the pair is given up
 
 ShardKey = tuple[int, int]
@@ -92,6 +94,14 @@ class Careful:
             what = "made no progress before its deadline" if stalled else "took its worker along"
             self.lost[i] = (code.value, f"{what} {KILLS} times, alone: {reason}")
         self.touching = None
+
+
+def fuse_blown(rows: int, errors: int, allowed: float) -> bool:
+    """Whether `errors` of `rows` finished rows are more than chance explains where the share of `allowed` holds in the long run.
+
+    Three standard deviations of the binomial above its mean, and never before `FUSE_ROWS` rows.
+    """
+    return rows >= FUSE_ROWS and errors > allowed * rows + 3 * math.sqrt(allowed * (1 - allowed) * rows) + 1
 
 
 class Strikes:

@@ -22,6 +22,7 @@ class JobSpec:
     weights_id: str
     info: ManifestInfo
     init: str  # content, noise, style, or the absolute URI of an image
+    retry: tuple[str, ...] = ()  # codes of the error rows that are made again; empty: an ordinary run
 
     @property
     def schema(self) -> pa.Schema:
@@ -47,6 +48,7 @@ class ShardReport:
     won: bool = True
     skipped: bool = False
     footer: dict[str, Any] = field(default_factory=dict)
+    example: str | None = None  # pair and reason of one of its error rows
 
 
 @dataclass

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from nstray import __version__, images, manifest, storage
+from nstray import __version__, images, kept, manifest, storage
 from nstray.engine import settings
 from nstray.engine.batches import Memory, run_batches
 from nstray.engine.guides import EmptyGuide
@@ -33,6 +33,7 @@ from nstray.engine.stylizer import Stylizer
 from nstray.engine.weights import VGGWeights
 from nstray.errors import ErrorCode, PairError, StorageError
 from nstray.inputs import Inputs, Picture, Prepared
+from nstray.kept import Kept
 from nstray.manifest.names import IMAGE_COLUMNS
 from nstray.output import Output, encode_part
 from nstray.patience import patiently
@@ -77,28 +78,33 @@ class Worker:
     def process(self, shard: Shard, attempt: int = 1) -> ShardReport:
         """The whole way of a shard. Raises StorageError where its part can't be written; a pair's own trouble is its row."""
         started = time.time()
-        prepared = self._inputs.prepare(shard)
+        there = self._kept(shard)
+        prepared = self._inputs.prepare(shard.rows(there.missing))
         outcomes = self._device.submit(lambda: None if self._draining else self._optimise(prepared)).result()
         if outcomes is None:
             return ShardReport(shard.window, shard.number, shard.table.num_rows, 0, {}, 0, 0.0, 0, won=False, skipped=True)
-        return self._commit(shard, list(self._rows(prepared, outcomes, attempt)), started, attempt)
+        rows = there.with_made(self._rows(prepared, outcomes, attempt))
+        return self._commit(shard, rows, started, attempt, there.etag)
 
     def one(self, shard: Shard, index: int, attempt: int) -> dict[str, Any]:
-        """The row of one pair of a shard, alone: for a shard that took its worker along."""
+        """The row of one pair of a shard, alone: for a shard that took its worker along. Of a retry, the row it has where that stays."""
+        there = self._kept(shard)
+        if (row := there.rows[index]) is not None:
+            return row
         alone = Shard(shard.window, shard.number, shard.table.slice(index, 1))
         prepared = self._inputs.prepare(alone)
         outcomes = self._device.submit(self._optimise, prepared).result()
-        return next(self._rows(prepared, outcomes, attempt))
+        return there.again(index, next(self._rows(prepared, outcomes, attempt)))
 
     def failed_row(self, shard: Shard, index: int, attempt: int, code: str, message: str) -> dict[str, Any]:
         """The error row of a pair that is not touched again."""
         pair = manifest.pairs(shard.table.slice(index, 1), self.spec.info)[0]
         lost = Prepared(pair, self._inputs.seed(pair), error=PairError(ErrorCode(code), message))
-        return next(self._rows([lost], {}, attempt))
+        return self._kept(shard).again(index, next(self._rows([lost], {}, attempt)))
 
     def commit_rows(self, shard: Shard, rows: Sequence[dict[str, Any]], started: float, attempt: int) -> ShardReport:
         """Write a shard whose rows were made one by one."""
-        return self._commit(shard, list(rows), started, attempt)
+        return self._commit(shard, list(rows), started, attempt, self._kept(shard).etag)
 
     def drain(self) -> None:
         """Shards that have not reached the device come back as skipped."""
@@ -113,6 +119,12 @@ class Worker:
 
     def _step(self) -> None:
         self._progress.steps += 1
+
+    def _kept(self, shard: Shard) -> Kept:
+        """The rows that a retry keeps of a shard's part; of an ordinary run, none. Raises OutputError where the part is gone or damaged."""
+        if not self.spec.retry:
+            return kept.nothing(shard)
+        return patiently(shard.name, StorageError, lambda: kept.of_part(self.output, shard, self.spec.retry), self._step)
 
     # optimise
 
@@ -234,7 +246,7 @@ class Worker:
         kind = self.spec.config.image_format
         return images.encode(images.quantize(result.image.numpy().transpose(1, 2, 0), kind), kind, self.spec.config.quality)
 
-    def _commit(self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int) -> ShardReport:
+    def _commit(self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int, etag: str | None) -> ShardReport:
         evaluations = sum(r.get("evaluations") or 0 for r in rows)
         seconds = sum(r.get("seconds") or 0.0 for r in rows)
         footer = {
@@ -254,30 +266,33 @@ class Worker:
         }
         names = self.spec.info.kept.names
         data = encode_part(rows, self.spec.schema, footer, _redacted(shard.table.select(names)) if names else None)
-        won = self._put(shard.name, data)
+        won = self._put(shard.name, data, etag)
         errors: dict[str, int] = {}
         for row in rows:
             if row["status"] == "error":
                 errors[row["error_code"]] = errors.get(row["error_code"], 0) + 1
-        return ShardReport(
-            shard.window, shard.number, len(rows), len(rows) - sum(errors.values()), errors, evaluations, seconds, len(data), won, footer=footer
-        )
+        example = next((f"{row['pair_id']}: {row['error_message']}" for row in rows if row["status"] == "error"), None)
+        ok = len(rows) - sum(errors.values())
+        return ShardReport(shard.window, shard.number, len(rows), ok, errors, evaluations, seconds, len(data), won, footer=footer, example=example)
 
-    def _put(self, name: str, data: bytes) -> bool:
-        return patiently(name, StorageError, lambda: self.output.commit_part(name, data), self._step)
+    def _put(self, name: str, data: bytes, etag: str | None) -> bool:
+        def put() -> bool:
+            return self.output.commit_part(name, data) if etag is None else self.output.replace_part(name, data, etag)
+
+        return patiently(name, StorageError, put, self._step)
 
 
-def _redacted(kept: pa.Table) -> pa.Table:
+def _redacted(columns: pa.Table) -> pa.Table:
     """The manifest's columns as they go into the output: what names an image may be a signed URI."""
 
     def shown(value: Any) -> Any:
         return [shown(v) for v in value] if isinstance(value, list) else value and storage.redact(value)
 
     for name in ("init", *IMAGE_COLUMNS):
-        if name in kept.column_names:
-            field = kept.schema.field(name)
-            kept = kept.set_column(kept.column_names.index(name), field, pa.array([shown(v) for v in kept[name].to_pylist()], field.type))
-    return kept
+        if name in columns.column_names:
+            field = columns.schema.field(name)
+            columns = columns.set_column(columns.column_names.index(name), field, pa.array([shown(v) for v in columns[name].to_pylist()], field.type))
+    return columns
 
 
 def _tensor(image: Picture) -> torch.Tensor:

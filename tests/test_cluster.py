@@ -98,7 +98,7 @@ class Small:
     def check(self, errors: dict[str, str] | None = None) -> None:
         """Every pair has one row, and those of `errors` alone are errors, with that code; `nstray verify` agrees."""
         rows = jobs.rows(self.out)
-        assert [r["pair_id"] for r in rows] == self.ids
+        assert [r["pair_id"] for r in rows] == sorted(self.ids)
         assert {r["pair_id"]: r["error_code"] for r in rows if r["status"] == "error"} == (errors or {})
         report = dataset.verify(self.out)
         assert report.problems == []
@@ -302,6 +302,20 @@ def test_output_that_cannot_be_written(local_ray: None, tmp_path: Path) -> None:
     assert small.display.count("event=retry") == policy.STORAGE_TRIES - 1
     assert small.run(Unwritable, policy.STORAGE_TRIES - 1).complete
     small.check()
+
+
+def test_too_many_error_rows_stop_a_job_early(local_ray: None, tmp_path: Path) -> None:
+    small = Small(tmp_path, contents=30, styles=10, shard_size=5, evaluations=1)
+    for i in range(2, 30):
+        (tmp_path / "in" / f"c{i}.png").unlink()
+    with pytest.raises(JobFailed, match=r"error rows \(\d+ not_found\).*share of 0.01 allowed.*c\d+-s\d: content: .*c\d+\.png.*nstray retry OUT"):
+        small.run()
+    made = len(jobs.rows(small.out))
+    assert 100 <= made < 300
+    assert small.display.count("event=draining reason=max_error_rate") == 1
+    outcome = small.run(max_error_rate=1)
+    assert (outcome.complete, outcome.counts.errors) == (True, {"not_found": 280})
+    small.check({name: "not_found" for name in small.ids if not name.startswith(("c0-", "c1-"))})
 
 
 def test_worker_killed_from_outside(local_ray: None, tmp_path: Path) -> None:

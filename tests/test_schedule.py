@@ -10,7 +10,7 @@ import pytest
 from nstray.errors import ErrorCode
 from nstray.plan import Shard
 from nstray.record import PartInfo
-from nstray.schedule import KILLS, LOOK_AHEAD, Backlog, Careful, Strikes, Window
+from nstray.schedule import KILLS, LOOK_AHEAD, Backlog, Careful, Strikes, Window, fuse_blown
 
 
 def shard(number: int, style: str = "s.png", *, window: int = 0, rows: int = 1) -> Shard:
@@ -140,3 +140,20 @@ def test_a_window_is_complete_with_its_last_part() -> None:
         assert not window.complete
         window.parts.append(PartInfo(f"/out/data/part-00000-000{number}.parquet", 10, 1, 1, {}, {}))
     assert window.complete
+
+
+@pytest.mark.parametrize(
+    ("rows", "errors", "allowed", "blown"),
+    [
+        (99, 99, 0.01, False),  # too early to say
+        (100, 4, 0.01, False),
+        (100, 5, 0.01, True),
+        (10_000, 130, 0.01, False),
+        (10_000, 140, 0.01, True),
+        (100, 1, 0.0, False),  # one bad picture is no trend
+        (100, 2, 0.0, True),
+        (1000, 1000, 1.0, False),  # everything is allowed
+    ],
+)
+def test_the_fuse_takes_chance_into_account(rows: int, errors: int, allowed: float, blown: bool) -> None:
+    assert fuse_blown(rows, errors, allowed) is blown

@@ -25,7 +25,7 @@ from nstray.output import Output, PartInfo, read_footer
 from nstray.plan import Shard
 from nstray.progress import Display
 from nstray.record import Counts, total
-from nstray.schedule import KILLS, Backlog, Careful, Strikes, Window
+from nstray.schedule import KILLS, Backlog, Careful, Strikes, Window, fuse_blown
 from nstray.spec import JobSpec, Progress, ShardReport
 
 POLL = 2.0  # seconds between looks at the workers
@@ -65,6 +65,10 @@ class Driver:
         self._counts = Counts()
         self._fed = self._stopping = False
         self._failure: NstrayError | None = None
+        self._blown: JobFailed | None = None  # too many error rows: the reason, raised once what runs has committed
+        self._made_rows = 0
+        self._made_errors: dict[str, int] = {}
+        self._example: str | None = None
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()  # with a shard in their hands
         self._starts: set[asyncio.Task[None]] = set()  # waiting for an actor, which the cluster may never place
@@ -96,8 +100,8 @@ class Driver:
                 ray.kill(slot.actor)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-        if self._failure:
-            raise self._failure
+        if reason := self._failure or self._blown:
+            raise reason
         for window in self._windows.values():
             self._counts.merge(total(window.parts))
         return Outcome(complete=self._counts.rows == self.spec.info.rows and not self._windows, counts=self._counts)
@@ -110,7 +114,11 @@ class Driver:
         if self._stopping:
             self._display.log("event=killed reason=second_signal")
             os._exit(4)
-        self._display.log(f"event=draining signal={signal.Signals(number).name} hint=what_runs_will_commit,_run_the_same_command_again_to_resume")
+        self._drain(f"signal={signal.Signals(number).name}")
+
+    def _drain(self, why: str) -> None:
+        """Hand out nothing more; what runs will commit."""
+        self._display.log(f"event=draining {why} hint=what_runs_will_commit,_run_the_same_command_again_to_resume")
         self._stopping = True
         self._backlog.clear()
         for slot in self._slots:
@@ -236,6 +244,25 @@ class Driver:
             self._tally.errors[code] = self._tally.errors.get(code, 0) + n
         if window.complete:
             await self._close(shard.window)
+        self._judge(report)
+
+    def _judge(self, report: ShardReport) -> None:
+        """Stop handing out work where this run makes more error rows than `max_error_rate` explains; what runs still commits."""
+        self._made_rows += report.rows
+        for code, n in report.errors.items():
+            self._made_errors[code] = self._made_errors.get(code, 0) + n
+        self._example = report.example or self._example
+        errors, allowed = sum(self._made_errors.values()), self.config.max_error_rate
+        last = self._fed and not self._backlog and not self._careful
+        if self._stopping or last or not fuse_blown(self._made_rows, errors, allowed):
+            return
+        codes = ", ".join(f"{n} {code}" for code, n in sorted(self._made_errors.items(), key=lambda item: -item[1]))
+        self._blown = JobFailed(
+            f"{errors} of the {self._made_rows} rows made so far are error rows ({codes}), far above the share of {allowed:g} allowed "
+            f"(max_error_rate); the last: {self._example}. What is written stays. Mend the cause and run "
+            "the same command again, then nstray retry OUT for the error rows; or raise --max-error-rate"
+        )
+        self._drain("reason=max_error_rate")
 
     # when things break
 

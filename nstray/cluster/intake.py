@@ -20,7 +20,8 @@ class Intake:
 
     Attributes:
         number: the window's.
-        shards: all of its shards, and `present` the parts it has by number; neither is filled where
+        shards: all of its shards (of a retry: those with a part), and `present` the parts it has by number and needs no others for (of
+            a retry: those without an error row to be made again); neither is filled where
         finished: is what its index counts, because every part is there.
     """
 
@@ -42,7 +43,9 @@ def next_window(windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Outpu
     size = spec.config.shard_size
     listed = output.list_window(number)
     finished = output.indexed_counts(number, listed, plan.count(table.num_rows, size))
-    if finished is not None and finished.rows == table.num_rows:
+    if finished is not None and finished.rows == table.num_rows and not spec.retry:
+        return Intake(number, finished=finished)
+    if finished is not None and spec.retry and not set(finished.errors) & set(spec.retry):
         return Intake(number, finished=finished)
     shards = plan.shards(number, table, size)
     present = dict(zip(listed, output.read_parts(listed), strict=True))
@@ -50,4 +53,9 @@ def next_window(windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Outpu
     for place, part in present.items():
         if part.footer.get("fingerprint") != spec.fingerprint or part.footer.get("ids_digest") != digests.get(place):
             raise OutputError(f"{storage.redact(part.uri)} is not a part of this job; move it away, or use another OUT")
+    if spec.retry:
+        shards = [s for s in shards if s.number in present]
+        present = {place: part for place, part in present.items() if not set(part.errors) & set(spec.retry)}
+        if len(present) < len(shards):
+            output.forget_index(number)
     return Intake(number, shards, present)
