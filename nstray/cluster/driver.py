@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.exceptions as rex
@@ -19,15 +19,17 @@ from nstray import plan
 from nstray.cluster.actors import Devices, devices, short
 from nstray.cluster.intake import next_window
 from nstray.cluster.slot import Slot
-from nstray.errors import AccessDenied, ErrorCode, JobFailed, NstrayError, OutputError, StorageError
+from nstray.errors import AccessDenied, ErrorCode, JobFailed, NstrayError, OutputError, StorageError, Unreachable
 from nstray.manifest import Manifest
 from nstray.output import Output, PartInfo, read_footer
+from nstray.patience import patiently
 from nstray.plan import Shard
 from nstray.progress import Display
 from nstray.record import Counts, total
 from nstray.schedule import KILLS, Backlog, Careful, Strikes, Window, fuse_blown
 from nstray.spec import JobSpec, Progress, ShardReport
 
+T = TypeVar("T")
 POLL = 2.0  # seconds between looks at the workers
 LOW_WATER = 512  # shards in the backlog below which the next window is planned
 NODE_GRACE = 30.0  # seconds for Ray to notice that a machine is gone
@@ -42,6 +44,10 @@ class Outcome:
 
     complete: bool
     counts: Counts
+
+
+class Stopped(Exception):
+    """The job is to end, and what it waits for can be looked up by the next run."""
 
 
 class Driver:
@@ -141,6 +147,8 @@ class Driver:
             await work
         except asyncio.CancelledError:
             raise
+        except Stopped:
+            self._display.log("event=left reason=stopped_while_storage_was_out_of_reach")
         except NstrayError as error:
             self._failure = self._failure or error
         except Exception as error:
@@ -157,7 +165,7 @@ class Driver:
             if len(self._backlog) >= LOW_WATER:
                 await asyncio.sleep(0.05)
                 continue
-            found = await asyncio.to_thread(next_window, windows, self.spec, self.output)
+            found = await asyncio.to_thread(next_window, windows, self.spec, self.output, self._wait_on)
             if found is None:
                 break
             if found.finished is not None:
@@ -179,10 +187,18 @@ class Driver:
         for code, n in counts.errors.items():
             self._tally.errors[code] = self._tally.errors.get(code, 0) + n
 
+    async def _stored(self, what: str, call: Callable[[], T]) -> T:
+        """What `call` to storage returns, with patience, in a thread."""
+        return await asyncio.to_thread(patiently, what, Unreachable, call, self._wait_on)
+
+    def _wait_on(self) -> None:
+        if self._stopping:
+            raise Stopped
+
     async def _close(self, number: int) -> None:
         """A window whose parts are all there: its index is written and its parts need not be remembered."""
         window = self._windows[number]
-        await asyncio.to_thread(self.output.write_index, number, window.parts)
+        await self._stored(f"index of window {number}", lambda: self.output.write_index(number, window.parts))
         self._counts.merge(total(window.parts))
         del self._windows[number]
 
@@ -236,7 +252,7 @@ class Driver:
             part = PartInfo(uri, report.size, report.rows, report.ok, report.errors, report.footer)
         else:
             self._display.log(f"event=lost_race part={shard.name} reason=another_driver_or_a_worker_that_died_since_committed_it")
-            part = await asyncio.to_thread(read_footer, uri)
+            part = await self._stored(shard.name, lambda: read_footer(uri))
         window = self._windows[shard.window]
         window.parts.append(part)
         self._tally.done += part.rows

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from nstray import plan, storage
-from nstray.errors import OutputError
+from nstray.errors import OutputError, Unreachable
 from nstray.output import Output, PartInfo
+from nstray.patience import patiently
 from nstray.plan import Shard
 from nstray.record import Counts
 from nstray.spec import JobSpec
@@ -31,15 +32,18 @@ class Intake:
     finished: Counts | None = None
 
 
-def next_window(windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Output) -> Intake | None:
-    """Take the next window and look at what is committed of it; None after the last one. Blocks on storage.
+def next_window(windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Output, on_wait: Callable[[], None] = lambda: None) -> Intake | None:
+    """Take the next window and look at what is committed of it; None after the last one. Blocks on storage, with patience for the output's.
 
-    Raises OutputError where a part is not of this job, StorageError.
+    Raises OutputError where a part is not of this job, StorageError, and whatever `on_wait`, called before each pause, raises.
     """
     found = next(windows, None)
     if found is None:
         return None
-    number, table = found
+    return patiently(f"window {found[0]}", Unreachable, lambda: _look(*found, spec, output), on_wait)
+
+
+def _look(number: int, table: Any, spec: JobSpec, output: Output) -> Intake:
     size = spec.config.shard_size
     listed = output.list_window(number)
     finished = output.indexed_counts(number, listed, plan.count(table.num_rows, size))

@@ -1,0 +1,218 @@
+"""Random faults on real jobs for as long as you like: every job must end with each row once and `nstray verify` green.
+
+    python scripts/soak.py [--minutes 20] [--seed 1] [--pairs 150] [--every 8] [--out FILE]
+
+Jobs run on a Ray of their own, from and to a real S3 server (scripts/radosgw, hence Debian's radosgw) behind tests/faults/proxy.py.
+Every few seconds a fault is drawn: of processes (driver, worker, raylet, head killed; driver told to stop; a worker stopped for
+a while; a second driver) or of storage. A run that ends is started again with the same command. The seed gives the same faults at the
+same pauses; what they meet depends on the machine. Ends with 1 where a row is missing, twice there, or written off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "faults"), str(ROOT / "scripts")]
+
+import jobs  # noqa: E402
+from ports import free_ports  # noqa: E402
+from proxy import FaultProxy  # noqa: E402
+
+from nstray import dataset  # noqa: E402
+from nstray.storage import s3 as storage_s3  # noqa: E402
+
+# What storage does for some seconds, to requests at random.
+STORAGE = {
+    "500": {"kind": "answer", "status": 500, "code": "InternalError", "probability": 0.5},
+    "503": {"kind": "answer", "status": 503, "code": "SlowDown", "probability": 0.5},
+    "403 on parts": {"kind": "answer", "status": 403, "code": "AccessDenied", "method": "PUT", "key": "/data/part-", "count": 1},
+    "reset": {"kind": "reset", "probability": 0.5},
+    "reply dropped": {"kind": "drop_reply", "probability": 0.5},
+    "request cut": {"kind": "cut_request", "method": "PUT", "probability": 0.5},
+    "body cut": {"kind": "truncate", "probability": 0.5},
+    "body reset": {"kind": "reset_body", "probability": 0.5},
+    "delay": {"kind": "delay", "seconds": 0.5},
+    "no answer": {"kind": "reset"},
+}
+PROCESSES = ("kill driver", "stop driver", "kill worker", "kill raylet", "kill head", "freeze worker", "second driver")
+
+
+class Soak:
+    """One server, one job after the other, and the faults."""
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path, proxy: FaultProxy, ray: str) -> None:
+        self.arguments, self.folder, self.proxy = arguments, folder, proxy
+        self.draw = random.Random(arguments.seed)
+        self.env = {**jobs.LOCAL_RAY, "RAY_TMPDIR": ray, "OMP_NUM_THREADS": "1"}
+        self.log = folder / "log"
+        self.caused: Counter[str] = Counter()
+        self.jobs = self.rows = self.runs = 0
+        self.codes: Counter[int] = Counter()
+        self.others: list[subprocess.Popen[bytes]] = []
+        self.frozen: list[tuple[float, int]] = []
+
+    def say(self, text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        self.runs += 1
+        return jobs.start_cli(self.words, self.log, self.env)
+
+    def job(self, until: float) -> None:
+        """One job from its first run to its verification."""
+        self.jobs += 1
+        bucket = f"soak-{self.arguments.seed}-{self.jobs}"
+        storage_s3.client().create_bucket(Bucket=bucket)
+        contents = max(1, self.arguments.pairs // 10)
+        manifest, weights = jobs.write_inputs(f"s3://{bucket}/in", contents=contents, styles=10)
+        self.out, self.ids = f"s3://{bucket}/out", sorted(jobs.all_pairs(contents, 10))
+        settings = {**jobs.SETTINGS, "weights": weights, "evaluations": self.arguments.evaluations, "shard_size": 2, "actors": 2, "cpus_per_actor": 1}
+        self.words = ["run", manifest, self.out, *jobs.options(settings)]
+        process = self.start()
+        due = time.monotonic() + self.pause()
+        while True:
+            if (code := process.poll()) is not None:
+                self.codes[code] += 1
+                if code == 0:
+                    break
+                if code in (2, 3):
+                    raise SystemExit(f"ended with {code}:\n{self.log.read_text()[-3000:]}")
+                if time.monotonic() > until + 600:
+                    raise SystemExit("not done ten minutes after the last fault")
+                process = self.start()
+            self.thaw()
+            if time.monotonic() >= due and time.monotonic() < until:
+                self.cause(process)
+                due = time.monotonic() + self.pause()
+            time.sleep(0.2)
+        self.proxy.clear()
+        for other in self.others:
+            self.codes[other.wait(300)] += 1
+        self.others.clear()
+        self.check()
+
+    def pause(self) -> float:
+        return self.draw.uniform(0.3, 1.7) * self.arguments.every
+
+    def cause(self, process: subprocess.Popen[bytes]) -> None:
+        name = self.draw.choice([*PROCESSES, *STORAGE])
+        if name in STORAGE:
+            self.proxy.clear()
+            self.proxy.add(**STORAGE[name], duration=self.draw.uniform(1, 6))  # type: ignore[arg-type]
+        elif not self.process_fault(name, process):
+            return
+        self.caused[name] += 1
+        self.say(f"{sum(self.caused.values()):4d} {name}")
+
+    def process_fault(self, name: str, process: subprocess.Popen[bytes]) -> bool:
+        """Cause it; False where there is nothing to cause it on."""
+        below = jobs.descendants(process.pid)
+        found = {part: [p for p in jobs.alive(below) if part in jobs.command(p)] for part in ("ray::Stylist", "raylet/raylet", "gcs_server")}
+        target = {"kill worker": "ray::Stylist", "freeze worker": "ray::Stylist", "kill raylet": "raylet/raylet", "kill head": "gcs_server"}.get(name)
+        if target is not None:
+            if not found[target]:
+                return False
+            pid = self.draw.choice(found[target])
+            os.kill(pid, signal.SIGSTOP if name == "freeze worker" else signal.SIGKILL)
+            if name == "freeze worker":
+                self.frozen.append((time.monotonic() + self.draw.uniform(1, 5), pid))
+        elif name == "second driver":
+            if self.others:
+                return False
+            self.others.append(self.start())
+        elif name == "kill driver":
+            process.kill()
+            process.wait(30)
+            time.sleep(1)
+            jobs.kill(below)
+        else:
+            process.send_signal(signal.SIGTERM)
+        return True
+
+    def thaw(self) -> None:
+        for due, pid in [f for f in self.frozen if f[0] <= time.monotonic()]:
+            self.frozen.remove((due, pid))
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                continue
+
+    def check(self) -> None:
+        """Each pair once and ok; raises SystemExit."""
+        rows = jobs.rows(self.out)
+        wrong = [r for r in rows if r["status"] != "ok"]
+        report = dataset.verify(self.out)
+        if [r["pair_id"] for r in rows] != self.ids or wrong or report.problems:
+            raise SystemExit(f"job {self.jobs}: {len(rows)} rows of {len(self.ids)}, written off: {wrong[:5]}, verify: {report.problems[:5]}")
+        self.rows += len(rows)
+        self.say(f"job {self.jobs}: {len(rows)} rows, each once, verified")
+
+    def end(self) -> None:
+        for other in self.others:
+            jobs.end(other)
+
+
+def with_radosgw(folder: Path, then: Callable[[dict[str, str]], None]) -> None:
+    script = ROOT / "scripts" / "radosgw"
+    started = subprocess.run([script, "start", folder, str(free_ports(2))], capture_output=True, text=True)
+    if started.returncode:
+        raise SystemExit(started.stderr)
+    try:
+        then(dict(word.split("=", 1) for word in shlex.split(started.stdout) if "=" in word))
+    finally:
+        subprocess.run([script, "stop", folder], check=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pairs", type=int, default=150, help="of each job")
+    parser.add_argument("--evaluations", type=int, default=40, help="of each pair")
+    parser.add_argument("--every", type=float, default=8.0, help="seconds between faults, in the mean")
+    parser.add_argument("--out", type=Path, help="file for the counts")
+    arguments = parser.parse_args()
+
+    def soak(variables: dict[str, str]) -> None:
+        os.environ.update(variables)
+        proxied = FaultProxy(variables["AWS_ENDPOINT_URL"], seed=arguments.seed)
+        with proxied as proxy, jobs.ray_folder() as ray, tempfile.TemporaryDirectory() as folder:
+            made = Soak(arguments, Path(folder), proxy, ray)
+            made.env["AWS_ENDPOINT_URL"] = proxy.url
+            began = time.monotonic()
+            until = began + 60 * arguments.minutes
+            try:
+                while time.monotonic() < until:
+                    made.job(until)
+            finally:
+                made.end()
+            minutes = (time.monotonic() - began) / 60
+            lines = [
+                f"{time.strftime('%Y-%m-%d')}   command {' '.join(sys.argv)}",
+                f"{minutes:.1f} minutes, {made.jobs} jobs, {made.rows} rows, each once and verified; {made.runs} runs, exit codes "
+                + ", ".join(f"{code}: {n}" for code, n in sorted(made.codes.items())),
+                f"{sum(made.caused.values())} faults of {len(made.caused)} kinds: " + ", ".join(f"{n} {k}" for k, n in made.caused.most_common()),
+                f"requests that met one: {sum(proxy.caused.values())} of {sum(proxy.requests.values())}",
+            ]
+            print("\n".join(lines))
+            if arguments.out:
+                arguments.out.write_text("\n".join(lines) + "\n")
+
+    with tempfile.TemporaryDirectory(prefix="rgw-", dir="/tmp") as server:
+        with_radosgw(Path(server), soak)
+
+
+if __name__ == "__main__":
+    main()
