@@ -164,6 +164,26 @@ class Bench:
             f"least / least {min(ours) / min(theirs):.3f}"
         )
 
+    def profile(self, batch: int, size: int) -> None:
+        """Where an evaluation's time goes, by operation: torch's own profiler over as many evaluations as rounds."""
+        from torch.profiler import ProfilerActivity, profile
+
+        pairs = [Pair(picture(i, size), [picture(100 + i, size)], seed=i) for i in range(batch)]
+        config = StylizeConfig(evaluations=self.args.rounds, dtype=self.args.dtype, init="noise")
+        stylizer = Stylizer(config, self.weights, self.device)
+        stylizer.run(pairs)
+        on_gpu = self.device.type == "cuda"
+        with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as taken:
+            stylizer.run(pairs)
+            self.sync()
+        key = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+        found = sorted(taken.key_averages(), key=lambda event: -float(getattr(event, key)))
+        total = sum(float(getattr(event, key)) for event in found)
+        self.say(f"\nprofile, {batch} x {size} x {size}, {config.evaluations} evaluations: self time by operation")
+        for event in found[:16]:
+            spent, calls = float(getattr(event, key)), event.count / config.evaluations
+            self.say(f"    {event.key[:44]:44s} {calls:7.1f} calls {spent / config.evaluations / 1000:9.2f} ms {100 * spent / total:5.1f} %")
+
     def peers(self) -> None:
         args = self.args
         self.say(f"\nfinal loss after {args.peer_evaluations} evaluations, {args.peer_size} x {args.peer_size}, start: noise and content")
@@ -295,6 +315,7 @@ def main() -> None:
     parser.add_argument("--batches", default="1,4", help="pairs per batch, comma-separated; empty: no timing")
     parser.add_argument("--rounds", type=int, default=12, help="turns of engine and bare network (of 10 evaluations each on a GPU)")
     parser.add_argument("--threads", type=int, help="of the CPU")
+    parser.add_argument("--profile", action="store_true", help="where the engine's time goes, for the first batch")
     parser.add_argument("--peers", action="store_true", help="compare final losses with other optimisers")
     parser.add_argument("--peer-size", type=int, default=96)
     parser.add_argument("--peer-pairs", type=int, default=3)
@@ -309,6 +330,8 @@ def main() -> None:
         tflops = bench.ceilings()
         for batch in args.batches.split(","):
             bench.speed(int(batch), args.size, tflops)
+    if args.profile:
+        bench.profile(int(args.batches.split(",")[0] or 1), args.size)
     if args.peers:
         bench.peers()
     if args.out:

@@ -43,16 +43,8 @@ def bare(batches: list[list[tuple[np.ndarray, np.ndarray]]], config: StylizeConf
     return time.perf_counter() - started
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=64)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--evaluations", type=int, default=40)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--shard-size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", help="file for the results")
-    arguments = parser.parse_args()
+def measure(arguments: argparse.Namespace) -> tuple[list[float], list[tuple[float, float]]]:
+    """Seconds of the bare loops, and of the jobs between them with their busy shares."""
     threads = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         write_example(f"{folder}/input")
@@ -75,7 +67,8 @@ def main() -> None:
             for k in range(0, len(shard), arguments.batch_size)
         ]
         options = [f"--{k.replace('_', '-')}={','.join(v) if isinstance(v, tuple) else v}" for k, v in settings.items()]
-        options += [f"--size={arguments.size}", f"--shard-size={arguments.shard_size}", "--weights=random", f"--cpus-per-actor={threads}"]
+        options += [f"--size={arguments.size}", f"--shard-size={arguments.shard_size}", "--weights=random"]
+        options += [f"--actors={arguments.actors}", f"--cpus-per-actor={max(1, threads // arguments.actors)}"]
 
         def job(out: str) -> tuple[float, float]:
             """Seconds of a whole run, and its busy share."""
@@ -89,19 +82,37 @@ def main() -> None:
         for k in range(arguments.rounds):
             whole.append(job(f"{folder}/out{k}"))
             alone.append(bare(batches, config, threads))
-    seconds = [s for s, _ in whole]
-    ratios = [s / ((a + b) / 2) for s, a, b in zip(seconds, alone, alone[1:], strict=False)]
-    today = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
-    shape = f"{arguments.size} px, {arguments.evaluations} evaluations from noise, batches of {arguments.batch_size}, conv1_1 to conv3_1"
-    text = (
-        f"date {today}   device cpu, {threads} cores   torch {torch.__version__}   command {' '.join(sys.argv)}\n"
-        f"{arguments.pairs} pairs, {shape}\n"
-        f"bare engine   {'   '.join(f'{s:.2f}' for s in alone)} s\n"
-        f"nstray run    {'   '.join(f'{s:.2f}' for s in seconds)} s   (busy share {'   '.join(f'{b:.4f}' for _, b in whole)})\n"
-        f"pairs/hour    {arguments.pairs / statistics.median(seconds) * 3600:,.0f}\n"
-        f"ratio         median {statistics.median(ratios):.3f}, of each {'   '.join(f'{r:.3f}' for r in ratios)}, "
-        f"least / least {min(seconds) / min(alone):.3f}\n"
-    )
+    return alone, whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=64)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--evaluations", type=int, default=40)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--shard-size", type=int, default=8)
+    parser.add_argument("--actors", type=int, default=1, help="workers, which share the cores")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--grow", nargs="*", metavar="NAME=A,B", default=[], help="also with these values of pairs, size, batch_size or actors")
+    parser.add_argument("--out", help="file for the results")
+    arguments = parser.parse_args()
+    changes = [{}, *({name: int(v)} for word in arguments.grow for name, values in [word.split("=")] for v in values.split(","))]
+    text = f"date {datetime.datetime.now(datetime.UTC):%Y-%m-%d}   device cpu, {os.cpu_count()} cores   torch {torch.__version__}   "
+    text += f"command {' '.join(sys.argv)}\nfrom noise, {arguments.evaluations} evaluations, conv1_1 to conv3_1\n"
+    for change in changes:
+        these = argparse.Namespace(**{**vars(arguments), **change})
+        alone, whole = measure(these)
+        seconds = [s for s, _ in whole]
+        ratios = [s / ((a + b) / 2) for s, a, b in zip(seconds, alone, alone[1:], strict=False)]
+        text += (
+            f"{these.pairs} pairs, {these.size} px, batches of {these.batch_size}, {these.actors} workers\n"
+            f"    bare engine   {'   '.join(f'{s:.2f}' for s in alone)} s\n"
+            f"    nstray run    {'   '.join(f'{s:.2f}' for s in seconds)} s   (busy share {'   '.join(f'{b:.4f}' for _, b in whole)})\n"
+            f"    pairs/hour    {these.pairs / statistics.median(seconds) * 3600:,.0f}, bare {these.pairs / statistics.median(alone) * 3600:,.0f}\n"
+            f"    ratio         median {statistics.median(ratios):.3f}, of each {'   '.join(f'{r:.3f}' for r in ratios)}\n"
+        )
+        print(text.splitlines()[-1], file=sys.stderr)
     publish(text, arguments.out)
 
 

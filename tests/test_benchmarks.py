@@ -12,9 +12,11 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 COMMANDS = {
     "engine": [
         *("--device", "cpu", "--size", "32", "--batches", "1", "--rounds", "2"),
-        *("--peers", "--peer-size", "32", "--peer-pairs", "1", "--peer-evaluations", "3"),
+        *("--profile", "--peers", "--peer-size", "32", "--peer-pairs", "1", "--peer-evaluations", "3"),
     ],
     "tiles": ["--size", "96", "--tile", "64", "--runs", "lbfgs:2,adam:1"],
+    "fast": ["--pairs", "1", "--size", "24", "--evaluations", "6", "--layers-up-to", "conv2_1"],
+    "dtype": ["--pairs", "2", "--size", "32", "--evaluations", "3", "--layers-up-to", "conv2_1"],
     "coarse": ["--size", "24", "--evaluations", "120"],
 }
 

@@ -1,0 +1,239 @@
+"""nstray beside the programs that people use for one picture: seconds per evaluation, pairs per hour, the loss of the picture written.
+
+    python scripts/bench_peers.py [--neural-style-pt DIR] [--gatys DIR] [--crowson DIR] [--size 256] [--evaluations 100] [--out FILE]
+
+DIR is a checkout of the program: ProGamerGov/neural-style-pt, leongatys/PytorchNeuralStyleTransfer, crowsonkb/style-transfer-pytorch.
+Every program is run as its users run it, in a process of its own, with the same random VGG-19 in its own file format and the
+same two pictures. It is run twice, for few and for many evaluations: the difference is what an evaluation costs, the rest
+is loading. nstray is run with the objective of each peer in turn. One judge: that objective in float32, of the picture as the
+file has it (clamped, 8 bits), by nstray's engine, whose losses the tests hold to a float64 reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from benchmarks import header, picture, publish
+from PIL import Image
+from safetensors.torch import save_file
+
+from nstray.engine import StylizeConfig, load_weights
+from nstray.engine.pair import Pair
+from nstray.engine.settings import CONV_LAYERS
+from nstray.engine.stylizer import Stylizer
+from nstray.engine.weights import CAFFE_MEAN, FEATURE_INDEX, RGB_MEAN, RGB_STD, WIDTHS, VGGWeights, random_weights
+from nstray.examples import write_example
+from nstray.presets import preset
+
+STYLE = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+BY_WIDTH = tuple(1 / n**2 for n in WIDTHS)
+# What docs/presets.md derives: the notebook's and neural-style's terms on nstray's scale, here without total variation.
+GATYS = StylizeConfig(pooling="max", content_weight=2.0, style_weight=4e3, style_layer_weights=BY_WIDTH)
+JOHNSON = StylizeConfig(pooling="max", content_weight=10.0, style_weight=4e2, style_layer_weights=BY_WIDTH, init="noise")
+# What the preset fast does beside the objective; its evaluations are those for 500 of a peer.
+FAST = {name: preset("fast")[name] for name in ("init", "optimizer", "value_range", "range_weight")}
+
+
+@dataclass
+class Taken:
+    """One run of a program: seconds in all, peak memory in MB, and the picture it wrote, (3, H, W) over 0..1."""
+
+    seconds: float
+    memory: float
+    image: torch.Tensor
+
+
+def run(words: list[str], folder: Path, out: Path, env: dict[str, str] | None = None) -> Taken:
+    """Run a program to its end; raises SystemExit with its last words where it fails."""
+    log = folder / "log"
+    began = time.perf_counter()
+    with log.open("wb") as file:
+        process = subprocess.Popen(words, cwd=folder, stdout=file, stderr=file, env={**os.environ, **(env or {})})
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    if status:
+        raise SystemExit(f"{' '.join(words)} failed:\n{log.read_text(errors='replace')[-2000:]}")
+    return Taken(seconds, usage.ru_maxrss / 1024, pixels(out))
+
+
+def pixels(path: Path) -> torch.Tensor:
+    return torch.from_numpy(picture(path, 100_000)).permute(2, 0, 1).float() / 255
+
+
+class Bench:
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
+        self.args, self.folder = args, folder
+        write_example(str(folder / "example"))
+        self.content, self.style = folder / "content.png", folder / "style.png"
+        for given, role, at in ((args.content, "content", self.content), (args.style, "style", self.style)):
+            found = Path(given) if given else sorted((folder / "example" / role).iterdir())[0]
+            Image.open(found).convert("RGB").resize((args.size, args.size), Image.Resampling.BICUBIC).save(at)
+        self.rgb, self.bgr = networks()
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.rows: list[str] = []
+
+    def judge(self, config: StylizeConfig, image: torch.Tensor) -> float:
+        """The objective of `config` for a picture, in float32."""
+        pair = Pair(pixels(self.content), [pixels(self.style)])
+        objective = Stylizer(config, load_weights(str(self.bgr)), self.device).objective([pair], pair.content[None].to(self.device))
+        return float(objective.evaluate(image[None].to(self.device))[0])
+
+    def compare(self, name: str, config: StylizeConfig, peer: Callable[[int], Taken], *, same: bool = True) -> None:
+        """A peer and nstray, one after the other, on the peer's objective, or on gatys2015's where nstray has not the peer's."""
+        few, many = self.args.few, self.args.evaluations
+        short, long = peer(few), peer(many)
+        goal = self.judge(config, long.image)
+        self.row(name, many, short, long, (long.seconds - short.seconds) / (many - few), goal, goal)
+        short, long = self.nstray(config, few), self.nstray(config, many)
+        each = (long.seconds - short.seconds) / (many - few)
+        self.row(f"  nstray, {'same' if same else 'gatys2015'}", many, short, long, each, self.judge(config, long.image), goal)
+        coarse = max(1, round(many * 40 / 500))
+        quick = replace(config, **FAST, coarse=f"50%:{coarse}", evaluations=max(1, round(many * 115 / 500)))
+        loading = short.seconds - few * each
+        taken = self.nstray(quick, quick.evaluations)
+        self.rows.append(self.line("  nstray, fast", f"{coarse} + {quick.evaluations}", None, taken, loading, self.judge(config, taken.image), goal))
+        print(self.rows[-1], file=sys.stderr, flush=True)
+
+    def row(self, name: str, many: int, short: Taken, long: Taken, each: float, loss: float, goal: float) -> None:
+        self.rows.append(self.line(name, str(many), each, long, short.seconds - self.args.few * each, loss, goal))
+        print(self.rows[-1], file=sys.stderr, flush=True)
+
+    def line(self, name: str, spent: str, each: float | None, taken: Taken, loading: float, loss: float, goal: float) -> str:
+        cost = "" if each is None else f"{each:.4f}"
+        return (
+            f"{name:<24} {spent:>11} {cost:>12} {taken.seconds:8.1f} {loading:8.1f} {3600 / taken.seconds:11.1f} "
+            f"{3600 / (taken.seconds - loading):15.1f} {taken.memory:9.0f} {loss:10.4g} {loss / goal:8.3f}"
+        )
+
+    def nstray(self, config: StylizeConfig, evaluations: int) -> Taken:
+        """nstray's engine in a process of its own, loading included, for one pair."""
+        job, out = self.folder / "job.json", self.folder / "out.png"
+        settings = {**config.__dict__, "evaluations": evaluations}
+        job.write_text(json.dumps([settings, str(self.bgr), str(self.content), str(self.style), str(out)]))
+        return run([sys.executable, __file__, "--one", str(job)], self.folder, out)
+
+    # the peers
+
+    def neural_style_pt(self, evaluations: int) -> Taken:
+        state = {f"features.{FEATURE_INDEX[n]}.{k}": self.tensors(self.bgr)[f"{n}.{k}"] for n in CONV_LAYERS for k in ("weight", "bias")}
+        model = self.folder / "vgg19.pth"
+        torch.save(state, model)
+        out = self.folder / "neural-style.png"
+        words = [sys.executable, str(Path(self.args.neural_style_pt).resolve() / "neural_style.py"), "-tv_weight", "0", "-seed", "0"]
+        words += ["-content_image", str(self.content), "-style_image", str(self.style), "-image_size", str(self.args.size), "-disable_check"]
+        words += ["-model_file", str(model), "-num_iterations", str(evaluations), "-save_iter", "0", "-print_iter", "0", "-output_image", str(out)]
+        words += ["-gpu", "0" if self.device == "cuda" else "c", "-backend", "cudnn" if self.device == "cuda" else "nn"]
+        return run(words, self.folder, out)
+
+    def gatys(self, evaluations: int) -> Taken:
+        """The notebook's cells up to the first result, as a program: told its files, size and count, and without its plots."""
+        cells = json.loads((Path(self.args.gatys) / "NeuralStyleTransfer.ipynb").read_text())["cells"]
+        code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+        last = next(i for i, text in enumerate(code) if "max_iter = " in text)
+        text = "\n\n".join(c for c in code[: last + 1] if "imshow(img)" not in c)
+        for old, new in (
+            ("%pylab inline", ""),
+            ("transforms.Scale(", "transforms.Resize("),
+            ("img_size = 512", f"img_size = {self.args.size}"),
+            ("max_iter = 500", f"max_iter = {evaluations - 1}"),
+            ("vangogh_starry_night.jpg", self.style.name),
+            ("Tuebingen_Neckarfront.jpg", self.content.name),
+            ("'/Images/'", "'/'"),
+            ("'/Models/'", "'/'"),
+            ("imshow(out_img)", "out_img.save('notebook.png')"),
+            ("gcf().set_size_inches(10,10)", ""),
+        ):
+            if old not in text:
+                raise SystemExit(f"the notebook has no {old!r}: another version than the one this script knows")
+            text = text.replace(old, new)
+        torch.save(self.tensors(self.bgr), self.folder / "vgg_conv.pth")
+        program = self.folder / "notebook.py"
+        # one call of L-BFGS's step makes up to 20 iterations, so the notebook stops at the next multiple of 20
+        program.write_text(text)
+        return run([sys.executable, str(program)], self.folder, self.folder / "notebook.png")
+
+    def crowson(self, evaluations: int) -> Taken:
+        hub = self.folder / "hub" / "checkpoints"
+        if not hub.exists():
+            hub.mkdir(parents=True)
+            state = {f"features.{FEATURE_INDEX[n]}.{k}": self.tensors(self.rgb)[f"{n}.{k}"] for n in CONV_LAYERS for k in ("weight", "bias")}
+            for layer, (wide, high) in {"0": (25088, 4096), "3": (4096, 4096), "6": (4096, 1000)}.items():
+                state |= {f"classifier.{layer}.weight": torch.zeros(high, wide), f"classifier.{layer}.bias": torch.zeros(high)}
+            torch.save(state, hub / "vgg19-dcbb9e9d.pth")
+        out, size, count = self.folder / "crowson.png", str(self.args.size), str(evaluations)
+        start = "from style_transfer.cli import main; main()"
+        words = [sys.executable, "-c", start, str(self.content), str(self.style), "-o", str(out), "-ms", size, "-s", size, "-i", count, "-ii", count]
+        words += ["--init", "content", "--save-every", "100000", "--devices", self.device]
+        return run(words, self.folder, out, {"TORCH_HOME": str(self.folder), "PYTHONPATH": str(Path(self.args.crowson).resolve())})
+
+    def tensors(self, path: Path) -> dict[str, torch.Tensor]:
+        return dict(load_weights(str(path)).tensors)
+
+
+def networks() -> tuple[Path, Path]:
+    """One random VGG-19 in files of both conventions: torchvision's input and Caffe's. They differ in nothing but what zero padding means."""
+    weights = random_weights()
+    tensors = {k: v.contiguous() for k, v in weights.tensors.items()}
+    folder = Path(tempfile.mkdtemp())
+    save_file(tensors, folder / "rgb.safetensors", {"input": "rgb"})
+    first = tensors["conv1_1.weight"] / RGB_STD.view(1, 3, 1, 1)  # of pixels 0..1 less their mean
+    shift = ((CAFFE_MEAN / 255)[[2, 1, 0]] - RGB_MEAN).view(1, 3, 1, 1)
+    bias = tensors["conv1_1.bias"] + (first * shift).sum(dim=(1, 2, 3))
+    caffe = {**tensors, "conv1_1.weight": (first[:, [2, 1, 0]] / 255).contiguous(), "conv1_1.bias": bias}
+    save_file(caffe, folder / "bgr.safetensors", {"input": "bgr"})
+    return folder / "rgb.safetensors", folder / "bgr.safetensors"
+
+
+def one(job: str) -> None:
+    """What the child process of `Bench.nstray` does."""
+    settings, weights, content, style, out = json.loads(Path(job).read_text())
+    config = StylizeConfig(**settings)
+    loaded: VGGWeights = load_weights(weights)
+    stylizer = Stylizer(config, loaded, "cuda" if torch.cuda.is_available() else "cpu")
+    result = stylizer.run([Pair(pixels(Path(content)), [pixels(Path(style))])])[0]
+    Image.fromarray((result.image * 255).round().byte().permute(1, 2, 0).numpy()).save(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--neural-style-pt", metavar="DIR")
+    parser.add_argument("--gatys", metavar="DIR")
+    parser.add_argument("--crowson", metavar="DIR")
+    parser.add_argument("--content", help="a picture; default: the built-in example's")
+    parser.add_argument("--style")
+    parser.add_argument("--size", type=int, default=256, help="of the square that both pictures are made to")
+    parser.add_argument("--evaluations", type=int, default=100)
+    parser.add_argument("--few", type=int, default=20, help="evaluations of the short run")
+    parser.add_argument("--out", help="file for the results")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        one(args.one)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(args, Path(folder))
+        if args.neural_style_pt:
+            bench.compare("neural-style-pt, noise", JOHNSON, bench.neural_style_pt)
+        if args.gatys:
+            bench.compare("Gatys' notebook, content", GATYS, bench.gatys)
+        if args.crowson:
+            bench.compare("Crowson, content", StylizeConfig(init="content"), bench.crowson, same=False)
+        head = (
+            f"{args.size} x {args.size}, random VGG-19; threads {torch.get_num_threads()}\n{'program':<24} {'evaluations':>11} {'s/evaluation':>12} "
+            f"{'run s':>8} {'loading':>8} {'pairs/h':>11} {'without loading':>15} {'memory MB':>9} {'loss':>10} {'of peer':>8}"
+        )
+        publish("\n".join([header(), head, *bench.rows]) + "\n", args.out)
+
+
+if __name__ == "__main__":
+    main()
