@@ -424,14 +424,14 @@ class Driver:
             self._slots.remove(slot)
             ray.kill(slot.actor)  # alive where `ready` raised
             self._display.log(f"event=start_failed worker={slot.name} reason={short(error)!r}")
+            self._not_before = time.monotonic() + min(60.0, 2.0 ** min(self._failed_starts, 6))
             # One bad machine is not the job's end while others work or may; where none does, the reason is the job's.
             node = await asyncio.to_thread(node_of, error)
             self._failed_nodes.add(node)
             alone = not any(s.ready for s in self._slots) and not (len(self._failed_nodes) == 1 and await self._room_without(node))
-            if node is not None and not alone and not any(s.ready and s.node == node for s in self._slots):
-                if self._nodes.did_not_start(node, short(error)):
-                    self._give_up(node)
-            self._not_before = time.monotonic() + min(60.0, 2.0 ** min(self._failed_starts, 6))
+            counts = node is not None and not alone and not any(s.ready and s.node == node for s in self._slots)
+            if node is not None and counts and self._nodes.did_not_start(node, short(error)):
+                self._give_up(node)
             if alone and isinstance(cause, NstrayError):
                 raise cause from None
             if alone and self._failed_starts >= START_TRIES:

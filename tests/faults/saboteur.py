@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _SITE = '''
-import ctypes, importlib.abc, importlib.util, os, sys, time
+import ctypes, importlib.abc, importlib.util, os, signal, sys, time
 
 
 def segfault():
@@ -17,7 +20,9 @@ def hang():
 
 
 def leak():
-    """In a memory cgroup of its own, so that the kernel's OOM killer takes this process alone."""
+    """In a memory cgroup of its own, so that the kernel's OOM killer takes this process alone; without one, SIGKILL stands for it."""
+    if not {cgroup!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
     with open({cgroup!r} + "/cgroup.procs", "w") as file:
         file.write(str(os.getpid()))
     kept = []
@@ -43,6 +48,15 @@ def alter(module):
         return honest(self, prepared)
 
     module.Worker._optimise = optimise
+    if {begun!r}:
+        process = module.Worker.process
+
+        def noted(self, shard, *more):
+            with open({begun!r}, "a") as file:
+                file.write(shard.name + "\\n")
+            return process(self, shard, *more)
+
+        module.Worker.process = noted
 
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -65,8 +79,35 @@ sys.meta_path.insert(0, Finder())
 '''
 
 
-def write(folder: Path, faults: dict[str, str], cgroup: str = "") -> str:
-    """Workers started with `folder` first in PYTHONPATH do ``segfault``, ``hang``, ``leak`` or ``die`` at a pair id, or at every one (``*``)."""
+@contextmanager
+def memory_cgroup(limit: int) -> Iterator[str]:
+    """A cgroup of `limit` bytes of memory; an empty name where this machine lets us make none."""
+    for parent, name in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        folder = Path(parent) / f"nst{os.getpid()}"
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        try:
+            (folder / name).write_text(str(limit))
+            usable = str(folder)
+        except OSError:
+            usable = ""
+        try:
+            yield usable
+        finally:
+            folder.rmdir()
+        return
+    yield ""
+
+
+def write(folder: Path, faults: dict[str, str], cgroup: str = "", begun: str = "") -> str:
+    """Workers started with `folder` first in PYTHONPATH do ``segfault``, ``hang``, ``leak`` or ``die`` at a pair id, or at every one (``*``).
+
+    Args:
+        cgroup: folder of the memory cgroup that ``leak`` fills; see `memory_cgroup`.
+        begun: file to which the names of shards go as they are begun.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sitecustomize.py").write_text(_SITE.format(faults=faults, cgroup=cgroup))
+    (folder / "sitecustomize.py").write_text(_SITE.format(faults=faults, cgroup=cgroup, begun=begun))
     return str(folder)
