@@ -6,6 +6,7 @@ Their disk is one and the same, as on NFS. Needs root and iproute2.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,17 @@ def missing() -> str | None:
         return f"no network namespaces: {made.stderr.strip()}"
     _ip("netns", "del", name)
     return None
+
+
+def sweep() -> None:
+    """Remove what a run of tests that was itself killed has left: namespaces named after a process that is gone."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, timeout=20).stdout.splitlines()
+    for name in [line.split()[0] for line in listed if line.strip()]:
+        owner = re.fullmatch(r"nst(\d+)(-\d+)?", name)
+        if owner and not Path(f"/proc/{owner[1]}").exists():
+            for pid in subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, timeout=20).stdout.split():
+                os.kill(int(pid), signal.SIGKILL)
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=20)
 
 
 def _ip(*words: str) -> None:
@@ -117,6 +129,7 @@ class Network:
         self.folder, self.name, self.log = folder, f"nst{os.getpid()}", Path(folder) / "hosts.log"
         self.temporary = str(Path(folder) / "ray")
         os.mkdir(self.temporary)
+        sweep()
         self.hosts: list[Host] = []
         self._count = 0
         _ip("netns", "add", self.name)
