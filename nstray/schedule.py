@@ -16,6 +16,7 @@ LOOK_AHEAD = 32  # shards an affine one may be fetched from behind the head
 STRIKES = 2  # deaths with a shard on board before it runs pair by pair
 FUSE_ROWS = 100  # finished rows before a job may be stopped for its share of error rows
 KILLS = 2  # deaths of a lone worker on one pair before the pair is given up
+NODE_FAULTS = 3  # of a node in a row, with nothing finished there, before it is given up
 
 ShardKey = tuple[int, int]
 
@@ -68,6 +69,7 @@ class Careful:
         kills: deaths by index.
         lost: (code, message) of pairs that are not touched again.
         touching: the pair that is with the worker. commit_deaths: of workers while they wrote the part.
+        nodes: where lone workers died of it: the next one to try it is elsewhere, if there is one.
     """
 
     shard: Shard
@@ -78,6 +80,7 @@ class Careful:
     lost: dict[int, tuple[str, str]] = field(default_factory=dict)
     touching: int | None = None
     commit_deaths: int = 0
+    nodes: set[str] = field(default_factory=set)
 
     def next(self) -> int | None:
         """The index of the next pair without a row, or None."""
@@ -123,6 +126,48 @@ class Strikes:
     def forget(self, shard: Shard) -> None:
         """The shard is committed."""
         self._counts.pop((shard.window, shard.number), None)
+
+
+class Nodes:
+    """Which machines are broken: those whose workers die of shards that other machines then finish.
+
+    A death is held against its node when every shard that was on board has been finished elsewhere, so that a shard that kills
+    its workers everywhere is held against none. A worker that does not start is held against its node where others work.
+    What a node finishes clears it. `given_up`: nodes that are not used again, with the reason.
+    """
+
+    def __init__(self) -> None:
+        self.given_up: dict[str, str] = {}
+        self._faults: dict[str, int] = {}
+        self._open: dict[str, list[tuple[set[ShardKey], str]]] = {}  # deaths of which not every shard is finished yet
+
+    def died(self, node: str, shards: Iterable[ShardKey], reason: str) -> None:
+        """A worker on `node` died with `shards` on board."""
+        if aboard := set(shards):
+            self._open.setdefault(node, []).append((aboard, reason))
+
+    def finished(self, node: str, shard: ShardKey) -> list[str]:
+        """A worker on `node` finished a shard, every pair of it; returns the nodes that this gives up."""
+        self._faults.pop(node, None)
+        self._open.pop(node, None)
+        found = []
+        for other, deaths in self._open.items():
+            for aboard, _ in deaths:
+                aboard.discard(shard)
+            found += [other for aboard, reason in deaths if not aboard and self._fault(other, reason)]
+            deaths[:] = [death for death in deaths if death[0]]
+        return found
+
+    def did_not_start(self, node: str, reason: str) -> bool:
+        """A worker on `node` failed to start while others work; True where this gives the node up."""
+        return self._fault(node, reason)
+
+    def _fault(self, node: str, reason: str) -> bool:
+        self._faults[node] = self._faults.get(node, 0) + 1
+        if self._faults[node] < NODE_FAULTS or node in self.given_up:
+            return False
+        self.given_up[node] = reason
+        return True
 
 
 @dataclass

@@ -16,9 +16,9 @@ RAY = (sys.executable, "-m", "ray.scripts.scripts")
 
 
 class Head:
-    """A head of the test's own: on loopback, two GPUs by name, without authentication."""
+    """A head of the test's own: on loopback, two GPUs by name, without authentication; `more` goes into its environment."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, **more: str) -> None:
         self.folder = folder
         gcs, dashboard = free_ports(1), free_ports(1)
         self.ray_address = f"127.0.0.1:{gcs}"
@@ -30,6 +30,7 @@ class Head:
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": folder,
+            **more,
         }
         words = ["start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--temp-dir={folder}", "--num-cpus=2", "--num-gpus=2"]
         words += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0"]

@@ -402,6 +402,14 @@ def test_devices_of_dead_nodes_do_not_count(monkeypatch: pytest.MonkeyPatch) -> 
     assert devices(config.make({"weights": "random"})) == Devices("cpu", 2, 4)
 
 
+def test_nodes_that_were_given_up_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"NodeID": name, "Alive": True, "Resources": {"CPU": 8.0}} for name in "ab"]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    settings = config.make({"weights": "random"})
+    assert devices(settings, None, ["a"]) == Devices("cpu", 2, 4, ("a",))
+    assert devices(settings, None, ["b", "a"]).count == 0
+
+
 def test_a_job_stays_on_the_kind_of_device_it_began_on(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = config.make({"weights": "random"})
     _nodes(monkeypatch, {"CPU": 16.0})  # every GPU machine was taken back

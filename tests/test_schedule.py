@@ -10,7 +10,7 @@ import pytest
 from nstray.errors import ErrorCode
 from nstray.plan import Shard
 from nstray.record import PartInfo
-from nstray.schedule import KILLS, LOOK_AHEAD, Backlog, Careful, Strikes, Window, fuse_blown
+from nstray.schedule import KILLS, LOOK_AHEAD, NODE_FAULTS, Backlog, Careful, Nodes, Strikes, Window, fuse_blown
 
 
 def shard(number: int, style: str = "s.png", *, window: int = 0, rows: int = 1) -> Shard:
@@ -132,6 +132,63 @@ def test_deaths_on_different_pairs_do_not_add_up() -> None:
         careful.blame(stalled=False, reason="gone")
     assert careful.kills == {0: 1, 1: 1}
     assert careful.lost == {}
+
+
+def fail_elsewhere_finish(nodes: Nodes, numbers: range) -> list[str]:
+    """`bad` dies of each shard, which `good` then finishes; the nodes given up by it."""
+    found = []
+    for i in numbers:
+        nodes.died("bad", [(0, i)], f"death {i}")
+        found += nodes.finished("good", (0, i))
+    return found
+
+
+def test_a_node_that_dies_of_what_others_finish_is_given_up_once_with_its_last_reason() -> None:
+    nodes = Nodes()
+    assert fail_elsewhere_finish(nodes, range(NODE_FAULTS - 1)) == []
+    assert nodes.given_up == {}
+    assert fail_elsewhere_finish(nodes, range(NODE_FAULTS - 1, NODE_FAULTS + 5)) == ["bad"]
+    assert nodes.given_up == {"bad": f"death {NODE_FAULTS - 1}"}
+
+
+def test_a_node_that_finishes_something_begins_anew() -> None:
+    nodes = Nodes()
+    fail_elsewhere_finish(nodes, range(NODE_FAULTS - 1))
+    nodes.died("bad", [(0, 90)], "x")
+    assert nodes.finished("bad", (0, 91)) == []
+    assert nodes.finished("good", (0, 90)) == []  # a death before that
+    assert fail_elsewhere_finish(nodes, range(NODE_FAULTS - 1)) == []
+    assert nodes.given_up == {}
+
+
+def test_shards_that_nobody_finishes_are_held_against_no_node() -> None:
+    nodes = Nodes()
+    for i in range(10 * NODE_FAULTS):
+        nodes.died("a", [(0, i)], "x")
+        nodes.died("b", [(0, i)], "x")
+        assert nodes.finished("c", (1, i)) == []
+    assert nodes.given_up == {}
+
+
+def test_a_death_counts_when_every_shard_on_board_is_finished_elsewhere() -> None:
+    nodes = Nodes()
+    for i in range(NODE_FAULTS):
+        nodes.died("bad", [(0, 2 * i), (0, 2 * i + 1)], "x")
+    assert [nodes.finished("good", (0, 2 * i)) for i in range(NODE_FAULTS)] == [[]] * NODE_FAULTS
+    assert [nodes.finished("good", (0, 2 * i + 1)) for i in range(NODE_FAULTS)] == [[], [], ["bad"]]
+
+
+def test_a_death_with_nothing_on_board_is_held_against_no_node() -> None:
+    nodes = Nodes()
+    for i in range(2 * NODE_FAULTS):
+        nodes.died("idle", [], "x")
+        assert nodes.finished("good", (0, i)) == []
+
+
+def test_a_node_whose_workers_do_not_start_is_given_up() -> None:
+    nodes = Nodes()
+    assert [nodes.did_not_start("bad", "no such library") for _ in range(NODE_FAULTS + 1)] == [False] * (NODE_FAULTS - 1) + [True, False]
+    assert nodes.given_up == {"bad": "no such library"}
 
 
 def test_a_window_is_complete_with_its_last_part() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,14 +97,18 @@ class Devices:
     kind: str  # cuda or cpu
     count: int
     threads: int
+    without: tuple[str, ...] = ()  # ids of nodes that are not to be used
 
 
-def devices(config: JobConfig, begun: Devices | None = None) -> Devices:
+def devices(config: JobConfig, begun: Devices | None = None, without: Collection[str] = ()) -> Devices:
     """Workers that fit the cluster now, on the kind of device that the job has `begun` on: it does not change over.
+
+    Nodes whose ids are in `without` do not count.
 
     Raises ConfigError where the wanted device is not there at the beginning and nothing says to wait for it.
     """
-    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and n.get("NodeID") not in without]
+    avoided = tuple(sorted(without))
     gpus = sum(int(n.get("GPU", 0)) for n in nodes)
     on_gpus = begun.kind != "cpu" if begun else config.device == "cuda" or (config.device == "auto" and gpus > 0)
     if on_gpus:
@@ -113,10 +118,11 @@ def devices(config: JobConfig, begun: Devices | None = None) -> Devices:
         # Logical GPUs on a machine without CUDA run on its CPU: then the threads are shared out.
         cpus = max((int(n.get("CPU", 1)) for n in nodes if n.get("GPU")), default=1)
         most = max((int(n.get("GPU", 0)) for n in nodes), default=1) or 1
-        return Devices("cuda" if config.device == "cuda" else "auto", gpus * per_gpu, max(1, cpus // (most * per_gpu)))
+        return Devices("cuda" if config.device == "cuda" else "auto", gpus * per_gpu, max(1, cpus // (most * per_gpu)), avoided)
     cores = [int(n.get("CPU", 0)) for n in nodes]
     threads = max(1, min(config.cpus_per_actor, max(cores, default=1)))
-    return Devices("cpu", max(1, sum(c // threads for c in cores)), threads)
+    fit = sum(c // threads for c in cores)
+    return Devices("cpu", fit if without else max(1, fit), threads, avoided)
 
 
 def stylist_factory(spec: JobSpec, weights: Any) -> Callable[[Devices], Any]:
@@ -126,10 +132,19 @@ def stylist_factory(spec: JobSpec, weights: Any) -> Callable[[Devices], Any]:
     actor_class = ray.remote(concurrency_groups=groups)(Stylist)
 
     def create(found: Devices) -> Any:
-        resources = {"num_cpus": found.threads} if found.kind == "cpu" else {"num_cpus": 1, "num_gpus": spec.config.gpus_per_actor}
+        resources: dict[str, Any] = {"num_cpus": found.threads} if found.kind == "cpu" else {"num_cpus": 1, "num_gpus": spec.config.gpus_per_actor}
+        if found.without:
+            resources["label_selector"] = {"ray.io/node-id": f"!in({','.join(found.without)})"}
         return actor_class.options(max_restarts=0, **resources).remote(spec, stored, found.kind, found.threads)
 
     return create
+
+
+def node_of(error: BaseException) -> str | None:
+    """The id of the node that a worker failed on, by the address that Ray's error names; None where that is not one node's."""
+    named = re.search(r"\bip[=:] ?([0-9a-fA-F.:]*[0-9a-fA-F])", str(error))
+    found = [n["NodeID"] for n in ray.nodes() if n["Alive"] and named and n["NodeManagerAddress"] == named[1]]
+    return found[0] if len(found) == 1 else None
 
 
 def start_ray() -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ import ray
 import ray.exceptions as rex
 
 from nstray import plan
-from nstray.cluster.actors import Devices, devices, short
+from nstray.cluster.actors import Devices, devices, node_of, short
 from nstray.cluster.intake import next_window
 from nstray.cluster.slot import Slot
 from nstray.errors import AccessDenied, ErrorCode, JobFailed, NstrayError, OutputError, StorageError, Unreachable
@@ -26,12 +26,13 @@ from nstray.patience import patiently
 from nstray.plan import Shard
 from nstray.progress import Display
 from nstray.record import Counts, total
-from nstray.schedule import KILLS, Backlog, Careful, Strikes, Window, fuse_blown
+from nstray.schedule import KILLS, Backlog, Careful, Nodes, ShardKey, Strikes, Window, fuse_blown
 from nstray.spec import JobSpec, Progress, ShardReport
 
 T = TypeVar("T")
 POLL = 2.0  # seconds between looks at the workers
 LOW_WATER = 512  # shards in the backlog below which the next window is planned
+HEAD_GRACE = 10.0  # seconds without an answer from the cluster's head before that is said
 NODE_GRACE = 30.0  # seconds for Ray to notice that a machine is gone
 START_TRIES = 3  # workers in a row that fail to start before the job is given up
 STORAGE_TRIES = 3  # shards in a row whose part can't be written before the job is given up
@@ -66,6 +67,7 @@ class Driver:
         self._backlog = Backlog()
         self._careful: list[Careful] = []
         self._strikes = Strikes()
+        self._nodes = Nodes()
         self._windows: dict[int, Window] = {}
         self._slots: list[Slot] = []
         self._counts = Counts()
@@ -79,6 +81,7 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()  # with a shard in their hands
         self._starts: set[asyncio.Task[None]] = set()  # waiting for an actor, which the cluster may never place
         self._deaths = self._failed_starts = self._storage_failures = self._made = 0
+        self._failed_nodes: set[str | None] = set()  # where workers failed to start since one did
         self._target: Devices | None = None
         self._buried_evaluations = 0
         self._not_before = 0.0  # when the next actor may be made, after one that failed to start
@@ -208,15 +211,15 @@ class Driver:
         if self._stopping or self._failure:
             return
         for careful in list(self._careful):
-            slot = next((s for s in self._slots if s.free and not s.inflight), None)
+            slot = next((s for s in self._candidates(careful) if not s.inflight), None)
             if slot is None:
-                break
+                continue
             self._careful.remove(careful)
             slot.careful = True
             slot.moved = time.monotonic()
             self._spawn(self._run_careful(slot, careful), self._tasks)
         # While a shard waits for an actor of its own, one actor is left to run dry.
-        spared = min((s for s in self._slots if s.free), key=lambda s: len(s.inflight), default=None) if self._careful else None
+        spared = min(self._candidates(self._careful[0]), key=lambda s: len(s.inflight), default=None) if self._careful else None
         while self._backlog:
             open_slots = [s for s in self._slots if s.free and s is not spared and len(s.inflight) < self.config.depth]
             if not open_slots:
@@ -232,6 +235,11 @@ class Driver:
                 slot.recent.pop(next(iter(slot.recent)))
             self._spawn(self._run(slot, shard), self._tasks)
 
+    def _candidates(self, careful: Careful) -> list[Slot]:
+        """Actors that may take a shard alone: where it has killed one, those on other nodes, as long as there are any."""
+        elsewhere = [s for s in self._slots if s.ready and not s.stalled and s.node not in careful.nodes]
+        return [s for s in elsewhere or self._slots if s.free]
+
     async def _run(self, slot: Slot, shard: Shard) -> None:
         try:
             report: ShardReport = await slot.actor.process.remote(shard, self._strikes.of(shard) + 1)
@@ -240,11 +248,15 @@ class Driver:
             await self._run_failed(slot, shard, error)
         else:
             slot.inflight.pop((shard.window, shard.number), None)
-            await self._done(shard, report)
+            await self._done(slot, shard, report)
 
-    async def _done(self, shard: Shard, report: ShardReport) -> None:
+    async def _done(self, slot: Slot, shard: Shard, report: ShardReport, *, whole: bool = True) -> None:
+        """A shard is committed; `whole` where it took no worker along in the end."""
         if report.skipped:
             return
+        if whole and slot.node:
+            for node in self._nodes.finished(slot.node, (shard.window, shard.number)):
+                self._give_up(node)
         self._deaths = self._storage_failures = self._failed_starts = 0
         self._strikes.forget(shard)
         uri = self.output.data_uri(shard.name)
@@ -295,7 +307,7 @@ class Driver:
             return
         blameless = False
         if not isinstance(error, rex.RayTaskError):
-            blameless = await self._bury(slot, error)
+            blameless = await self._bury(slot, error, [(shard.window, shard.number), *slot.inflight])
         if blameless:
             self._display.log(f"event=retry part={shard.name} reason=node_lost")
             self._backlog.put_back(shard)
@@ -313,10 +325,12 @@ class Driver:
             raise cause
         self._display.log(f"event=retry part={shard.name} reason=storage error={str(cause)!r}")
 
-    async def _bury(self, slot: Slot, error: Exception) -> bool:
-        """Retire a dead actor, once; True where its node is gone too, so that nothing on board is to blame."""
+    async def _bury(self, slot: Slot, error: Exception, aboard: Iterable[ShardKey] = ()) -> bool:
+        """Retire a dead actor, once, and the shards that it had `aboard`; True where its node is gone too, so that none is to blame."""
         if slot in self._slots:
             self._slots.remove(slot)
+            if slot.node:
+                self._nodes.died(slot.node, aboard, short(error))
             self._buried_evaluations += slot.seen.evaluations
             self._deaths += 1
             with contextlib.suppress(Exception):
@@ -326,7 +340,7 @@ class Driver:
                 self._failure = JobFailed(f"{self._deaths} workers died in a row without finishing anything; the last one: {short(error)}")
         if slot.stalled:
             return False
-        if getattr(error, "preempted", False):
+        if getattr(error, "preempted", False) or slot.node in self._nodes.given_up:
             return True
         # An actor that is only out of reach: its machine may be gone before Ray's health checks have said so.
         deadline = time.monotonic() + (NODE_GRACE if isinstance(error, rex.ActorUnavailableError) else 0.0)
@@ -336,6 +350,17 @@ class Driver:
             if time.monotonic() >= deadline:
                 return False
             await asyncio.sleep(POLL)
+
+    def _give_up(self, node: str) -> None:
+        """Use a node no more: its workers end, and what they have on board goes back in line without blame."""
+        self._display.log(f"event=node_given_up node={node} reason={self._nodes.given_up[node]!r}")
+        for slot in [s for s in self._slots if s.node == node]:
+            if slot.inflight or slot.careful:
+                ray.kill(slot.actor)
+            else:
+                self._slots.remove(slot)
+                self._buried_evaluations += slot.seen.evaluations
+                ray.kill(slot.actor)
 
     async def _run_careful(self, slot: Slot, careful: Careful) -> None:
         """Pair by pair, each named before it is touched, by an actor that does nothing else."""
@@ -366,19 +391,21 @@ class Driver:
         except rex.RayError as error:
             await self._careful_died(slot, careful, error)
         else:
-            await self._done(shard, report)
+            await self._done(slot, shard, report, whole=not careful.lost)
         finally:
             slot.careful = False
 
     async def _careful_died(self, slot: Slot, careful: Careful, error: Exception) -> None:
         pair = None if careful.touching is None else careful.shard.table["pair_id"][careful.touching].as_py()
         self._display.log(f"event=worker_died part={careful.shard.name} pair={pair} reason={short(error)!r}")
-        if await self._bury(slot, error):
+        if await self._bury(slot, error, [(careful.shard.window, careful.shard.number)]):
             careful.touching = None
         elif careful.next() is None:
             careful.commit_deaths += 1
             if careful.commit_deaths >= KILLS:
                 raise JobFailed(f"{careful.shard.name}: writing it took its worker along {KILLS} times ({short(error)}); use a smaller shard_size")
+        if careful.touching is not None and slot.node:
+            careful.nodes.add(slot.node)
         careful.blame(stalled=slot.stalled, reason=short(error))
         self._careful.append(careful)
 
@@ -388,11 +415,13 @@ class Driver:
         """Keep as many actors as the cluster holds, and look at what each is doing."""
         waiting_since = time.monotonic()
         while True:
-            target = await asyncio.to_thread(devices, self.config, self._target)
+            target = await self._answered(asyncio.create_task(asyncio.to_thread(devices, self.config, self._target, tuple(self._nodes.given_up))))
             if self._target is None:
                 kind = "gpu" if target.kind != "cpu" else f"cpu threads_per_worker={target.threads}"
                 self._display.log(f"event=devices kind={kind} workers={self.config.actors or target.count}")
             self._target = target
+            if target.without and not target.count:
+                raise JobFailed(f"no node is left: {'; '.join(f'{node} was given up: {why}' for node, why in self._nodes.given_up.items())}")
             # At least one actor waits where every machine is gone: that is what an autoscaler sees as demand.
             wanted = self.config.actors or max(1, target.count)
             while len(self._slots) < wanted and time.monotonic() >= self._not_before and not self._stopping and not self._fed_and_done():
@@ -411,6 +440,19 @@ class Driver:
                 waiting_since = time.monotonic()
             await asyncio.sleep(POLL)
 
+    async def _answered(self, asked: asyncio.Task[Devices]) -> Devices:
+        """What the cluster's head answers; says so where it is silent. After a time of its own (60 s) Ray ends the process."""
+        silent = not (await asyncio.wait({asked}, timeout=HEAD_GRACE))[0]
+        if silent:
+            self._display.log(
+                f"event=head_silent seconds={HEAD_GRACE:g} hint=Ray_ends_this_run_if_its_head_stays_away,_with_exit_code_1;"
+                "_what_is_committed_stays,_run_the_same_command_again_on_a_new_head_to_resume"
+            )
+        found = await asked
+        if silent:
+            self._display.log("event=head_answers")
+        return found
+
     def _fed_and_done(self) -> bool:
         return self._fed and not self._backlog and not self._careful and not self._windows
 
@@ -425,18 +467,34 @@ class Driver:
             self._slots.remove(slot)
             ray.kill(slot.actor)  # alive where `ready` raised
             self._display.log(f"event=start_failed worker={slot.name} reason={short(error)!r}")
-            # One bad machine is not the job's end while others work; where none does, the reason is the job's.
-            alone = not any(s.ready for s in self._slots)
             self._not_before = time.monotonic() + min(60.0, 2.0 ** min(self._failed_starts, 6))
+            # One bad machine is not the job's end while others work or may; where none does, the reason is the job's.
+            node = await asyncio.to_thread(node_of, error)
+            self._failed_nodes.add(node)
+            alone = not any(s.ready for s in self._slots) and not (len(self._failed_nodes) == 1 and await self._room_without(node))
+            counts = node is not None and not alone and not any(s.ready and s.node == node for s in self._slots)
+            if node is not None and counts and self._nodes.did_not_start(node, short(error)):
+                self._give_up(node)
             if alone and isinstance(cause, NstrayError):
                 raise cause from None
             if alone and self._failed_starts >= START_TRIES:
                 raise JobFailed(f"{START_TRIES} workers in a row failed to start; the last one: {short(error)}") from None
             return
         self._failed_starts = 0
+        self._failed_nodes.clear()
+        if where["node"] in self._nodes.given_up:  # placed before its node was
+            self._slots.remove(slot)
+            ray.kill(slot.actor)
+            return
         slot.node, slot.ready, slot.moved = where["node"], True, time.monotonic()
         self._display.log(f"event=worker_ready worker={slot.name} device={where['device']!r} pid={where['pid']}")
         self._changed.set()
+
+    async def _room_without(self, node: str | None) -> bool:
+        """Whether a worker fits a node other than this one."""
+        if node is None:
+            return False
+        return bool((await asyncio.to_thread(devices, self.config, self._target, (*self._nodes.given_up, node))).count)
 
     async def _look(self, slot: Slot) -> None:
         """One poll of an actor; kills it where nothing has moved for the stall timeout while it had work."""

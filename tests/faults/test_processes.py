@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jobs
 import pytest
+import saboteur
+from heads import Head
 
 from nstray import dataset
 
@@ -21,11 +25,16 @@ class Run:
     """``nstray run`` of a small job, as often as a test asks."""
 
     def __init__(self, base: Path, ray: str) -> None:
-        self.out, self.log, self.env = str(base / "out"), base / "log", {**jobs.LOCAL_RAY, "RAY_TMPDIR": ray}
+        self.base, self.out, self.log, self.env = base, str(base / "out"), base / "log", {**jobs.LOCAL_RAY, "RAY_TMPDIR": ray}
         manifest, weights = jobs.write_inputs(str(base / "in"))
         settings = {**jobs.SETTINGS, "weights": weights, "evaluations": 100}
         self.words = ["run", manifest, self.out, *jobs.options(settings)]
         self.started: list[subprocess.Popen[Any]] = []
+
+    def sabotage(self, faults: dict[str, str], **more: str) -> None:
+        """Workers of runs that start from now on have these faults; see `saboteur.write`."""
+        folder = saboteur.write(self.base / "site", faults, **more)
+        self.env["PYTHONPATH"] = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
 
     def start(self) -> subprocess.Popen[Any]:
         self.started.append(jobs.start_cli(self.words, self.log, self.env))
@@ -95,3 +104,93 @@ def test_killed_driver_leaves_nothing_behind_and_a_rerun_completes(run: Run) -> 
     kept = jobs.parts(run.out)
     assert 0 < len(kept) < PAIRS
     run.finish(kept)
+
+
+def test_everything_killed_at_once_costs_what_was_in_the_workers_hands(run: Run) -> None:
+    """As by a loss of power: the driver and all below it in one moment. Redone is at most what each worker holds: its depth."""
+    begun = run.base / "begun"
+    run.sabotage({}, begun=str(begun))
+    actors, depth = 2, 2
+    run.words += ["--actors", str(actors), "--cpus-per-actor", "1", "--depth", str(depth)]
+    process = run.start()
+    jobs.until(lambda: len(jobs.parts(run.out)) >= 4, "four parts", alive=process)
+    below = jobs.descendants(process.pid)
+    process.kill()
+    jobs.kill(below)
+    process.wait(30)
+    kept, first = jobs.parts(run.out), begun.read_text().split()
+    assert len(first) == len(set(first))
+    lost = set(first) - set(kept)
+    assert len(lost) <= actors * depth
+    run.finish(kept)
+    redone = set(first) & set(begun.read_text().split()[len(first) :])
+    print(f"begun {len(first)}, committed {len(kept)}, redone {len(redone)}")
+    assert redone == lost
+
+
+def test_a_pair_that_crashes_and_one_that_fills_the_memory_take_nobody_along(run: Run) -> None:
+    with saboteur.memory_cgroup(200 << 20) as cgroup:
+        print("killed by", "the kernel, out of memory" if cgroup else "SIGKILL, as no cgroup can be made here")
+        run.sabotage({"c0-s1": "segfault", "c0-s3": "leak"}, cgroup=cgroup)
+        run.words += ["--shard-size", "15", "--evaluations", "5"]
+        process = run.start()
+        assert process.wait(150) == 3, run.log.read_text()  # complete, with error rows
+        jobs.end(process)
+    found = {r["pair_id"]: (r["status"], r["error_code"]) for r in jobs.rows(run.out)}
+    assert list(found) == jobs.all_pairs()
+    assert {i: found.pop(i) for i in ("c0-s1", "c0-s3")} == dict.fromkeys(("c0-s1", "c0-s3"), ("error", "worker_died"))
+    assert set(found.values()) == {("ok", None)}
+    assert dataset.verify(run.out).problems == []
+    assert "event=node_given_up" not in run.log.read_text()
+
+
+def test_the_head_of_the_cluster_dies_and_a_rerun_on_a_new_one_completes(run: Run) -> None:
+    sooner = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}  # Ray's own is 60
+    kept: dict[str, str | None] = {}
+    for alive in (False, True):
+        with jobs.ray_folder() as folder:
+            head = Head(folder, **sooner)
+            try:
+                head.wait()
+                run.env = {**run.env, **sooner, "RAY_ADDRESS": head.ray_address, "RAY_AUTH_MODE": "disabled"}
+                if alive:
+                    run.finish(kept)
+                    return
+                process = run.start_and_wait_for_part()
+                for pid in jobs.alive(jobs.descendants(head.process.pid)):
+                    if "gcs_server" in jobs.command(pid).split(" ")[0]:
+                        os.kill(pid, signal.SIGKILL)
+                killed = time.monotonic()
+                assert process.wait(60) == 1, run.log.read_text()
+                print(f"ended {time.monotonic() - killed:.1f} s after the head")
+            finally:
+                head.end()
+        text = run.log.read_text()
+        assert "event=head_silent seconds=10 hint=Ray_ends_this_run" in text
+        assert "run_the_same_command_again_on_a_new_head_to_resume" in text
+        kept = jobs.parts(run.out)
+        assert 0 < len(kept) < PAIRS
+
+
+def test_two_runs_started_together_both_end_well(run: Run) -> None:
+    with jobs.ray_folder() as folder:
+        first, log, other = run.start(), run.log, run.base / "other.log"
+        run.log, run.env = other, {**run.env, "RAY_TMPDIR": folder}
+        second = run.start()
+        try:
+            assert [first.wait(150), second.wait(150)] == [0, 0], log.read_text() + other.read_text()
+        finally:
+            jobs.end(second)
+        texts = [log.read_text(), other.read_text()]
+        assert all(f"event=complete rows={PAIRS} ok={PAIRS}" in text for text in texts)
+        print("races lost:", [text.count("event=lost_race") for text in texts])
+        run.finish(jobs.parts(run.out))
+
+
+def test_a_local_cluster_listens_on_loopback_only(tmp_path: Path) -> None:
+    """Without the variable that the other tests set."""
+    code = "from nstray import cluster; cluster.start_ray(); import ray; print(ray.nodes()[0]['NodeManagerAddress'])"
+    with jobs.ray_folder() as folder:
+        env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90, env=env)
+    assert done.stdout.strip() == "127.0.0.1", done.stderr
