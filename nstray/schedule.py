@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Collection, Iterable
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,12 +99,38 @@ class Careful:
         self.touching = None
 
 
-def fuse_blown(rows: int, errors: int, allowed: float) -> bool:
-    """Whether `errors` of `rows` finished rows are more than chance explains where the share of `allowed` holds in the long run.
+class Fuse:
+    """What share of the rows made so far are error rows, and whether that is more than chance explains.
 
-    Three standard deviations of the binomial above its mean, and never before `FUSE_ROWS` rows.
+    Args:
+        allowed: the share that is.
     """
-    return rows >= FUSE_ROWS and errors > allowed * rows + 3 * math.sqrt(allowed * (1 - allowed) * rows) + 1
+
+    def __init__(self, allowed: float) -> None:
+        self.allowed = allowed
+        self._rows = 0
+        self._errors: Counter[str] = Counter()
+        self._example: str | None = None
+
+    def add(self, rows: int, errors: Mapping[str, int], example: str | None) -> None:
+        """Count rows, those of them that are errors by code, and a pair with its reason."""
+        self._rows += rows
+        self._errors.update(errors)
+        self._example = example or self._example
+
+    @property
+    def blown(self) -> bool:
+        """Three standard deviations of the binomial above its mean, and never before `FUSE_ROWS` rows."""
+        spread = math.sqrt(self.allowed * (1 - self.allowed) * self._rows)
+        return self._rows >= FUSE_ROWS and self._errors.total() > self.allowed * self._rows + 3 * spread + 1
+
+    def __str__(self) -> str:
+        codes = ", ".join(f"{n} {code}" for code, n in self._errors.most_common())
+        return (
+            f"{self._errors.total()} of the {self._rows} rows made so far are error rows ({codes}), far above the share of {self.allowed:g} allowed "
+            f"(max_error_rate); the last: {self._example}. What is written stays. Mend the cause and run the same command again, then nstray retry "
+            "OUT for the error rows; or raise --max-error-rate"
+        )
 
 
 class Strikes:

@@ -17,8 +17,9 @@ import pytest
 import ray
 
 from nstray import cluster, config, dataset, job
-from nstray.cluster import Devices, Driver, Outcome, Slot, Stylist, devices
+from nstray.cluster import Devices, Driver, Outcome, Slot, Stylist, crew, devices
 from nstray.cluster import driver as policy
+from nstray.cluster.crew import Crew
 from nstray.errors import ConfigError, ErrorCode, JobFailed, StorageError, Unreachable
 from nstray.output import read_footer
 from nstray.plan import Shard
@@ -45,7 +46,7 @@ def one_ray() -> Iterator[None]:
 @pytest.fixture
 def local_ray(one_ray: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """That Ray, and no worker left on it afterwards: one that stays would take the place of a later job's."""
-    monkeypatch.setattr(policy, "POLL", 0.5)
+    monkeypatch.setattr(crew, "POLL", 0.5)
     yield
     jobs.until(lambda: ray.available_resources().get("GPU") == 2, "every worker's end", seconds=60)
 
@@ -500,10 +501,10 @@ def test_careful_gives_a_pair_up_at_its_second_kill(stalled: bool, code: ErrorCo
 
 def test_progress_of_several_workers_adds_up() -> None:
     display = Recorder(8)
-    driver = Driver.__new__(Driver)
-    driver._tally, driver._buried_evaluations = display.tally, 5
+    some = Crew.__new__(Crew)
+    some._tally, some._buried_evaluations = display.tally, 5
     one = Slot("a", None, ready=True, seen=Progress(evaluations=30, busy=8.0, first=100.0, now=110.0))
     two = Slot("b", None, ready=True, seen=Progress(evaluations=10, busy=4.0, first=105.0, now=115.0))
-    driver._slots = [one, two, Slot("c", None)]
-    driver._sum_up()
+    some.slots = [one, two, Slot("c", None)]
+    some._sum_up()
     assert (display.tally.workers, display.tally.evaluations, display.tally.busy) == (2, 45, 0.6)

@@ -10,7 +10,7 @@ import pytest
 from nstray.errors import ErrorCode
 from nstray.plan import Shard
 from nstray.record import PartInfo
-from nstray.schedule import KILLS, LOOK_AHEAD, NODE_FAULTS, Backlog, Careful, Nodes, Strikes, Window, fuse_blown
+from nstray.schedule import KILLS, LOOK_AHEAD, NODE_FAULTS, Backlog, Careful, Fuse, Nodes, Strikes, Window
 
 
 def shard(number: int, style: str = "s.png", *, window: int = 0, rows: int = 1) -> Shard:
@@ -213,4 +213,9 @@ def test_a_window_is_complete_with_its_last_part() -> None:
     ],
 )
 def test_the_fuse_takes_chance_into_account(rows: int, errors: int, allowed: float, blown: bool) -> None:
-    assert fuse_blown(rows, errors, allowed) is blown
+    fuse = Fuse(allowed)
+    fuse.add(rows - 1, {"not_found": errors}, "p1: no such image")
+    fuse.add(1, {}, None)
+    assert fuse.blown is blown
+    assert f"{errors} of the {rows} rows made so far are error rows ({errors} not_found)" in str(fuse)
+    assert "p1: no such image" in str(fuse)

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +16,9 @@ import ray
 import ray.exceptions as rex
 
 from nstray import plan
-from nstray.cluster.actors import Devices, devices, node_of, short
+from nstray.cluster import crew
+from nstray.cluster.actors import Devices, short
+from nstray.cluster.crew import Crew
 from nstray.cluster.intake import next_window
 from nstray.cluster.slot import Slot
 from nstray.errors import AccessDenied, ErrorCode, JobFailed, NstrayError, OutputError, StorageError, Unreachable
@@ -26,15 +28,11 @@ from nstray.patience import patiently
 from nstray.plan import Shard
 from nstray.progress import Display
 from nstray.record import Counts, total
-from nstray.schedule import KILLS, Backlog, Careful, Nodes, ShardKey, Strikes, Window, fuse_blown
-from nstray.spec import JobSpec, Progress, ShardReport
+from nstray.schedule import KILLS, Backlog, Careful, Fuse, Strikes, Window
+from nstray.spec import JobSpec, ShardReport
 
 T = TypeVar("T")
-POLL = 2.0  # seconds between looks at the workers
 LOW_WATER = 512  # shards in the backlog below which the next window is planned
-HEAD_GRACE = 10.0  # seconds without an answer from the cluster's head before that is said
-NODE_GRACE = 30.0  # seconds for Ray to notice that a machine is gone
-START_TRIES = 3  # workers in a row that fail to start before the job is given up
 STORAGE_TRIES = 3  # shards in a row whose part can't be written before the job is given up
 RECENT_STYLES = 8  # styles a worker is taken to have cached
 
@@ -63,28 +61,28 @@ class Driver:
     def __init__(self, spec: JobSpec, manifest: Manifest, output: Output, create: Callable[[Devices], Any], display: Display) -> None:
         self.spec, self.manifest, self.output = spec, manifest, output
         self.config = spec.config
-        self._create, self._display, self._tally = create, display, display.tally
+        self._display, self._tally = display, display.tally
+        self._crew = Crew(
+            spec.config,
+            create,
+            display,
+            needed=lambda: not self._stopping and not self._fed_and_done(),
+            begin=lambda work: self._spawn(work, self._starts),
+            changed=lambda: self._changed.set(),
+        )
         self._backlog = Backlog()
         self._careful: list[Careful] = []
         self._strikes = Strikes()
-        self._nodes = Nodes()
         self._windows: dict[int, Window] = {}
-        self._slots: list[Slot] = []
         self._counts = Counts()
         self._fed = self._stopping = False
         self._failure: NstrayError | None = None
         self._blown: JobFailed | None = None  # too many error rows: the reason, raised once what runs has committed
-        self._made_rows = 0
-        self._made_errors: dict[str, int] = {}
-        self._example: str | None = None
+        self._fuse = Fuse(spec.config.max_error_rate)
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()  # with a shard in their hands
         self._starts: set[asyncio.Task[None]] = set()  # waiting for an actor, which the cluster may never place
-        self._deaths = self._failed_starts = self._storage_failures = self._made = 0
-        self._failed_nodes: set[str | None] = set()  # where workers failed to start since one did
-        self._target: Devices | None = None
-        self._buried_evaluations = 0
-        self._not_before = 0.0  # when the next actor may be made, after one that failed to start
+        self._storage_failures = 0
 
     # the run
 
@@ -93,19 +91,19 @@ class Driver:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        helpers = [asyncio.create_task(self._guarded(task())) for task in (self._feed, self._watch)]
+        helpers = [asyncio.create_task(self._guarded(task())) for task in (self._feed, self._crew.watch)]
         try:
             while not self._over():
                 self._dispatch()
                 self._display.show()
                 self._changed.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), POLL)
+                    await asyncio.wait_for(self._changed.wait(), crew.POLL)
         finally:
             for task in (left := [*helpers, *self._starts, *self._tasks]):
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
-            for slot in self._slots:
+            for slot in self._crew.slots:
                 ray.kill(slot.actor)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -130,7 +128,7 @@ class Driver:
         self._display.log(f"event=draining {why} hint=what_runs_will_commit,_run_the_same_command_again_to_resume")
         self._stopping = True
         self._backlog.clear()
-        for slot in self._slots:
+        for slot in self._crew.slots:
             if slot.ready:
                 slot.actor.drain.remote()
         self._changed.set()
@@ -158,6 +156,9 @@ class Driver:
             logging.getLogger("nstray").exception("driver")
             self._failure = self._failure or JobFailed(f"the driver met {type(error).__name__}: {error}")
         self._changed.set()
+
+    def _fed_and_done(self) -> bool:
+        return self._fed and not self._backlog and not self._careful and not self._windows
 
     # planning
 
@@ -221,7 +222,7 @@ class Driver:
         # While a shard waits for an actor of its own, one actor is left to run dry.
         spared = min(self._candidates(self._careful[0]), key=lambda s: len(s.inflight), default=None) if self._careful else None
         while self._backlog:
-            open_slots = [s for s in self._slots if s.free and s is not spared and len(s.inflight) < self.config.depth]
+            open_slots = [s for s in self._crew.slots if s.free and s is not spared and len(s.inflight) < self.config.depth]
             if not open_slots:
                 return
             slot = min(open_slots, key=lambda s: len(s.inflight))
@@ -237,8 +238,8 @@ class Driver:
 
     def _candidates(self, careful: Careful) -> list[Slot]:
         """Actors that may take a shard alone: where it has killed one, those on other nodes, as long as there are any."""
-        elsewhere = [s for s in self._slots if s.ready and not s.stalled and s.node not in careful.nodes]
-        return [s for s in elsewhere or self._slots if s.free]
+        elsewhere = [s for s in self._crew.slots if s.ready and not s.stalled and s.node not in careful.nodes]
+        return [s for s in elsewhere or self._crew.slots if s.free]
 
     async def _run(self, slot: Slot, shard: Shard) -> None:
         try:
@@ -255,9 +256,10 @@ class Driver:
         if report.skipped:
             return
         if whole and slot.node:
-            for node in self._nodes.finished(slot.node, (shard.window, shard.number)):
-                self._give_up(node)
-        self._deaths = self._storage_failures = self._failed_starts = 0
+            for node in self._crew.nodes.finished(slot.node, (shard.window, shard.number)):
+                self._crew.give_up(node)
+        self._crew.finished_something()
+        self._storage_failures = 0
         self._strikes.forget(shard)
         uri = self.output.data_uri(shard.name)
         if report.won:
@@ -276,20 +278,11 @@ class Driver:
 
     def _judge(self, report: ShardReport) -> None:
         """Stop handing out work where this run makes more error rows than `max_error_rate` explains; what runs still commits."""
-        self._made_rows += report.rows
-        for code, n in report.errors.items():
-            self._made_errors[code] = self._made_errors.get(code, 0) + n
-        self._example = report.example or self._example
-        errors, allowed = sum(self._made_errors.values()), self.config.max_error_rate
+        self._fuse.add(report.rows, report.errors, report.example)
         last = self._fed and not self._backlog and not self._careful
-        if self._stopping or last or not fuse_blown(self._made_rows, errors, allowed):
+        if self._stopping or last or not self._fuse.blown:
             return
-        codes = ", ".join(f"{n} {code}" for code, n in sorted(self._made_errors.items(), key=lambda item: -item[1]))
-        self._blown = JobFailed(
-            f"{errors} of the {self._made_rows} rows made so far are error rows ({codes}), far above the share of {allowed:g} allowed "
-            f"(max_error_rate); the last: {self._example}. What is written stays. Mend the cause and run "
-            "the same command again, then nstray retry OUT for the error rows; or raise --max-error-rate"
-        )
+        self._blown = JobFailed(str(self._fuse))
         self._drain("reason=max_error_rate")
 
     # when things break
@@ -303,11 +296,11 @@ class Driver:
             self._backlog.put_back(shard)
             return
         if self._stopping and not isinstance(error, rex.RayTaskError):
-            await self._bury(slot, error)
+            await self._crew.bury(slot, error)
             return
         blameless = False
         if not isinstance(error, rex.RayTaskError):
-            blameless = await self._bury(slot, error, [(shard.window, shard.number), *slot.inflight])
+            blameless = await self._crew.bury(slot, error, [(shard.window, shard.number), *slot.inflight])
         if blameless:
             self._display.log(f"event=retry part={shard.name} reason=node_lost")
             self._backlog.put_back(shard)
@@ -325,43 +318,6 @@ class Driver:
             raise cause
         self._display.log(f"event=retry part={shard.name} reason=storage error={str(cause)!r}")
 
-    async def _bury(self, slot: Slot, error: Exception, aboard: Iterable[ShardKey] = ()) -> bool:
-        """Retire a dead actor, once, and the shards that it had `aboard`; True where its node is gone too, so that none is to blame."""
-        if slot in self._slots:
-            self._slots.remove(slot)
-            if slot.node:
-                self._nodes.died(slot.node, aboard, short(error))
-            self._buried_evaluations += slot.seen.evaluations
-            self._deaths += 1
-            with contextlib.suppress(Exception):
-                ray.kill(slot.actor)
-            limit = 8 + 4 * max(1, self._target.count if self._target else 1)
-            if self._deaths > limit:
-                self._failure = JobFailed(f"{self._deaths} workers died in a row without finishing anything; the last one: {short(error)}")
-        if slot.stalled:
-            return False
-        if getattr(error, "preempted", False) or slot.node in self._nodes.given_up:
-            return True
-        # An actor that is only out of reach: its machine may be gone before Ray's health checks have said so.
-        deadline = time.monotonic() + (NODE_GRACE if isinstance(error, rex.ActorUnavailableError) else 0.0)
-        while True:
-            if slot.node in await asyncio.to_thread(lambda: {n["NodeID"] for n in ray.nodes() if not n["Alive"]}):
-                return True
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(POLL)
-
-    def _give_up(self, node: str) -> None:
-        """Use a node no more: its workers end, and what they have on board goes back in line without blame."""
-        self._display.log(f"event=node_given_up node={node} reason={self._nodes.given_up[node]!r}")
-        for slot in [s for s in self._slots if s.node == node]:
-            if slot.inflight or slot.careful:
-                ray.kill(slot.actor)
-            else:
-                self._slots.remove(slot)
-                self._buried_evaluations += slot.seen.evaluations
-                ray.kill(slot.actor)
-
     async def _run_careful(self, slot: Slot, careful: Careful) -> None:
         """Pair by pair, each named before it is touched, by an actor that does nothing else."""
         shard = careful.shard
@@ -372,7 +328,7 @@ class Driver:
                 slot.moved = time.monotonic()
                 careful.rows[index] = await slot.actor.one.remote(shard, index, careful.attempt, lost)
                 careful.touching = None
-                self._deaths = 0
+                self._crew.deaths = 0
                 if self._stopping:
                     return
             rows = [careful.rows[i] for i in range(shard.table.num_rows)]
@@ -398,7 +354,7 @@ class Driver:
     async def _careful_died(self, slot: Slot, careful: Careful, error: Exception) -> None:
         pair = None if careful.touching is None else careful.shard.table["pair_id"][careful.touching].as_py()
         self._display.log(f"event=worker_died part={careful.shard.name} pair={pair} reason={short(error)!r}")
-        if await self._bury(slot, error, [(careful.shard.window, careful.shard.number)]):
+        if await self._crew.bury(slot, error, [(careful.shard.window, careful.shard.number)]):
             careful.touching = None
         elif careful.next() is None:
             careful.commit_deaths += 1
@@ -408,122 +364,3 @@ class Driver:
             careful.nodes.add(slot.node)
         careful.blame(stalled=slot.stalled, reason=short(error))
         self._careful.append(careful)
-
-    # the workers
-
-    async def _watch(self) -> None:
-        """Keep as many actors as the cluster holds, and look at what each is doing."""
-        waiting_since = time.monotonic()
-        while True:
-            target = await self._answered(asyncio.create_task(asyncio.to_thread(devices, self.config, self._target, tuple(self._nodes.given_up))))
-            if self._target is None:
-                kind = "gpu" if target.kind != "cpu" else f"cpu threads_per_worker={target.threads}"
-                self._display.log(f"event=devices kind={kind} workers={self.config.actors or target.count}")
-            self._target = target
-            if target.without and not target.count:
-                raise JobFailed(f"no node is left: {'; '.join(f'{node} was given up: {why}' for node, why in self._nodes.given_up.items())}")
-            # At least one actor waits where every machine is gone: that is what an autoscaler sees as demand.
-            wanted = self.config.actors or max(1, target.count)
-            while len(self._slots) < wanted and time.monotonic() >= self._not_before and not self._stopping and not self._fed_and_done():
-                self._made += 1
-                slot = Slot(f"stylist-{self._made}", self._create(target))
-                self._slots.append(slot)
-                self._spawn(self._start(slot), self._starts)
-            await asyncio.gather(*(self._look(s) for s in list(self._slots) if s.ready))
-            self._sum_up()
-            if any(s.ready for s in self._slots):
-                waiting_since = time.monotonic()
-            elif time.monotonic() - waiting_since > 60:
-                self._display.log(
-                    f"event=waiting workers=0 wanted={wanted} hint=no_free_resources_for_a_worker,_or_it_is_slow_to_load:_see_ray_status"
-                )
-                waiting_since = time.monotonic()
-            await asyncio.sleep(POLL)
-
-    async def _answered(self, asked: asyncio.Task[Devices]) -> Devices:
-        """What the cluster's head answers; says so where it is silent. After a time of its own (60 s) Ray ends the process."""
-        silent = not (await asyncio.wait({asked}, timeout=HEAD_GRACE))[0]
-        if silent:
-            self._display.log(
-                f"event=head_silent seconds={HEAD_GRACE:g} hint=Ray_ends_this_run_if_its_head_stays_away,_with_exit_code_1;"
-                "_what_is_committed_stays,_run_the_same_command_again_on_a_new_head_to_resume"
-            )
-        found = await asked
-        if silent:
-            self._display.log("event=head_answers")
-        return found
-
-    def _fed_and_done(self) -> bool:
-        return self._fed and not self._backlog and not self._careful and not self._windows
-
-    async def _start(self, slot: Slot) -> None:
-        try:
-            where = await slot.actor.ready.remote()
-        except Exception as error:
-            if slot not in self._slots or self._stopping:
-                return
-            cause = getattr(error, "cause", None)
-            self._failed_starts += 1
-            self._slots.remove(slot)
-            ray.kill(slot.actor)  # alive where `ready` raised
-            self._display.log(f"event=start_failed worker={slot.name} reason={short(error)!r}")
-            self._not_before = time.monotonic() + min(60.0, 2.0 ** min(self._failed_starts, 6))
-            # One bad machine is not the job's end while others work or may; where none does, the reason is the job's.
-            node = await asyncio.to_thread(node_of, error)
-            self._failed_nodes.add(node)
-            alone = not any(s.ready for s in self._slots) and not (len(self._failed_nodes) == 1 and await self._room_without(node))
-            counts = node is not None and not alone and not any(s.ready and s.node == node for s in self._slots)
-            if node is not None and counts and self._nodes.did_not_start(node, short(error)):
-                self._give_up(node)
-            if alone and isinstance(cause, NstrayError):
-                raise cause from None
-            if alone and self._failed_starts >= START_TRIES:
-                raise JobFailed(f"{START_TRIES} workers in a row failed to start; the last one: {short(error)}") from None
-            return
-        self._failed_starts = 0
-        self._failed_nodes.clear()
-        if where["node"] in self._nodes.given_up:  # placed before its node was
-            self._slots.remove(slot)
-            ray.kill(slot.actor)
-            return
-        slot.node, slot.ready, slot.moved = where["node"], True, time.monotonic()
-        self._display.log(f"event=worker_ready worker={slot.name} device={where['device']!r} pid={where['pid']}")
-        self._changed.set()
-
-    async def _room_without(self, node: str | None) -> bool:
-        """Whether a worker fits a node other than this one."""
-        if node is None:
-            return False
-        return bool((await asyncio.to_thread(devices, self.config, self._target, (*self._nodes.given_up, node))).count)
-
-    async def _look(self, slot: Slot) -> None:
-        """One poll of an actor; kills it where nothing has moved for the stall timeout while it had work."""
-        try:
-            now: Progress = await asyncio.wait_for(_awaited(slot.actor.progress.remote()), POLL * 2)
-            if now.steps != slot.seen.steps:
-                slot.moved = time.monotonic()
-            slot.seen = now
-        except TimeoutError:
-            pass
-        except rex.RayError as error:
-            # With work on board the work's own task learns of it, and finds out who is to blame.
-            if isinstance(error, rex.ActorDiedError) and not slot.inflight and not slot.careful:
-                self._display.log(f"event=worker_died worker={slot.name} part=none reason={short(error)!r}")
-                await self._bury(slot, error)
-        working = bool(slot.inflight or slot.careful)
-        if working and not slot.stalled and time.monotonic() - slot.moved > self.config.stall_timeout:
-            slot.stalled = True
-            pairs = ",".join(slot.seen.pairs) or "none_on_the_device"
-            self._display.log(f"event=stalled worker={slot.name} seconds={self.config.stall_timeout:g} pairs={pairs}")
-            ray.kill(slot.actor)
-
-    def _sum_up(self) -> None:
-        seen = [s.seen for s in self._slots if s.seen.first is not None]
-        self._tally.workers = sum(s.ready for s in self._slots)
-        self._tally.evaluations = self._buried_evaluations + sum(p.evaluations for p in seen)
-        spans = sum(p.now - (p.first or p.now) for p in seen)
-        self._tally.busy = min(1.0, sum(p.busy for p in seen) / spans) if spans > 1 else None
-
-
-async def _awaited(ref: Any) -> Any:
-    return await ref
