@@ -29,7 +29,6 @@ from nstray.engine.settings import (
     ValueRange,
     check,
     check_layer_weights,
-    check_range,
     check_terms,
     did_you_mean,
 )
@@ -189,7 +188,6 @@ class JobConfig(BaseModel):
     def _agree(self) -> JobConfig:
         check_terms(self.content_weight, self.style_weight, self.content_layers, self.style_layers)
         check_layer_weights(self.style_layers, self.style_layer_weights)
-        check_range(self.optimizer, self.value_range)
         check_size(self.size, self.size_rule)
         if self.weights in ("imagenet", "random") and self.weights_input != "auto":
             raise ValueError(f"weights_input is for a file of weights; {self.weights} has its own")

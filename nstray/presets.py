@@ -85,14 +85,13 @@ FAST: Mapping[str, Any] = {
     "init": "content-matched",
     "coarse": "50%:40",
     "optimizer": "lbfgs-spectral",
-    "value_range": "free",
     "range_weight": 1000.0,
     "evaluations": 115,
 }
 """The objective of gatys2015 at the cost of a quarter of its evaluations: begun with the content in the style's colours, 40 evaluations at half
-the size (the cost of 10) and 115 at full size, with steps on frequencies (`nstray.engine.spectrum`); these can't be kept in a range, so
-its excess is penalised until next to nothing is left. Against 500 evaluations of
-gatys2015, pair by pair, as files hold the pictures: scripts/results/fast-cpu.txt."""
+the size (the cost of 10) and 115 at full size, with steps on frequencies (`nstray.engine.spectrum`). Until the last of them, which keep
+pixels within 0..1, the excess is penalised, so that little is lost when it is cut off. Against 500 evaluations of gatys2015, pair by pair, as
+files hold the pictures: scripts/results/fast-cpu.txt."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "gatys2015": GATYS_2015,

@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=500, help="of the faithful presets")
     parser.add_argument("--weights", default="random")
     parser.add_argument("--layers-up-to", default="conv5_1")
+    parser.add_argument("--against", default="noise,content,free", help="of gatys2015: what fast is compared with, noise at least")
     parser.add_argument("--coarse", help="other stages for fast")
     parser.add_argument("--out", help="file for the results")
     arguments = parser.parse_args()
@@ -73,24 +74,25 @@ def main() -> None:
     faithful = settings("gatys2015", arguments.layers_up_to, **base, evaluations=arguments.evaluations)
     share = {"coarse": arguments.coarse} if arguments.coarse else {}
     quick = settings("fast", arguments.layers_up_to, **base, **share)
-    runs = {
+    among = {
         "noise": faithful,
         "content": dataclasses.replace(faithful, init="content"),
         "free": dataclasses.replace(faithful, value_range="free"),
-        "fast": quick,
     }
+    references = [name for name in among if name in arguments.against.split(",")]
+    runs = {**{name: among[name] for name in references}, "fast": quick}
     lines = [
         header(),
         f"longest side {arguments.size} px, content {','.join(quick.content_layers)}, style {','.join(quick.style_layers)}, alpha/beta 1e-3; "
         f"fast: {quick.optimizer} from {quick.init}, coarse {quick.coarse}, {quick.evaluations} evaluations, range_weight {quick.range_weight:g}",
-        f"{'pair':<44} {'noise':>9} {'content':>9} {'free':>9} {'fast':>9}   {'/ noise':>7} {'/ content':>9} {'/ free':>7} {'time':>6}",
+        f"{'pair':<40} {' '.join(f'{name:>9}' for name in runs)}   {' '.join(f'/ {name:<7}' for name in references)} {'time':>6}",
     ]
     shares: list[tuple[float, ...]] = []
     for content, style in list(itertools.product(*listed))[: arguments.pairs]:
         pair = Pair(ready[content], [ready[style]])
         results = {name: run(config, weights, device, pair) for name, config in runs.items()}
         losses = {name: written(faithful, weights, device, pair, result) for name, result in results.items()}
-        ratios = [losses["fast"] / losses[name] for name in ("noise", "content", "free")]
+        ratios = [losses["fast"] / losses[name] for name in references]
         shares.append((*ratios, results["fast"].seconds / results["noise"].seconds))
         numbers = " ".join(f"{losses[name]:9.4g}" for name in runs)
         lines.append(f"{content.stem + ' x ' + style.stem:<44} {numbers}   {ratios[0]:7.3f} {ratios[1]:9.3f} {ratios[2]:7.3f} {shares[-1][-1]:6.3f}")

@@ -274,13 +274,6 @@ def test_rules_merge_the_rows_values_with_the_jobs(tmp_path: Path) -> None:
     assert problem(path, JobConfig(content_weight=0)).startswith("n.jsonl row 1: nothing to optimise")
 
 
-def test_a_row_may_not_clamp_what_steps_on_frequencies(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.csv", [{"content": "a.jpg", "style": "s.jpg"}, {"content": "b.jpg", "style": "s.jpg", "value_range": "clamped"}])
-    load(path)
-    said = problem(path, JobConfig(optimizer="lbfgs-spectral", value_range="free"))
-    assert "row 2: value_range clamped: lbfgs-spectral steps on frequencies" in said
-
-
 def test_the_first_ten_problems_and_how_many_more(tmp_path: Path) -> None:
     rows = [{"content": f"{i}.jpg", "style": "s.jpg", "seed": -1 if i % 2 else 5} for i in range(50)]
     lines = problem(write(tmp_path / "m.jsonl", rows)).split("\n")

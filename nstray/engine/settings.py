@@ -190,15 +190,6 @@ def check_terms(content_weight: float, style_weight: float, content_layers: Sequ
         raise ValueError("nothing to optimise: give content_weight (alpha) or style_weight (beta) a value above 0, with layers for it")
 
 
-def check_range(optimizer: str, value_range: str) -> None:
-    """Raise ValueError where pixels are to be kept in a range by an optimizer that does not step on pixels."""
-    if (optimizer, value_range) == ("lbfgs-spectral", "clamped"):
-        raise ValueError(
-            "value_range clamped: lbfgs-spectral steps on frequencies, not on pixels; "
-            "use value_range free with range_weight 100, or optimizer lbfgs or adam"
-        )
-
-
 def check_layer_weights(style_layers: Sequence[str], style_layer_weights: Sequence[object]) -> None:
     """Raise ValueError where there are weights of layers, but not one for each."""
     if style_layer_weights and len(style_layer_weights) != len(style_layers):
@@ -302,7 +293,6 @@ class StylizeConfig:
                 raise ValueError(f"{field.name}: {error}") from None
         check_terms(self.content_weight, self.style_weight, self.content_layers, self.style_layers)
         check_layer_weights(self.style_layers, self.style_layer_weights)
-        check_range(self.optimizer, self.value_range)
 
 
 NAMES: tuple[str, ...] = tuple(field.name for field in fields(StylizeConfig))

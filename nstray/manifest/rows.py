@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter, ValidationError
 
 from nstray.config import ROW_FIELDS, JobConfig, check_size, row_adapter
-from nstray.engine.settings import INITS, check_layer_weights, check_range, check_terms
+from nstray.engine.settings import INITS, check_layer_weights, check_terms
 from nstray.errors import ManifestError
 from nstray.manifest.columns import DOUBLES, STRINGS, Lists, Mask, Problems, TextColumns, indices, is_text, mask, resolve
 from nstray.manifest.files import RawBatch
@@ -278,9 +278,6 @@ def _rules(n: int, config: JobConfig, styles: Lists, overrides: dict[str, pa.Arr
     problems.add(none & style_on, lambda i: "style: empty; give a path or URI, or style_weight 0 for no style term")
     starts = mask(pc.is_in(merged("init"), value_set=pa.array(["style", "content-matched"])))
     problems.add(none & starts & ~style_on, lambda i: f"style: empty, and init is {merged('init')[i]}; give a path or URI, or another init")
-    if "value_range" in overrides:
-        odd = mask(pc.and_(pc.equal(merged("value_range"), "clamped"), config.optimizer == "lbfgs-spectral"))
-        problems.add(odd, lambda i: _complaint(lambda: check_range(config.optimizer, merged("value_range")[i].as_py())))
     if "size" in overrides or "size_rule" in overrides:
         sizes, rules = pc.cast(merged("size"), pa.string()), merged("size_rule")
         bad = mask(pc.and_(pc.match_substring(sizes, "x"), pc.not_equal(rules, "exact")))

@@ -10,12 +10,9 @@ import torch
 from nets import FIVE, pair, picture, stylizer
 from torch import Tensor
 
-from nstray.config import make
 from nstray.engine.batches import run_batches
 from nstray.engine.lbfgs import BatchedLBFGS
-from nstray.engine.settings import StylizeConfig
 from nstray.engine.spectrum import BANDS, Spectrum
-from nstray.errors import ConfigError
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (17, 40), (1, 5), (3, 2)])
@@ -113,8 +110,34 @@ def test_in_batches_stages_and_luminance() -> None:
     assert grey.loss_total < grey.loss_curve[0]
 
 
-def test_it_keeps_no_pixel_in_a_range() -> None:
-    with pytest.raises(ValueError, match="lbfgs-spectral steps on frequencies"):
-        StylizeConfig(optimizer="lbfgs-spectral", value_range="clamped")
-    with pytest.raises(ConfigError, match="value_range clamped: lbfgs-spectral"):
-        make({"optimizer": "lbfgs-spectral"})
+def test_the_last_evaluations_keep_pixels_in_their_range() -> None:
+    p = pair(1, style_weight=1e4)
+    settings = {**FIVE, "optimizer": "lbfgs-spectral", "init": "noise", "evaluations": 40}
+    told = {}
+    for value_range in ("free", "clamped"):
+        s = stylizer(**settings, value_range=value_range)
+        (r,) = s.run([p])
+        content = (p.content.float() / 255 if p.content.dtype == torch.uint8 else p.content)[None]
+        again = float(s.objective([p], content).evaluate(r.image[None])[0])
+        told[value_range] = again
+        assert (r.evaluations, len(r.loss_curve), r.loss_curve[-1]) == (40, 40, r.loss_total)
+        if value_range == "clamped":
+            assert r.loss_total == pytest.approx(again, rel=1e-5)
+    assert told["clamped"] < told["free"]
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 3])
+def test_few_evaluations_are_shared_out_too(evaluations: int) -> None:
+    (r,) = stylizer(**FIVE, optimizer="lbfgs-spectral", evaluations=evaluations).run([pair(1)])
+    assert (r.evaluations, len(r.loss_curve)) == (evaluations, evaluations)
+    assert 0 <= float(r.image.min()) <= float(r.image.max()) <= 1
+
+
+def test_every_pair_of_a_batch_has_its_own_share() -> None:
+    s = stylizer(**FIVE, optimizer="lbfgs-spectral")
+    pairs = [pair(i, evaluations=n) for i, n in enumerate((4, 30, 12))]
+    for p, r in zip(pairs, s.run(pairs), strict=True):
+        (alone,) = s.run([p])
+        assert len(r.loss_curve) == len(alone.loss_curve) == p.settings["evaluations"]
+        assert r.loss_curve == pytest.approx(alone.loss_curve, rel=2e-2)
+        assert r.loss_total == r.loss_curve[-1]
