@@ -95,9 +95,10 @@ def main() -> None:
         ratios = [losses["fast"] / losses[name] for name in references]
         shares.append((*ratios, results["fast"].seconds / results["noise"].seconds))
         numbers = " ".join(f"{losses[name]:9.4g}" for name in runs)
-        lines.append(f"{content.stem + ' x ' + style.stem:<44} {numbers}   {ratios[0]:7.3f} {ratios[1]:9.3f} {ratios[2]:7.3f} {shares[-1][-1]:6.3f}")
+        share = " ".join(f"{ratio:9.3f}" for ratio in ratios)
+        lines.append(f"{content.stem + ' x ' + style.stem:<40} {numbers}   {share} {shares[-1][-1]:6.3f}")
         print(lines[-1], file=sys.stderr, flush=True)
-    for name, values in zip(("fast / noise", "fast / content", "fast / free", "time"), zip(*shares, strict=True), strict=True):
+    for name, values in zip((*(f"fast / {name}" for name in references), "time"), zip(*shares, strict=True), strict=True):
         lines.append(
             f"{name}: median {statistics.median(values):.3f}, highest {max(values):.3f}, no higher in {sum(v <= 1 for v in values)} of {len(values)}"
         )

@@ -239,7 +239,7 @@ class StylizeConfig:
         style_weight: beta of equation 7. The paper's ratio alpha/beta is 1e-3 or 1e-4.
         tv_weight: weight of the squared differences of neighbouring pixels (0: not in the paper).
         value_range: ``clamped``: pixels are kept within 0..1 all along, so that the picture in the file is the one that was optimised; or
-            ``free``: it is clamped at the end only, which raised the objective of the written picture to 3 to 14 times from noise, and 1.1 to
+            ``free``: it is clamped at the end only, which raised the objective of the written picture to 3.4 to 12 times from noise, and 1.1 to
             1.4 times from the content (500 evaluations, 128 px, the authors' first layers). The paper names no range.
         range_weight: weight of the squared excess of pixels below 0 and above 1 (0: not in the paper).
         loss_scale: ``mean`` (content divided by N M) or ``paper`` (the printed sums, literally).
