@@ -174,6 +174,11 @@ def test_a_broken_node_is_given_up_and_the_job_goes_on(cluster: hosts.Network, t
     bad = saboteur.write(tmp_path / "bad", {fault: "die"})
     two = cluster.node(env={"PYTHONPATH": os.pathsep.join([bad, os.environ.get("PYTHONPATH", "")])})
     run = Run(cluster, tmp_path, 300)
+    if fault == "start":  # the good node must not be done before the bad one has failed three times
+        run.until(lambda: "event=worker_ready" in run.text(), "the good node's worker")
+        one.signal(signal.SIGSTOP, "ray::Stylist")
+        run.until(lambda: "event=node_given_up" in run.text(), "the end of patience with the bad node", seconds=150)
+        one.signal(signal.SIGCONT, "ray::Stylist")
     log = run.finish(150)
     assert run.by(one) == PAIRS
     assert run.by(two) == 0
