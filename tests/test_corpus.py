@@ -19,11 +19,12 @@ import pytest
 import torch
 from outputs import picture
 
-from nstray import config, images, plan
+from nstray import config, images, plan, storage
 from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.weights import random_weights
 from nstray.errors import ErrorCode
 from nstray.manifest import Manifest
+from nstray.output import Output
 from nstray.spec import JobSpec
 from nstray.worker import Worker
 
@@ -160,6 +161,7 @@ def test_a_worker_gives_every_row_once_and_good_neighbours_are_fine(tmp_path: Pa
     spec = JobSpec(settled, str(tmp_path / "out"), config.fingerprint(settled, weights.id), weights.id, info, settled.init)
     ((window, table),) = plan.windows(source.tables(info))
     (shard,) = plan.shards(window, table, 10_000)
+    storage.put_new(Output(spec.out).job_uri, b"{}")  # the job has begun
     worker = Worker(spec, lambda: weights, "cpu")
     report = worker.process(shard)
     assert report.won

@@ -43,6 +43,7 @@ def cluster(network: hosts.Network) -> Iterator[hosts.Network]:
     for host in network.hosts[1:]:
         host.signal(signal.SIGCONT, "ray")
         network.remove(host)
+    time.sleep(20)  # until the head has noticed: on a node that it takes for alive the next test's workers would fail to start
 
 
 class Run:
