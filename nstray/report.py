@@ -31,7 +31,7 @@ from nstray.output import Output
 Pixels = npt.NDArray[np.uint8]
 
 MAX_BYTES = 1_500_000
-_MAX_BYTES: int = config.JobConfig.model_fields["max_bytes"].default
+_ORIGINAL_BYTES: int = config.JobConfig.model_fields["max_bytes"].default
 _SCANNED = 2048  # rows looked at for a grid: a sheet must not read a whole dataset
 _FILLED = 0.6  # a grid with more holes than this says less than a plain list
 _CELL = 2.4  # inches, the longer side of a cell
@@ -112,10 +112,10 @@ def _original(uri: str, digest: str | None, size: int) -> Pixels | None:
     So an output of someone else's draws no file of this machine whose bytes its maker did not have.
     """
     try:
-        data = storage.read(uri, max_bytes=_MAX_BYTES) if digest else b""
+        data = storage.read(uri, max_bytes=_ORIGINAL_BYTES) if digest else b""
         if hashlib.sha256(data).hexdigest() != digest:
             return None
-        pixels = images.decode(data, what=uri, max_bytes=_MAX_BYTES, max_pixels=MAX_PIXELS)
+        pixels = images.decode(data, what=uri, max_bytes=_ORIGINAL_BYTES, max_pixels=MAX_PIXELS)
         return images.fit(pixels, size, "longest", False, what=uri)
     except (StorageError, UsageError, PairError):
         return None

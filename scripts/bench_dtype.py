@@ -45,8 +45,7 @@ def main() -> None:
         noise = torch.randn(pair.content.shape, generator=torch.Generator().manual_seed(i))
         moved = dataclasses.replace(pair, start=(full._start(full._colored(pair)).cpu() + 1e-7 * noise).clamp(0, 1))
         results = [s.run([p])[0] for s, p in ((full, pair), (half, pair), (full, moved))]
-        byte = dataclasses.replace(pair, content=(pair.content * 255))  # `written` divides
-        losses = [float("inf") if r.diverged else written(config, weights, device, byte, r) for r in results]
+        losses = [float("inf") if r.diverged else written(config, weights, device, pair, r) for r in results]
         ratios.append((losses[1] / losses[0], losses[2] / losses[0]))
         lines.append(f"{i:4d} {losses[0]:10.5g} {losses[1]:10.5g} {losses[2]:10.5g}   {ratios[-1][0]:8.4f} {ratios[-1][1]:8.4f}")
         print(lines[-1], file=sys.stderr, flush=True)

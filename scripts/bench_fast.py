@@ -45,7 +45,8 @@ def run(config: StylizeConfig, weights: VGGWeights, device: str, pair: Pair) -> 
 
 def written(config: StylizeConfig, weights: VGGWeights, device: str, pair: Pair, result: Result) -> float:
     """The objective of `config` for a result's picture as a file holds it."""
-    objective = Stylizer(config, weights, device).objective([pair], pair.content[None].to(device).float() / 255)
+    content = pair.content.float() / (1 if pair.content.is_floating_point() else 255)
+    objective = Stylizer(config, weights, device).objective([pair], content[None].to(device))
     return float(objective.evaluate(((result.image * 255).round() / 255)[None].to(device))[0])
 
 

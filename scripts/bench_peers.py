@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from bench_fast import settings
 from benchmarks import header, picture, publish
 from PIL import Image
 from safetensors.torch import save_file
@@ -31,15 +32,12 @@ from nstray.engine import StylizeConfig, load_weights
 from nstray.engine.pair import Pair
 from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.stylizer import Stylizer
-from nstray.engine.weights import CAFFE_MEAN, FEATURE_INDEX, RGB_MEAN, RGB_STD, WIDTHS, VGGWeights, random_weights
+from nstray.engine.weights import CAFFE_MEAN, FEATURE_INDEX, RGB_MEAN, RGB_STD, VGGWeights, random_weights
 from nstray.examples import write_example
 from nstray.presets import preset
 
-STYLE = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
-BY_WIDTH = tuple(1 / n**2 for n in WIDTHS)
-# What docs/presets.md derives: the notebook's and neural-style's terms on nstray's scale, here without total variation.
-GATYS = StylizeConfig(pooling="max", content_weight=2.0, style_weight=4e3, style_layer_weights=BY_WIDTH)
-JOHNSON = StylizeConfig(pooling="max", content_weight=10.0, style_weight=4e2, style_layer_weights=BY_WIDTH, init="noise")
+# The notebook's and neural-style's objectives, without total variation, as the best program could minimise them: within the range.
+GATYS, JOHNSON = (settings(name, "conv5_1", tv_weight=0.0, value_range="clamped") for name in ("gatys-pytorch", "johnson"))
 # What the preset fast does beside the objective; its evaluations are those for 500 of a peer.
 FAST = {name: preset("fast")[name] for name in ("init", "optimizer", "value_range", "range_weight")}
 
@@ -91,29 +89,26 @@ class Bench:
     def compare(self, name: str, config: StylizeConfig, peer: Callable[[int], Taken], *, same: bool = True) -> None:
         """A peer and nstray, one after the other, on the peer's objective, or on gatys2015's where nstray has not the peer's."""
         few, many = self.args.few, self.args.evaluations
-        short, long = peer(few), peer(many)
-        goal = self.judge(config, long.image)
-        self.row(name, many, short, long, (long.seconds - short.seconds) / (many - few), goal, goal)
-        short, long = self.nstray(config, few), self.nstray(config, many)
-        each = (long.seconds - short.seconds) / (many - few)
-        self.row(f"  nstray, {'same' if same else 'gatys2015'}", many, short, long, each, self.judge(config, long.image), goal)
+        goal: float | None = None
+        for who, program in ((name, peer), (f"  nstray, {'same' if same else 'gatys2015'}", lambda n: self.nstray(config, n))):
+            short, long = program(few), program(many)
+            each = (long.seconds - short.seconds) / (many - few)
+            loading = short.seconds - few * each
+            loss = self.judge(config, long.image)
+            goal = loss if goal is None else goal
+            self.row(who, str(many), long, each, loading, loss, goal)
         coarse = max(1, round(many * 40 / 500))
         quick = replace(config, **FAST, coarse=f"50%:{coarse}", evaluations=max(1, round(many * 115 / 500)))
-        loading = short.seconds - few * each
         taken = self.nstray(quick, quick.evaluations)
-        self.rows.append(self.line("  nstray, fast", f"{coarse} + {quick.evaluations}", None, taken, loading, self.judge(config, taken.image), goal))
-        print(self.rows[-1], file=sys.stderr, flush=True)
+        self.row("  nstray, fast", f"{coarse} + {quick.evaluations}", taken, None, loading, self.judge(config, taken.image), goal)
 
-    def row(self, name: str, many: int, short: Taken, long: Taken, each: float, loss: float, goal: float) -> None:
-        self.rows.append(self.line(name, str(many), each, long, short.seconds - self.args.few * each, loss, goal))
-        print(self.rows[-1], file=sys.stderr, flush=True)
-
-    def line(self, name: str, spent: str, each: float | None, taken: Taken, loading: float, loss: float, goal: float) -> str:
+    def row(self, name: str, spent: str, taken: Taken, each: float | None, loading: float, loss: float, goal: float) -> None:
         cost = "" if each is None else f"{each:.4f}"
-        return (
+        self.rows.append(
             f"{name:<24} {spent:>11} {cost:>12} {taken.seconds:8.1f} {loading:8.1f} {3600 / taken.seconds:11.1f} "
             f"{3600 / (taken.seconds - loading):15.1f} {taken.memory:9.0f} {loss:10.4g} {loss / goal:8.3f}"
         )
+        print(self.rows[-1], file=sys.stderr, flush=True)
 
     def nstray(self, config: StylizeConfig, evaluations: int) -> Taken:
         """nstray's engine in a process of its own, loading included, for one pair."""

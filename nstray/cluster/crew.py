@@ -207,12 +207,10 @@ class Crew:
         """Use a node no more: its workers end, and what they have on board goes back in line without blame."""
         self._display.log(f"event=node_given_up node={node} reason={self.nodes.given_up[node]!r}")
         for slot in [s for s in self.slots if s.node == node]:
-            if slot.inflight or slot.careful:
-                ray.kill(slot.actor)
-            else:
+            if not slot.inflight and not slot.careful:  # else its work's own task buries it
                 self.slots.remove(slot)
                 self._buried_evaluations += slot.seen.evaluations
-                ray.kill(slot.actor)
+            ray.kill(slot.actor)
 
 
 async def _awaited(ref: Any) -> Any:

@@ -47,9 +47,7 @@ def _look(number: int, table: Any, spec: JobSpec, output: Output) -> Intake:
     size = spec.config.shard_size
     listed = output.list_window(number)
     finished = output.indexed_counts(number, listed, plan.count(table.num_rows, size))
-    if finished is not None and finished.rows == table.num_rows and not spec.retry:
-        return Intake(number, finished=finished)
-    if finished is not None and spec.retry and not set(finished.errors) & set(spec.retry):
+    if finished is not None and finished.rows == table.num_rows and not set(finished.errors) & set(spec.retry):
         return Intake(number, finished=finished)
     shards = plan.shards(number, table, size)
     present = dict(zip(listed, output.read_parts(listed), strict=True))

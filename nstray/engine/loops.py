@@ -47,9 +47,9 @@ def lbfgs_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: St
         return _on_pixels(evaluate, x, budgets, BOUNDS[config.value_range], on_evaluation)
     if config.value_range == "free":
         return _on_frequencies(evaluate, x, budgets, on_evaluation)
-    last = [max(1, round(POLISH * budget)) for budget in budgets]
     if min(budgets) < 2:
         return _on_pixels(evaluate, x, budgets, BOUNDS["clamped"], on_evaluation)
+    last = [max(1, round(POLISH * budget)) for budget in budgets]
     first = _on_frequencies(evaluate, x, [n - k for n, k in zip(budgets, last, strict=True)], on_evaluation)
     done = first.curve.shape[1]
     later = None if on_evaluation is None else lambda count: on_evaluation(done + count)

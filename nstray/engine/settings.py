@@ -203,8 +203,8 @@ def coarse_stages(coarse: str, longest: int) -> list[tuple[int, int | None]]:
     """The stages before the one at full size, smallest first: (longest side in pixels, evaluations or None for the setting's).
 
     ``auto`` halves the longest side down to 128 pixels, ``sqrt2`` divides it by the root of two (Crowson's steps), ``half`` is
-    one stage at half the size (Gatys' two stages). A side may be per cent of the
-    picture's longest. A stage that is not smaller than the picture is left out.
+    one stage at half the size (Gatys' two stages). A side may be per cent of the picture's longest. A stage that is not smaller than
+    the picture is left out.
     """
     if coarse == "none":
         return []

@@ -16,17 +16,11 @@ from pathlib import Path
 
 import jobs
 import pytest
-import torch
+from small import Small
 
-from nstray import config, plan, storage
-from nstray.engine.settings import CONV_LAYERS
-from nstray.engine.weights import random_weights
+from nstray import storage
 from nstray.errors import AccessDenied, OutputError, StorageError
-from nstray.manifest import Manifest
-from nstray.output import Output
-from nstray.spec import JobSpec
 from nstray.storage import local
-from nstray.worker import Worker
 
 DATA = bytes(300_000)
 
@@ -118,27 +112,9 @@ def test_a_stopped_writer_holds_nobody_for_ever(tmp_path: Path, monkeypatch: pyt
     assert storage.read(uri) == b"2"
 
 
-class Small:
-    """A job of two contents and two styles in `folder`, one pair a shard, and a worker for it in this process."""
-
-    def __init__(self, folder: Path, out: Path) -> None:
-        self.out, self.folder = str(out), folder
-        manifest, _ = jobs.write_inputs(str(folder), contents=2, styles=2)
-        settled = config.make({**jobs.SETTINGS, "weights": "random"})
-        source = Manifest(manifest)
-        info = source.check(settled)
-        torch.set_num_threads(1)
-        weights = random_weights(CONV_LAYERS[:3])
-        storage.put_new(Output(self.out).job_uri, b"{}")  # the job has begun
-        spec = JobSpec(settled, self.out, config.fingerprint(settled, weights.id), weights.id, info, settled.init)
-        ((window, table),) = plan.windows(source.tables(info))
-        self.shards = plan.shards(window, table, 1)
-        self.worker = Worker(spec, lambda: weights, "cpu")
-
-
 def test_a_disk_that_fills_up_costs_the_wait(mounted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Full while a part is written: tried again, and done once somebody frees space."""
-    small = Small(tmp_path / "in", mounted / "out")
+    small = Small(str(tmp_path / "in"), str(mounted / "out"))
     small.worker.process(small.shards[0])
     filler = mounted / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
@@ -152,7 +128,7 @@ def test_a_disk_that_fills_up_costs_the_wait(mounted: Path, tmp_path: Path, capl
 
 
 def test_an_output_removed_in_the_middle_ends_the_job_and_gets_no_orphans(tmp_path: Path) -> None:
-    small = Small(tmp_path / "in", tmp_path / "out")
+    small = Small(str(tmp_path / "in"), str(tmp_path / "out"))
     small.worker.process(small.shards[0])
     shutil.rmtree(small.out)
     with pytest.raises(OutputError, match=r"out: its record .* is gone, so the output was removed .*run the same command again"):
@@ -161,7 +137,7 @@ def test_an_output_removed_in_the_middle_ends_the_job_and_gets_no_orphans(tmp_pa
 
 
 def test_an_input_removed_in_the_middle_is_its_pairs_error(tmp_path: Path) -> None:
-    small = Small(tmp_path / "in", tmp_path / "out")
+    small = Small(str(tmp_path / "in"), str(tmp_path / "out"))
     (tmp_path / "in" / "c1.png").unlink()
     for shard in small.shards:
         small.worker.process(shard)
@@ -171,7 +147,7 @@ def test_an_input_removed_in_the_middle_is_its_pairs_error(tmp_path: Path) -> No
 
 
 def test_an_input_that_is_cut_short_is_its_pairs_error(tmp_path: Path) -> None:
-    small = Small(tmp_path / "in", tmp_path / "out")
+    small = Small(str(tmp_path / "in"), str(tmp_path / "out"))
     path = tmp_path / "in" / "c1.png"
     path.write_bytes(path.read_bytes()[:200])
     for shard in small.shards:

@@ -9,18 +9,11 @@ from typing import Any
 
 import jobs
 import pytest
-import torch
 from proxy import FaultProxy
+from small import Small
 
-from nstray import config, dataset, patience, plan, storage
-from nstray.engine.settings import CONV_LAYERS
-from nstray.engine.weights import random_weights
+from nstray import dataset, patience, storage
 from nstray.errors import AccessDenied, Unreachable
-from nstray.manifest import Manifest
-from nstray.output import Output
-from nstray.plan import Shard
-from nstray.spec import JobSpec
-from nstray.worker import Worker
 
 # Together three requests in twenty.
 MIX: dict[str, dict[str, Any]] = {
@@ -39,33 +32,12 @@ def cause_mix(proxy: FaultProxy) -> None:
         proxy.add(kind, probability=0.025, **how)
 
 
-class Small:
-    """A job of two contents and two styles, one pair a shard, and a worker for it in this process."""
-
-    def __init__(self, bucket: str) -> None:
-        self.out = f"{bucket}/out"
-        manifest, _ = jobs.write_inputs(f"{bucket}/in", contents=2, styles=2)
-        settled = config.make({**jobs.SETTINGS, "weights": "random"})
-        source = Manifest(manifest)
-        info = source.check(settled)
-        torch.set_num_threads(1)
-        weights = random_weights(CONV_LAYERS[:3])
-        storage.put_new(Output(self.out).job_uri, b"{}")  # the job has begun
-        spec = JobSpec(settled, self.out, config.fingerprint(settled, weights.id), weights.id, info, settled.init)
-        ((window, table),) = plan.windows(source.tables(info))
-        self.shards: list[Shard] = plan.shards(window, table, 1)
-        self.worker = Worker(spec, lambda: weights, "cpu")
-
-    def rows(self) -> list[tuple[str, str, str | None]]:
-        return [(r["pair_id"], r["status"], r["error_code"]) for r in jobs.rows(self.out)]
-
-
 ALL_OK = [(pair, "ok", None) for pair in jobs.all_pairs(2, 2)]
 
 
 @pytest.fixture
 def small(rgw: str, proxy: FaultProxy) -> Small:
-    return Small(rgw)
+    return Small(f"{rgw}/in", f"{rgw}/out")
 
 
 def test_a_worker_gets_through_a_mix(small: Small, proxy: FaultProxy) -> None:
