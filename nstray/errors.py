@@ -10,6 +10,7 @@ NstrayError
  |    +-- NotFound           no such object, file or bucket
  |    |    +-- NoSuchBucket  no such bucket
  |    +-- AccessDenied       credentials missing, wrong, or not allowed
+ |    |    +-- BadCredentials  missing, wrong or expired, whatever they are used for
  |    +-- Unreachable        the endpoint is down or timed out
  |    +-- AlreadyExists      a create-if-absent put found the key taken
  |    +-- Changed            a conditional put found another version
@@ -93,6 +94,10 @@ class NoSuchBucket(NotFound):
 
 class AccessDenied(StorageError):
     """Credentials are missing, wrong, or do not allow this."""
+
+
+class BadCredentials(AccessDenied):
+    """Credentials are missing, unknown, expired, or signed by a wrong clock: it says nothing about the object asked for."""
 
 
 class Unreachable(StorageError):

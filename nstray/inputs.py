@@ -18,7 +18,7 @@ from nstray import images, manifest, storage
 from nstray.engine import settings
 from nstray.engine.pair import pair_seed
 from nstray.engine.vgg import minimum_side
-from nstray.errors import AccessDenied, ErrorCode, NotFound, PairError, StorageError, TooLarge, Unreachable
+from nstray.errors import AccessDenied, BadCredentials, ErrorCode, NotFound, PairError, StorageError, TooLarge, Unreachable
 from nstray.manifest import Pair
 from nstray.patience import patiently
 from nstray.plan import Shard
@@ -158,7 +158,7 @@ class Inputs:
     def _fetch(self, role: str, uri: str, size: Any, rule: str, upsample: bool) -> Picture:
         """One image, decoded and resized. Kept in the cache.
 
-        Raises PairError for what is wrong with this image, StorageError where its store stays out of reach.
+        Raises PairError for what is wrong with this image, StorageError where its store stays out of reach or knows nothing of the credentials.
         """
         key = (uri, size, rule, upsample)
         if (kept := self._cache.get(key)) is not None:
@@ -169,6 +169,8 @@ class Inputs:
             data = patiently(storage.redact(uri), Unreachable, lambda: self._read(uri), self._on_step, lambda: self._gives_others(uri))
         except NotFound as error:
             raise PairError(ErrorCode.NOT_FOUND, f"{role}: {error}") from None
+        except BadCredentials:  # every image would be refused
+            raise
         except AccessDenied as error:
             raise PairError(ErrorCode.ACCESS_DENIED, f"{role}: {error}") from None
         except TooLarge as error:

@@ -30,8 +30,21 @@ import boto3
 import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
+from urllib3.exceptions import HTTPError
 
-from nstray.errors import AccessDenied, AlreadyExists, Changed, NoSuchBucket, NotFound, NstrayError, StorageError, TooLarge, Unreachable, UsageError
+from nstray.errors import (
+    AccessDenied,
+    AlreadyExists,
+    BadCredentials,
+    Changed,
+    NoSuchBucket,
+    NotFound,
+    NstrayError,
+    StorageError,
+    TooLarge,
+    Unreachable,
+    UsageError,
+)
 from nstray.redaction import redact
 
 if TYPE_CHECKING:
@@ -180,8 +193,10 @@ def _explain_answer(error: boto.ClientError, uri: str) -> NstrayError:
         return NoSuchBucket(f"{where}: the bucket {bucket} does not exist; create it, or check its name and AWS_ENDPOINT_URL")
     if status == 404:
         return NotFound(f"{where}: no such object")
-    if code in _DENIED or status in (401, 403):
-        return AccessDenied(f"{where}: {said}; {_DENIED.get(code, _NOT_ALLOWED)}")
+    if code in _DENIED:
+        return BadCredentials(f"{where}: {said}; {_DENIED[code]}")
+    if status in (401, 403):
+        return AccessDenied(f"{where}: {said}; {_NOT_ALLOWED}")
     if status in (301, 307) or code == "AuthorizationHeaderMalformed":
         return StorageError(f"{where}: {said}; the bucket is in another region: set AWS_DEFAULT_REGION")
     if status == 429 or (status >= 500 and status != 501):
@@ -194,7 +209,7 @@ def _explain_answer(error: boto.ClientError, uri: str) -> NstrayError:
 def _explain_failure(error: boto.BotoCoreError, uri: str) -> NstrayError:
     where, text = redact(uri), redact(str(error)).replace(' on endpoint URL: "None"', "")  # of a body, whose URL botocore does not know
     if isinstance(error, _CREDENTIALS):
-        return AccessDenied(f"{where}: {text}; {_WHERE_CREDENTIALS}")
+        return BadCredentials(f"{where}: {text}; {_WHERE_CREDENTIALS}")
     if isinstance(error, boto.SSLError):
         return Unreachable(f"{where}: {text}; check the endpoint's certificate, or name its authority with AWS_CA_BUNDLE")
     if isinstance(error, _NETWORK):
@@ -244,6 +259,13 @@ def get(bucket: str, key: str, *, max_bytes: int | None = None, span: str | None
     uri = f"s3://{bucket}/{key}"
     began = time.monotonic()
     conditions: dict[str, Any] = {k: v for k, v in (("Range", span), ("IfMatch", if_match)) if v is not None}
+
+    def retried(attempt: int, error: Exception) -> None:
+        if attempt == ATTEMPTS or time.monotonic() - began > CALL_SECONDS:
+            raise error
+        _log_retry(f"GET {uri}", attempt, f"{type(error).__name__}: {error}")
+        _wait(attempt)
+
     with errors(uri):
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -252,6 +274,9 @@ def get(bucket: str, key: str, *, max_bytes: int | None = None, span: str | None
                 if span is not None and if_match is None and _answer(error)[0] == 416:  # an object without bytes
                     return Body(b"", 0, 0, "")
                 raise
+            except HTTPError as error:  # botocore reads an error's body unguarded
+                retried(attempt, boto.HTTPClientError(error=error))
+                continue
             with closing(answer["Body"]) as stream:
                 if max_bytes is not None and answer["ContentLength"] > max_bytes:
                     raise TooLarge(f"{redact(uri)}: {answer['ContentLength']:,} bytes, more than the {max_bytes:,} allowed")
@@ -260,10 +285,7 @@ def get(bucket: str, key: str, *, max_bytes: int | None = None, span: str | None
                         data = stream.read()
                     break
                 except (*_NETWORK, boto.FlexibleChecksumError) as error:
-                    if attempt == ATTEMPTS or time.monotonic() - began > CALL_SECONDS:
-                        raise
-                    _log_retry(f"GET {uri}", attempt, f"{type(error).__name__}: {error}")
-            _wait(attempt)
+                    retried(attempt, error)
     start, size = 0, len(data)
     if answer.get("ContentRange"):  # "bytes 299000-299999/300000"; absent where the store ignores ranges and sends all
         first, _, rest = answer["ContentRange"].removeprefix("bytes ").partition("-")

@@ -13,7 +13,7 @@ from proxy import FaultProxy
 from small import Small
 
 from nstray import dataset, patience, storage
-from nstray.errors import AccessDenied, Unreachable
+from nstray.errors import AccessDenied, BadCredentials, Unreachable
 
 # Together three requests in twenty.
 MIX: dict[str, dict[str, Any]] = {
@@ -97,6 +97,17 @@ def test_an_image_that_is_refused_is_its_pairs_error_and_a_part_that_is_ends_the
         proxy.clear()
     small.worker.process(small.shards[0])
     assert small.rows() == [ALL_OK[0], ("c1-s0", "error", "access_denied")]
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "RequestTimeTooSkewed"])
+def test_credentials_that_no_image_could_be_read_with_are_no_pairs_error(small: Small, proxy: FaultProxy, code: str) -> None:
+    proxy.add("answer", method="GET", key=r"c0\.png", status=403, code=code)
+    with pytest.raises(BadCredentials, match=code):
+        small.worker.process(small.shards[0])
+    proxy.clear()
+    assert jobs.parts(small.out) == {}
+    small.worker.process(small.shards[0])
+    assert small.rows() == ALL_OK[:1]
 
 
 def test_an_outage_beyond_patience_gives_the_shard_back(small: Small, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from proxy import TIMEOUT, FaultProxy
 
 from nstray import storage
-from nstray.errors import AccessDenied, AlreadyExists, NstrayError, Unreachable
+from nstray.errors import AccessDenied, AlreadyExists, NotFound, NstrayError, Unreachable
 from nstray.storage import s3 as storage_s3
 
 DATA = os.urandom(700_000)
@@ -125,6 +125,20 @@ def test_a_lasting_fault_ends_in_an_error_that_says_so_and_leaves_nothing(
     assert stored in ({}, {uri: len(DATA)} if fault == "stall" else {})  # a stall's put was carried out
     storage.put_new(uri, DATA)
     assert storage.read(uri) == DATA
+
+
+@pytest.mark.parametrize("fault", ["reset_body", "stall_body"])
+def test_an_error_whose_body_breaks_off_is_asked_for_again(
+    rgw: str, proxy: FaultProxy, fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What S3 says of a key that is not there has a body too."""
+    cause(proxy, fault, method="GET", count=1)
+    assert isinstance(outcome(lambda: storage.read(f"{rgw}/f/none")), NotFound)
+    assert len(retries(caplog)) == 1
+    proxy.clear()
+    monkeypatch.setattr(storage_s3, "ATTEMPTS", 2)
+    cause(proxy, fault, method="GET")
+    assert isinstance(outcome(lambda: storage.read(f"{rgw}/f/none")), Unreachable)
 
 
 def test_a_body_that_only_trickles_is_given_up(rgw: str, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
