@@ -117,6 +117,7 @@ def _print(record: dict[str, Any], as_json: bool) -> None:
         _say(f"{key:<{width}}  {'-' if value is None else value}")
 
 
+_extend_option = click.option("--extend", is_flag=True, help="also make the rows added at MANIFEST's end since OUT was begun")
 _json_option = click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 
 
@@ -222,20 +223,22 @@ def weights_convert(source: str, out: str, input_: Literal["auto", "rgb", "bgr"]
 @cli.command("plan", cls=_Command, short_help="Say what run would do; runs nothing.")
 @click.argument("manifest_uri", metavar="MANIFEST")
 @click.argument("out", metavar="OUT")
+@_extend_option
 @_json_option
 @_job_options
-def plan_command(manifest_uri: str, out: str, as_json: bool, config_file: str | None, **options: Any) -> None:
+def plan_command(manifest_uri: str, out: str, extend: bool, as_json: bool, config_file: str | None, **options: Any) -> None:
     """Say what `run` would do: rows, shards, done and to do, evaluations, bytes. Runs nothing, writes nothing."""
     from nstray import job
 
-    _print(job.estimate(job.check(manifest_uri, out, _config(config_file, options))), as_json)
+    _print(job.estimate(job.check(manifest_uri, out, _config(config_file, options), extend=extend)), as_json)
 
 
 @cli.command("run", cls=_Command, short_help="Stylise a manifest into a dataset, or resume.")
 @click.argument("manifest_uri", metavar="MANIFEST")
 @click.argument("out", metavar="OUT")
+@_extend_option
 @_job_options
-def run_command(manifest_uri: str, out: str, config_file: str | None, **options: Any) -> None:
+def run_command(manifest_uri: str, out: str, extend: bool, config_file: str | None, **options: Any) -> None:
     """Stylise every pair of MANIFEST into the dataset OUT, or go on where an earlier run of the same job stopped.
 
     Runs on the Ray cluster of RAY_ADDRESS or of `ray job submit`, else on this machine. Each row of the manifest becomes
@@ -247,7 +250,7 @@ def run_command(manifest_uri: str, out: str, config_file: str | None, **options:
     """
     from nstray import job
 
-    sys.exit(job.run(job.check(manifest_uri, out, _config(config_file, options))))
+    sys.exit(job.run(job.check(manifest_uri, out, _config(config_file, options), extend=extend)))
 
 
 # What a retry may be told otherwise than the run: how it runs, and where the job's weights and first image are now.

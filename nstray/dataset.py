@@ -36,8 +36,7 @@ _NAMED = 10
 
 def _windows(job: dict[str, Any]) -> list[tuple[int, int]]:
     """Every window of a job with the number of its parts."""
-    starts = range(0, job["rows"], plan.WINDOW_ROWS)
-    return [(i, plan.count(min(plan.WINDOW_ROWS, job["rows"] - start), job["shard_size"])) for i, start in enumerate(starts)]
+    return list(enumerate(plan.layout(job["rows"], job["shard_size"], job["cuts"])))
 
 
 def status(out: str) -> dict[str, Any]:
@@ -191,7 +190,7 @@ def verify(out: str, manifest: str | None = None, decode: bool = True, progress:
     _check_names(output, expected, report)
     schema = stored_schema(part_schema(carried_schema(job)))
     missing: list[str] = []
-    tables = plan.windows(source.tables(info)) if same else ((window, None) for window in expected)
+    tables = plan.windows(source.tables(info), job["cuts"]) if same else ((window, None) for window in expected)
     with ThreadPoolExecutor(_DECODE_THREADS) as pool, IdHashes() as seen:
         for window, table in tables:
             shards = {s.number: s for s in plan.shards(window, table, job["shard_size"])} if table is not None else {}

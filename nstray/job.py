@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import math
 import platform
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,8 +20,9 @@ from nstray.config import JobConfig, fingerprint, make
 from nstray.engine import settings
 from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, NoSuchBucket, NotFound, OutputError, StorageError, Unreachable, UsageError
 from nstray.manifest import Manifest, ManifestInfo
-from nstray.output import Counts, Output, encode_schema
+from nstray.output import Counts, Output, carried_schema, encode_schema
 from nstray.progress import Display, Tally
+from nstray.record import FORMAT, GROWN_FORMAT
 from nstray.spec import JobSpec
 
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
@@ -47,9 +49,14 @@ class Job:
     init_id: str  # content, noise, style, or the digest of an image
 
     @property
+    def layout(self) -> list[int]:
+        """Parts that each window of the finished dataset has."""
+        return plan.layout(self.info.rows, self.config.shard_size, self.spec.cuts)
+
+    @property
     def shards(self) -> int:
         """Parts the finished dataset has."""
-        return plan.count(self.info.rows, self.config.shard_size)
+        return sum(self.layout)
 
 
 def taps(config: JobConfig, info: ManifestInfo) -> tuple[str, ...]:
@@ -60,17 +67,24 @@ def taps(config: JobConfig, info: ManifestInfo) -> tuple[str, ...]:
     return (*content, *style, *fine, *info.layers)
 
 
-def check(manifest_uri: str, out: str, config: JobConfig) -> Job:
-    """Read and check everything but the images; writes nothing. Raises the errors of `nstray.errors`."""
+def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = False) -> Job:
+    """Read and check everything but the images; writes nothing. Raises the errors of `nstray.errors`.
+
+    Args:
+        extend: take rows that were added at the manifest's end since the job was begun; else they make it another job.
+    """
     output = Output(out)
     if not storage.is_uri(output.out) and storage.head(output.out) is not None:
         raise OutputError(f"{output} is a file; OUT is the folder that the dataset goes to")
     manifest = Manifest(manifest_uri)
-    info = manifest.check(config)
+    with _opening(output):
+        stored = output.find_job()
+    info = manifest.check(config, mark=stored["rows"] if stored else 0)
+    cuts = () if stored is None else _cuts(output, stored, info, extend)
     init = config.init if config.init in settings.INITS else storage.absolute(config.init)
     init_id = init if init in settings.INITS else _digest(init, config)
     loaded = weights.read(config.weights, input=config.weights_input, taps=taps(config, info))
-    spec = JobSpec(config, output.out, fingerprint(config, loaded.id, init_id), loaded.id, info, init)
+    spec = JobSpec(config, output.out, fingerprint(config, loaded.id, init_id), loaded.id, info, init, cuts=cuts)
     evaluations = _evaluations(manifest, info, config)
     part = config.shard_size * _pixels(config) * BYTES_PER_PIXEL[config.image_format]
     if part > PART_BYTES:
@@ -78,6 +92,44 @@ def check(manifest_uri: str, out: str, config: JobConfig) -> Job:
             f"shard_size {config.shard_size}: a part would have about {part / 1e9:.1f} GB and is one put, of 5 GB at most; use a smaller one"
         )
     return Job(config, manifest, info, output, loaded, spec, evaluations, init_id)
+
+
+@contextlib.contextmanager
+def _opening(output: Output) -> Iterator[None]:
+    """Adds to what storage complains of that it is about OUT."""
+    try:
+        yield
+    except StorageError as error:
+        raise type(error)(f"the output {output} can't be opened: {error}; give an OUT that can be written") from None
+
+
+def _cuts(output: Output, stored: Mapping[str, Any], info: ManifestInfo, extend: bool) -> tuple[int, ...]:
+    """Where the windows of a job that was begun are cut (`plan.windows`); raises OutputError for a manifest that grew as it may not."""
+    before, cuts = stored["rows"], tuple(stored["cuts"])
+    if info.digest == stored["manifest_digest"]:
+        return cuts
+    grew = info.rows > before and info.marked_digest == stored.get("rows_digest")
+    if not extend:
+        if grew:
+            raise OutputError(f"{output}: the manifest has grown from {before} rows to {info.rows}; give --extend to make the new ones too")
+        return cuts
+    if "rows_digest" not in stored:
+        raise OutputError(
+            f"{output} was begun by nstray {stored.get('nstray_version')}, which kept no digest of the manifest's rows, so nothing can tell "
+            "whether it only grew; put the new rows into a manifest of their own with an OUT of its own"
+        )
+    if encode_schema(info.kept) != stored["carried_schema"]:
+        there, here = ({f"{f.name} ({f.type})" for f in s} for s in (carried_schema(stored), info.kept))
+        raise OutputError(
+            f"{output}: the manifest's columns are no longer those that the job was begun with: {', '.join(sorted(there ^ here))}; parts of one "
+            "dataset have the same ones: put them back, or use another OUT"
+        )
+    if not grew:
+        raise OutputError(
+            f"{output}: --extend takes rows added at the manifest's end, and its first {before} rows are no longer those that the job was begun "
+            "with; put them back, or use another OUT"
+        )
+    return (*cuts, before)
 
 
 def _digest(init: str, config: JobConfig) -> str:
@@ -110,12 +162,14 @@ def record(job: Job) -> dict[str, Any]:
     """The job's record for job.json."""
     config = job.config.model_dump(mode="json")
     return {
-        "format": 1,
+        "format": GROWN_FORMAT if job.spec.cuts else FORMAT,
         "nstray_version": __version__,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "manifest": storage.redact(job.info.uri),
         "manifest_digest": job.info.digest,
         "rows": job.info.rows,
+        "rows_digest": job.info.rows_digest,
+        "cuts": list(job.spec.cuts),
         "shard_size": job.config.shard_size,
         "fingerprint": job.spec.fingerprint,
         "weights_id": job.weights.id,
@@ -141,8 +195,8 @@ def estimate(job: Job) -> dict[str, Any]:
         job.output.refuse_foreign_parts()
     else:
         job.output.compare_job(job.output.read_job(), record(job))
-        for window in range(-(-job.info.rows // plan.WINDOW_ROWS)):
-            counts = job.output.window_counts(window, plan.count(_rows_of(job, window), job.config.shard_size))
+        for window, parts in enumerate(job.layout):
+            counts = job.output.window_counts(window, parts)
             if counts is not None:
                 done.merge(counts)
     share = 1 - done.rows / job.info.rows
@@ -185,10 +239,8 @@ def _pixels(config: JobConfig) -> float:
 
 def run(job: Job) -> int:
     """Run or resume; returns the exit code. Raises the errors of `nstray.errors`."""
-    try:
+    with _opening(job.output):
         stored = job.output.open_job(record(job))
-    except StorageError as error:
-        raise type(error)(f"the output {job.output} can't be opened: {error}; give an OUT that can be written") from None
     tally = Tally(job.info.rows, expected_evaluations=float(job.evaluations))
     with Display(tally) as display:
         for warning in (*job.info.warnings, *stored["warnings"]):
@@ -236,19 +288,14 @@ def retry(out: str, codes: Collection[str], changes: Mapping[str, Any], manifest
 
 def _to_retry(job: Job) -> int:
     """Error rows that a retry would make again."""
-    windows = range(-(-job.info.rows // plan.WINDOW_ROWS))
     with ThreadPoolExecutor(LIST_THREADS) as pool:
-        found = pool.map(lambda w: job.output.window_counts(w, plan.count(_rows_of(job, w), job.config.shard_size)), windows)
+        found = pool.map(lambda window: job.output.window_counts(*window), enumerate(job.layout))
         return sum(counts.errors.get(code, 0) for counts in found if counts is not None for code in job.spec.retry)
-
-
-def _rows_of(job: Job, window: int) -> int:
-    return min(plan.WINDOW_ROWS, job.info.rows - window * plan.WINDOW_ROWS)
 
 
 def _all_there(job: Job) -> bool:
     """Whether every part of a job that has a summary still exists: one that was damaged and removed is to be made again."""
-    expected = [plan.count(_rows_of(job, window), job.config.shard_size) for window in range(-(-job.info.rows // plan.WINDOW_ROWS))]
+    expected = job.layout
     with ThreadPoolExecutor(LIST_THREADS) as pool:
         return all(set(there) == set(range(n)) for there, n in zip(pool.map(job.output.list_window, range(len(expected))), expected, strict=True))
 

@@ -42,6 +42,7 @@ FOOTER_KEY = b"nstray"
 ROWS_PER_GROUP = 100
 BYTES_PER_GROUP = 64 * 2**20
 _RECORD_BYTES = 64 * 2**20
+GROW_TRIES = 3
 _FOOTER_THREADS = 16
 
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -309,7 +310,7 @@ class Output:
     # records
 
     def open_job(self, new: dict[str, Any]) -> dict[str, Any]:
-        """Begin the job `new`, or resume it where its record is here already.
+        """Begin the job `new`, or resume it where its record is here already, which grows where the manifest of `new` has.
 
         Returns the stored record, with a list ``warnings`` (not stored) of differences that do not matter to results.
         Raises `OutputError` where the folder belongs to another job, naming what differs, or holds Parquet files of none.
@@ -328,10 +329,31 @@ class Output:
         old = record.load_job(there, storage.redact(self.job_uri))
         for folder in ("", "data", ".nstray", ".nstray/index"):
             storage.sweep(storage.join(self.out, folder))
-        return {**old, "warnings": self.compare_job(old, new)}
+        warnings = self.compare_job(old, new)
+        if record.has_grown(old, new):
+            old = self._grow(new)
+        return {**old, "warnings": warnings}
+
+    def _grow(self, new: dict[str, Any]) -> dict[str, Any]:
+        """Replace the job's record by one with the manifest of `new`, unless another run has done so; returns it."""
+        for _ in range(GROW_TRIES):
+            stored = storage.head(self.job_uri)  # first: a record replaced in between then fails the condition
+            old = self.read_job()
+            self.compare_job(old, new)
+            if not record.has_grown(old, new):
+                return old
+            changed = record.grown(old, new)
+            try:
+                storage.put_over(self.job_uri, record.dump(changed), if_match=stored.etag if stored else "")
+                return changed
+            except Changed:
+                continue
+        raise OutputError(f"{storage.redact(self.job_uri)} changes again and again: are several runs extending {self}? Wait for them, and run again")
 
     def compare_job(self, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-        """Warnings where `new` may resume the stored job `old`; raises `OutputError`, naming what differs, where it may not."""
+        """Warnings where `new` may resume the stored job `old`, grown or not; raises `OutputError`, naming what differs, where it may not."""
+        if record.has_grown(old, new):
+            old = record.grown(old, new)
         if found := record.conflicts(old, new):
             raise OutputError(f"this output belongs to another job: {'; '.join(found)}; use another OUT or the same settings ({self})")
         versions = (old.get("nstray_version"), new.get("nstray_version"))
@@ -363,12 +385,17 @@ class Output:
         except NotFound:
             return
 
+    def find_job(self) -> dict[str, Any] | None:
+        """The job's record, or None where there is none; raises `OutputError` where it is damaged."""
+        data = self._read(self.job_uri)
+        return None if data is None else record.load_job(data, storage.redact(self.job_uri))
+
     def read_job(self) -> dict[str, Any]:
         """The job's record; raises `OutputError` where there is none."""
-        data = self._read(self.job_uri)
-        if data is None:
+        found = self.find_job()
+        if found is None:
             raise OutputError(f"no nstray job at {self} (it has no .nstray/job.json)")
-        return record.load_job(data, storage.redact(self.job_uri))
+        return found
 
     def _read(self, uri: str) -> bytes | None:
         try:

@@ -70,24 +70,53 @@ def parse_part(name: str) -> tuple[int, int] | None:
 
 
 def count(rows: int, shard_size: int) -> int:
-    """How many shards a manifest of `rows` rows has: each window's last one may be short."""
-    full, rest = divmod(rows, WINDOW_ROWS)
-    return full * -(-WINDOW_ROWS // shard_size) + -(-rest // shard_size)
+    """How many shards a window of `rows` rows has: the last one may be short."""
+    return -(-rows // shard_size)
 
 
-def windows(tables: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
-    """Consecutive tables -> (number, table of `WINDOW_ROWS` rows), the last one shorter; however long the tables are."""
+def layout(rows: int, shard_size: int, cuts: Sequence[int] = ()) -> list[int]:
+    """How many shards each window of a manifest of `rows` rows has, in order; `cuts` as `windows` takes them."""
+    counts = []
+    at = 0
+    for size in _window_sizes(cuts):
+        if at >= rows:
+            break
+        counts.append(count(min(size, rows - at), shard_size))
+        at += size
+    return counts
+
+
+def windows(tables: Iterable[pa.Table], cuts: Sequence[int] = ()) -> Iterator[tuple[int, pa.Table]]:
+    """Consecutive tables -> (number, table of `WINDOW_ROWS` rows), the last one shorter; however long the tables are.
+
+    Args:
+        cuts: numbers of rows, ascending, that the manifest had before rows were added to it: a window ends at each, as it did then.
+    """
     held: list[pa.Table] = []
     rows = number = 0
+    sizes = _window_sizes(cuts)
+    size = next(sizes)
     for table in tables:
         held.append(table)
         rows += table.num_rows
-        while rows >= WINDOW_ROWS:
+        while rows >= size:
             whole = pa.concat_tables(held)
-            yield number, whole.slice(0, WINDOW_ROWS)
-            held, rows, number = [whole.slice(WINDOW_ROWS)], rows - WINDOW_ROWS, number + 1
+            yield number, whole.slice(0, size)
+            held, rows, number = [whole.slice(size)], rows - size, number + 1
+            size = next(sizes)
     if rows:
         yield number, pa.concat_tables(held)
+
+
+def _window_sizes(cuts: Sequence[int]) -> Iterator[int]:
+    """Rows of each window of a manifest without end."""
+    at = 0
+    for cut in cuts:
+        while at < cut:
+            yield min(WINDOW_ROWS, cut - at)
+            at += min(WINDOW_ROWS, cut - at)
+    while True:
+        yield WINDOW_ROWS
 
 
 def shards(window: int, table: pa.Table, shard_size: int) -> list[Shard]:

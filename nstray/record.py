@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from nstray.config import differences
 from nstray.errors import OutputError
 
 FORMAT = 1
+GROWN_FORMAT = 2  # of the record of a job whose manifest has grown: an nstray that knows nothing of cuts must not resume it
 # What a record may say: more windows than this many rows have would keep `status` busy for hours.
 MAX_ROWS, MAX_SHARD = 2**32, 65_536
 # A file name an output may carry: it is joined to a folder by `export`, so no separators, no leading dot.
@@ -133,8 +135,10 @@ def load_job(data: bytes, where: str) -> dict[str, Any]:
         raise OutputError(f"{where} is damaged ({error}); restore it, or use another OUT") from None
     if not isinstance(record, dict) or "format" not in record:
         raise OutputError(f"{where} is not a job record of nstray; use another OUT")
-    if record["format"] != FORMAT:
-        raise OutputError(f"{where} has format {record['format']!r}, this nstray reads {FORMAT}: it was written by another version; use that one")
+    if record["format"] not in (FORMAT, GROWN_FORMAT):
+        raise OutputError(
+            f"{where} has format {record['format']!r}, this nstray reads {FORMAT} and {GROWN_FORMAT}: it was written by another version; use that one"
+        )
     missing = [
         k for k in ("manifest_digest", "rows", "shard_size", "fingerprint", "weights_id", "result", "config", "carried_schema") if k not in record
     ]
@@ -143,9 +147,27 @@ def load_job(data: bytes, where: str) -> dict[str, Any]:
     texts = ("manifest", "manifest_digest", "weights", "weights_id", "fingerprint", "carried_schema", "nstray_version", "created_at")
     wrong = [k for k in texts if not isinstance(record.get(k, ""), str)] + [k for k in ("result", "config") if not isinstance(record[k], dict)]
     wrong += [k for k, most in (("rows", MAX_ROWS), ("shard_size", MAX_SHARD)) if type(record[k]) is not int or not 1 <= record[k] <= most]
+    cuts = record.setdefault("cuts", [])  # of a record from before manifests could grow
+    if not wrong and (not isinstance(cuts, list) or any(type(n) is not int for n in cuts) or not _ascending([0, *cuts, record["rows"]])):
+        wrong.append("cuts")
     if wrong:
         raise OutputError(f"{where} is damaged: it says of {', '.join(wrong)} what can't be; restore it, or use another OUT")
     return record
+
+
+def _ascending(numbers: Sequence[int]) -> bool:
+    return all(a < b for a, b in pairwise(numbers))
+
+
+def has_grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether `new` is the job `old` with rows added to its manifest since."""
+    return bool(new["cuts"] == [*old["cuts"], old["rows"]])
+
+
+def grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of the job `old` once its manifest has grown to that of `new`."""
+    taken = {name: new[name] for name in ("manifest", "manifest_digest", "rows", "rows_digest")}
+    return {**old, **taken, "format": GROWN_FORMAT, "cuts": [*old["cuts"], old["rows"]]}
 
 
 def conflicts(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

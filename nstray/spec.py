@@ -23,6 +23,7 @@ class JobSpec:
     info: ManifestInfo
     init: str  # content, noise, style, or the absolute URI of an image
     retry: tuple[str, ...] = ()  # codes of the error rows that are made again; empty: an ordinary run
+    cuts: tuple[int, ...] = ()  # rows that the manifest had before each time it grew (`nstray.plan.windows`)
 
     @property
     def schema(self) -> pa.Schema:

@@ -319,7 +319,7 @@ def test_no_job_and_damaged_jobs_are_said(tmp_path: Path) -> None:
     for data, said in (
         (b"{", "damaged"),
         (b"[]", "not a job record"),
-        (b'{"format": 2}', "another version"),
+        (b'{"format": 3}', "another version"),
         (b'{"format": 1}', "lacks manifest_digest"),
     ):
         storage.put_over(output.job_uri, data)

@@ -42,7 +42,7 @@ def test_every_row_in_exactly_one_shard_however_it_arrives(monkeypatch: pytest.M
     whole = table(rows, seed, settings=seed % 2 == 0)
     first = cut(whole, rows, shard_size)
     assert sorted(r for s in first for r in s.table["row"].to_pylist()) == list(range(rows))
-    assert len(first) == plan.count(rows, shard_size)
+    assert len(first) == sum(plan.layout(rows, shard_size))
     assert len({s.name for s in first}) == len(first)
     assert all(1 <= s.table.num_rows <= shard_size for s in first)
     assert all(r // 128 == s.window for s in first for r in s.table["row"].to_pylist())
@@ -85,12 +85,30 @@ def test_ids_digest_is_of_the_ids_in_order() -> None:
 def test_windows_and_counts_of_the_real_size() -> None:
     assert plan.WINDOW_ROWS == 65_536
     assert [plan.count(n, 16) for n in (0, 1, 16, 17, 65_536, 65_537)] == [0, 1, 1, 2, 4096, 4097]
-    assert plan.count(65_536 * 2 + 1, 1000) == 66 * 2 + 1
+    assert plan.layout(65_536 * 2 + 1, 1000) == [66, 66, 1]
+    assert (plan.layout(0, 16), plan.layout(65_536, 16)) == ([], [4096])
     whole = pa.table({"row": pa.array(range(150_000))})
     got = list(plan.windows(whole.slice(i, 40_000) for i in range(0, 150_000, 40_000)))
     assert [(n, t.num_rows, t["row"][0].as_py()) for n, t in got] == [(0, 65_536, 0), (1, 65_536, 65_536), (2, 18_928, 131_072)]
     assert list(plan.windows([])) == []
     assert list(plan.windows([whole.slice(0, 0)])) == []
+
+
+def test_a_window_ends_where_the_manifest_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was cut before rows were added is cut the same way after it, however often they are."""
+    monkeypatch.setattr(plan, "WINDOW_ROWS", 10)
+    whole = pa.table({"row": pa.array(range(60))})
+    cuts: tuple[int, ...] = ()
+    before: list[list[int]] = []
+    for rows in (4, 10, 13, 43, 44, 60):
+        got = list(plan.windows([whole.slice(i, min(7, rows - i)) for i in range(0, rows, 7)], cuts))
+        assert [number for number, _ in got] == list(range(len(got)))
+        now = [table["row"].to_pylist() for _, table in got]
+        assert now[: len(before)] == before
+        assert [r for window in now for r in window] == list(range(rows))
+        assert max(map(len, now)) <= 10
+        assert plan.layout(rows, 3, cuts) == [-(-len(window) // 3) for window in now]
+        cuts, before = (*cuts, rows), now
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ class Driver:
 
     async def _feed(self) -> None:
         """Windows in order: what is committed already is counted, the rest goes to the backlog."""
-        windows = plan.windows(self.manifest.tables(self.spec.info))
+        windows = plan.windows(self.manifest.tables(self.spec.info), self.spec.cuts)
         while not self._stopping:
             if len(self._backlog) >= LOW_WATER:
                 await asyncio.sleep(0.05)

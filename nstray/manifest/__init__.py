@@ -21,6 +21,7 @@ from nstray.config import ROW_FIELDS, JobConfig
 from nstray.errors import ManifestError
 from nstray.manifest.build import build
 from nstray.manifest.columns import DOUBLES, STRINGS, Problems
+from nstray.manifest.digests import RowsDigest
 from nstray.manifest.files import ManifestFile, RawBatch, digest, find, read
 from nstray.manifest.ids import IdHashes
 from nstray.manifest.names import HINTS, IMAGE_COLUMNS, check_names, near_miss
@@ -69,6 +70,8 @@ class ManifestInfo:
         warnings: for a person; nothing is wrong.
         images: those of the columns content_masks, style_masks and fine_style that it has, in this order.
         local: whether its rows may name local files: those of a manifest on s3:// may not, unless `allow_local` says so.
+        rows_digest: ``sha256:...`` of its rows, whatever files they stand in (`RowsDigest`).
+        marked_digest: the same of as many of its first rows as `Manifest.check` was told to mark; None where it has fewer.
     """
 
     uri: str
@@ -81,6 +84,8 @@ class ManifestInfo:
     warnings: tuple[str, ...]
     images: tuple[str, ...] = ()
     local: bool = False
+    rows_digest: str = ""
+    marked_digest: str | None = None
 
     @property
     def kept(self) -> pa.Schema:
@@ -98,9 +103,11 @@ class Manifest:
     def __init__(self, uri: str) -> None:
         self.uri = storage.absolute(uri)
 
-    def check(self, config: JobConfig) -> ManifestInfo:
+    def check(self, config: JobConfig, mark: int = 0) -> ManifestInfo:
         """Read the whole manifest once, as a stream, and check every row against the rules and the job's settings.
 
+        Args:
+            mark: a number of first rows of which the digest is wanted too.
         Raises: `ManifestError` with the first ten problems, a line each; `StorageError` where the files can't be read.
         """
         base, files = find(self.uri)
@@ -111,6 +118,7 @@ class Manifest:
         large: set[str] = set()  # columns with integers that a double does not hold
         layers: set[str] = set()
         rows = 0
+        sums = RowsDigest(mark)
         with IdHashes() as hashes:
             for batch in _batches(files):
                 check_names(batch.file.name, batch.names, config)
@@ -123,6 +131,7 @@ class Manifest:
                 for name in ("content_layers", "style_layers", "fine_layers"):
                     if name in found.columns:
                         layers.update(layer for text in found.columns[name].unique().drop_null().to_pylist() for layer in text.split(",") if layer)
+                sums.add({**found.columns, **found.carried}, batch.rows)
                 hashes.add(IdHashes.of(found.columns["pair_id"].to_pylist()))
                 rows += batch.rows
             problems.raise_any()
@@ -142,6 +151,8 @@ class Manifest:
             warnings=tuple(text for name in carried if (text := near_miss(name))),
             images=tuple(name for name in IMAGE_COLUMNS if name in present),
             local=local,
+            rows_digest=str(sums),
+            marked_digest=sums.marked,
         )
         _check_writable(self.uri, info)
         return info

@@ -15,7 +15,8 @@ from nstray import storage
 from nstray.errors import ManifestError, UsageError
 from nstray.manifest.files import HALF_CHARACTER, RawBatch, is_unicode
 
-STRINGS = pa.list_(pa.string())
+STRING = pa.string()
+STRINGS = pa.list_(STRING)
 DOUBLES = pa.list_(pa.float64())
 # The usual URI, left as it is; and what is neither that nor a plain path: other schemes, `.` and `..`, double slashes, NUL.
 _S3 = r"^s3://[A-Za-z0-9._-]{1,255}/."
@@ -223,6 +224,23 @@ def mask(array: pa.Array) -> Mask:
     """A boolean Arrow array without nulls as numpy."""
     out: Mask = array.to_numpy(zero_copy_only=False).astype(bool)
     return out
+
+
+def sized(array: pa.Array, kind: pa.DataType = STRING) -> pa.Array:
+    """Values as text of the type `kind`, each prefixed with its length in bytes, so that no two run together; nulls stay.
+
+    A floating number is its 64 bits: no library's way of printing one enters an id or a digest.
+    """
+    if pa.types.is_floating(array.type):
+        bits = (pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False).astype(np.float64) + 0.0).view(np.int64)
+        array = pc.if_else(pc.is_valid(array), pa.array(bits), pa.scalar(None, pa.int64()))
+    array = pc.cast(array, kind)
+    return pc.binary_join_element_wise(pc.cast(pc.binary_length(array), kind), array, pa.scalar(":", kind))
+
+
+def sized_lists(lists: Lists) -> pa.Array:
+    """The values of each list as `sized` has them, one after the other; nulls left out."""
+    return pc.binary_join(lists.wrap(pc.fill_null(sized(lists.values), "")), "")
 
 
 def indices(encoded: pa.DictionaryArray) -> Ints:

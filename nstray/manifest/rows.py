@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from nstray.config import ROW_FIELDS, JobConfig, check_size, row_adapter
 from nstray.engine.settings import INITS, check_layer_weights, check_terms
 from nstray.errors import ManifestError
-from nstray.manifest.columns import DOUBLES, STRINGS, Lists, Mask, Problems, TextColumns, indices, is_text, mask, resolve
+from nstray.manifest.columns import DOUBLES, STRINGS, Lists, Mask, Problems, TextColumns, indices, is_text, mask, resolve, sized, sized_lists
 from nstray.manifest.files import RawBatch
 from nstray.manifest.names import HINTS, IMAGE_COLUMNS, MASKS
 from nstray.redaction import redact
@@ -182,19 +182,9 @@ def default_ids(content: pa.Array, styles: Lists, weights: Lists, images: dict[s
     Unresolved, so a folder that moves keeps its ids; each value prefixed with its length, so that no two rows run together.
     """
 
-    def sized(array: pa.Array) -> pa.Array:
-        if pa.types.is_floating(array.type):  # its 64 bits: no library's way of printing a number enters an id
-            bits = (pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False).astype(np.float64) + 0.0).view(np.int64)
-            array = pc.if_else(pc.is_valid(array), pa.array(bits), pa.scalar(None, pa.int64()))
-        array = pc.cast(array, pa.string())
-        return pc.binary_join_element_wise(pc.cast(pc.binary_length(array), pa.string()), array, ":")
-
-    def joined(lists: Lists) -> pa.Array:
-        return pc.binary_join(lists.wrap(pc.fill_null(sized(lists.values), "")), "")
-
-    parts = ["c", pc.fill_null(sized(content), ""), "s", joined(styles), "w", joined(weights)]
+    parts = ["c", pc.fill_null(sized(content), ""), "s", sized_lists(styles), "w", sized_lists(weights)]
     for name, given in images.items():
-        text = joined(given) if isinstance(given, Lists) else pc.fill_null(sized(given), "")
+        text = sized_lists(given) if isinstance(given, Lists) else pc.fill_null(sized(given), "")
         parts.append(pc.if_else(pc.equal(text, ""), "", pc.binary_join_element_wise(name, "=", text, "")))
     for name in ROW_FIELDS:
         if name in overrides:
