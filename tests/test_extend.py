@@ -36,6 +36,9 @@ COLUMNS: dict[str, pa.Array] = {
     "categories": pa.array(["q", "r", None, "q", "r"]).dictionary_encode(),
     "records": pa.array([{"x": 1}, None, {"x": None}, {"x": 2}, {"x": 1}]),
     "deep": pa.array([[[1, 2]], [], None, [[1], [2]], [list(range(100))]]),
+    "weights": pa.array([[0.5, 0.25], [0.5, None], [], None, [0.5]]),
+    "fixed": pa.array([[1, 2], [2, 1], None, [3, 4], [1, 2]], pa.list_(pa.int32(), 2)),
+    "maps": pa.array([[("a", 1)], [("b", 1)], [], None, [("a", 2)]], pa.map_(pa.string(), pa.int64())),
     "nothing": pa.nulls(5),
 }
 
@@ -68,7 +71,7 @@ def test_the_digest_sees_every_value(name: str) -> None:
 
 
 def test_values_that_look_alike_when_joined_are_told_apart() -> None:
-    lists = [[["x", "yy"]], [["xy", "y"]], [["xyy"]], [["x", "yy", ""]], [[]], [None]]
+    lists = [[["x", "yy"]], [["xy", "y"]], [["xyy"]], [["x", "yy", ""]], [["x", "yy", None]], [[]], [None]]
     assert len({str(digest({"style": pa.array(v, pa.list_(pa.string()))}, [])) for v in lists}) == len(lists)
     pairs = [("ab", "c"), ("a", "bc"), ("1:ab", "c"), ("a\n1:b", "c")]
     assert len({str(digest({"a": pa.array([a]), "b": pa.array([b])}, [])) for a, b in pairs}) == len(pairs)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nstray.manifest.columns import STRING, STRINGS, Lists, sized, sized_lists
+from nstray.manifest.columns import Lists, is_list, sized
 
 TEXT = pa.large_string()
 WHOLE = 2**31 - 1  # elements that Arrow prints before it writes "..."
@@ -56,8 +56,10 @@ def _named(name: str, array: pa.Array) -> pa.Array:
 
 def _plain(array: pa.Array) -> pa.Array:
     """Values of any type as numbers or text; nulls stay."""
-    if array.type == STRINGS:
-        return pc.if_else(pc.is_valid(array), sized_lists(Lists(array)), pa.scalar(None, STRING))
+    if is_list(array.type):
+        lists = Lists(array)
+        texts = lists.wrap(pc.fill_null(sized(_plain(lists.values), TEXT), "null"))
+        return pc.if_else(pc.is_valid(array), pc.binary_join(texts, pa.scalar("", TEXT)), pa.scalar(None, TEXT))
     if pa.types.is_floating(array.type):
         return array
     if not pa.types.is_nested(array.type) and not _is_bytes(array.type):
