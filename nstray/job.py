@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nstray import __version__, plan, storage, weights
+from nstray import __version__, checked, plan, storage, weights
 from nstray.config import JobConfig, fingerprint, make
 from nstray.engine import settings
 from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, NoSuchBucket, NotFound, OutputError, StorageError, Unreachable, UsageError
@@ -79,10 +79,15 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
     manifest = Manifest(manifest_uri)
     with _opening(output):
         stored = output.find_job()
-    info = manifest.check(config, mark=stored["rows"] if stored else 0)
-    cuts = () if stored is None else _cuts(output, stored, info, extend)
     init = config.init if config.init in settings.INITS else storage.absolute(config.init)
     init_id = init if init in settings.INITS else _digest(init, config)
+    cuts: tuple[int, ...] = ()
+    if stored is None:
+        info = manifest.check(config)
+    else:
+        digest = manifest.digest()
+        info = checked.again(stored, manifest.uri, digest, config, init_id) or manifest.check(config, stored["rows"], digest)
+        cuts = _cuts(output, stored, info, extend)
     loaded = weights.read(config.weights, input=config.weights_input, taps=taps(config, info))
     spec = JobSpec(config, output.out, fingerprint(config, loaded.id, init_id), loaded.id, info, init, cuts=cuts)
     evaluations = _evaluations(manifest, info, config)
@@ -170,6 +175,7 @@ def record(job: Job) -> dict[str, Any]:
         "rows": job.info.rows,
         "rows_digest": job.info.rows_digest,
         "cuts": list(job.spec.cuts),
+        "checked": checked.keep(job.info),
         "shard_size": job.config.shard_size,
         "fingerprint": job.spec.fingerprint,
         "weights_id": job.weights.id,

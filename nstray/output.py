@@ -30,6 +30,7 @@ __all__ = [
     "Output",
     "PartInfo",
     "carried_schema",
+    "decode_schema",
     "encode_part",
     "encode_schema",
     "footer_of",
@@ -87,17 +88,22 @@ def part_schema(carried: pa.Schema) -> pa.Schema:
     return pa.schema([*own, *carried], metadata={"huggingface": _HUGGINGFACE})
 
 
-def encode_schema(carried: pa.Schema) -> str:
-    """The carried columns' schema as text for the job record."""
-    return base64.b64encode(carried.remove_metadata().serialize().to_pybytes()).decode()
+def encode_schema(schema: pa.Schema) -> str:
+    """A schema as text for the job record."""
+    return base64.b64encode(schema.remove_metadata().serialize().to_pybytes()).decode()
+
+
+def decode_schema(text: str, name: str) -> pa.Schema:
+    """A schema out of a job record, where it stands under `name`."""
+    try:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text, validate=True)))
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise OutputError(f"the job's record is damaged: {name} can't be read ({error}); restore it, or use another OUT") from None
 
 
 def carried_schema(job: Mapping[str, Any]) -> pa.Schema:
     """The carried columns' schema out of a job record."""
-    try:
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(job["carried_schema"], validate=True)))
-    except (ValueError, OSError, pa.ArrowException) as error:
-        raise OutputError(f"the job's record is damaged: carried_schema can't be read ({error}); restore it, or use another OUT") from None
+    return decode_schema(job["carried_schema"], "carried_schema")
 
 
 def _empty(schema: pa.Schema) -> pq.ParquetFile:

@@ -166,7 +166,7 @@ def has_grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 def grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The record of the job `old` once its manifest has grown to that of `new`."""
-    taken = {name: new[name] for name in ("manifest", "manifest_digest", "rows", "rows_digest")}
+    taken = {name: new[name] for name in ("manifest", "manifest_digest", "rows", "rows_digest", "checked")}
     return {**old, **taken, "format": GROWN_FORMAT, "cuts": [*old["cuts"], old["rows"]]}
 
 

@@ -80,7 +80,7 @@ def made(tmp_path: Path) -> Made:
 def settings_of(monkeypatch: pytest.MonkeyPatch) -> list[JobConfig]:
     """What `run` would run with, instead of running it."""
     seen: list[JobConfig] = []
-    monkeypatch.setattr(job, "check", lambda manifest, out, config: seen.append(config))
+    monkeypatch.setattr(job, "check", lambda manifest, out, config, extend: seen.append(config))
     monkeypatch.setattr(job, "run", lambda checked: 0)
     return seen
 
@@ -137,7 +137,7 @@ def test_the_groups_hold_every_setting_once() -> None:
 def test_the_options_are_the_settings(command: click.Command) -> None:
     options = {p.name: p for p in command.params if isinstance(p, click.Option)}
     assert set(JobConfig.model_fields) <= set(options)
-    assert set(options) - set(JobConfig.model_fields) <= {"config_file", "as_json"}
+    assert set(options) - set(JobConfig.model_fields) <= {"config_file", "as_json", "extend"}
     assert all(options[name].opts == [flag(name)] for name in JobConfig.model_fields)
 
 
@@ -197,14 +197,14 @@ def test_the_demo_has_settings_of_its_own_that_file_and_options_win_over(call: C
 
 @pytest.mark.parametrize("code", [0, 1, 3, 4])
 def test_run_ends_with_the_code_of_the_job(call: Call, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    monkeypatch.setattr(job, "check", lambda *a: None)
+    monkeypatch.setattr(job, "check", lambda *a, **options: None)
     monkeypatch.setattr(job, "run", lambda checked: code)
     assert call("run", "m.csv", "out")[0] == code
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_run_ends_in_a_word_and_a_code_of_its_own(call: Call, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    def interrupted(*a: object) -> None:
+    def interrupted(*a: object, **options: object) -> None:
         os.kill(os.getpid(), number)
         time.sleep(10)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import decimal
 import json
 import random
@@ -20,6 +21,7 @@ from outputs import job_record
 
 from nstray import config, dataset, job, plan, record, storage
 from nstray.errors import OutputError
+from nstray.manifest import Manifest
 from nstray.manifest.digests import RowsDigest
 from nstray.output import Output
 
@@ -83,6 +85,33 @@ def test_a_mark_beyond_the_end_has_no_digest() -> None:
 
 
 # the job
+
+
+def test_a_manifest_that_was_checked_is_not_read_again(growing: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as nothing changed that a check could find otherwise; and the driver is told the same as after a check."""
+    read = []
+    check = Manifest.check
+    monkeypatch.setattr(Manifest, "check", lambda *args: read.append(1) or check(*args))
+    first = growing.check()
+    assert (first.info, read) == (dataclasses.replace(check(first.manifest, growing.config), marked_digest=None), [])
+    assert [t.num_rows for t in first.manifest.tables(first.info)] == [4]
+    for changes in ({"evaluations": 5}, {"allow_local": True}):
+        growing.config = config.make({**jobs.SETTINGS, "weights": "random", **changes})
+        growing.check()
+        assert read.pop() == 1
+    growing.config = config.make({**jobs.SETTINGS, "weights": "random", "actors": 3})
+    growing.check()
+    assert read == []
+    growing.write(7)
+    assert growing.check(extend=True).info.rows == 7
+    assert read.pop() == 1
+    growing.write(4)
+    path = Path(Output(growing.out).job_uri)
+    stored = json.loads(path.read_text())
+    for damage in ({"nstray_version": "0.0"}, {"checked": None}, {"checked": {}}, {"checked": {**stored["checked"], "schema": "?"}}):
+        path.write_text(json.dumps({**stored, **damage}))
+        assert growing.check().info.rows == 4
+        assert read.pop() == 1
 
 
 class Growing:

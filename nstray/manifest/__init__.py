@@ -103,11 +103,17 @@ class Manifest:
     def __init__(self, uri: str) -> None:
         self.uri = storage.absolute(uri)
 
-    def check(self, config: JobConfig, mark: int = 0) -> ManifestInfo:
+    def digest(self) -> str:
+        """``sha256:...`` of its bytes (`ManifestInfo.digest`); raises as `check` does where they can't be read."""
+        base, files = find(self.uri)
+        return digest(files, folder=base == self.uri)
+
+    def check(self, config: JobConfig, mark: int = 0, known_digest: str | None = None) -> ManifestInfo:
         """Read the whole manifest once, as a stream, and check every row against the rules and the job's settings.
 
         Args:
             mark: a number of first rows of which the digest is wanted too.
+            known_digest: what `digest` has just returned.
         Raises: `ManifestError` with the first ten problems, a line each; `StorageError` where the files can't be read.
         """
         base, files = find(self.uri)
@@ -143,7 +149,7 @@ class Manifest:
         info = ManifestInfo(
             uri=self.uri,
             rows=rows,
-            digest=digest(files, folder=base == self.uri),
+            digest=known_digest or digest(files, folder=base == self.uri),
             schema=_schema(present, carried),
             carried=tuple(carried),
             overrides=tuple(name for name in ROW_FIELDS if name in present),
