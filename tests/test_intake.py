@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 from test_worker import Bench, pair, weights
 
-from nstray.cluster.intake import next_window
+from nstray import plan
+from nstray.cluster import intake as intake_module
+from nstray.cluster.intake import intakes
 from nstray.errors import Unreachable
 from nstray.manifest import Manifest
-from nstray.output import Output
+from nstray.output import Output, read_footer
 from nstray.plan import windows
 
 __all__ = ["weights"]  # a fixture
@@ -32,10 +35,8 @@ def test_a_window_is_looked_at_again_and_none_is_passed_over(tmp_path: Path, wei
 
     monkeypatch.setattr(Output, "list_window", listed)
     taken = windows(Manifest(worker.spec.info.uri).tables(worker.spec.info))
-    found = next_window(taken, worker.spec, worker.output)
-    assert found is not None
+    (found,) = intakes(taken, worker.spec, worker.output)
     assert (found.number, list(found.present), len(pauses)) == (0, [0], 2)
-    assert next_window(taken, worker.spec, worker.output) is None
 
 
 def test_who_waits_may_be_called_off(tmp_path: Path, weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,4 +50,49 @@ def test_who_waits_may_be_called_off(tmp_path: Path, weights: Any, monkeypatch: 
 
     monkeypatch.setattr(Output, "list_window", away)
     with pytest.raises(KeyboardInterrupt):
-        next_window(windows(Manifest(worker.spec.info.uri).tables(worker.spec.info)), worker.spec, worker.output, stop)
+        next(intakes(windows(Manifest(worker.spec.info.uri).tables(worker.spec.info)), worker.spec, worker.output, stop))
+
+
+def test_finished_windows_are_listed_ahead_and_come_in_order(tmp_path: Path, weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the answers come in: each once, in the manifest's order, what is unfinished with its shards; none far ahead of need."""
+    worker, _ = Bench(tmp_path, weights).worker([pair(f"p{i}") for i in range(22)])
+    monkeypatch.setattr(plan, "WINDOW_ROWS", 2)
+    info = worker.spec.info
+    shards = [plan.shards(number, table, 2)[0] for number, table in windows(Manifest(info.uri).tables(info))]
+    for shard in shards[:8]:
+        if shard.window != 5:
+            report = worker.process(shard)
+            part = read_footer(worker.output.data_uri(shard.name))
+            assert report.won
+            worker.output.write_index(shard.window, [part])
+    real, lock, now, most, listed = Output.list_window, threading.Lock(), [0], [0], []
+
+    def slow(self: Output, window: int) -> Any:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+            listed.append(window)
+        time.sleep(0.02 * (1 + window % 3))
+        with lock:
+            now[0] -= 1
+        return real(self, window)
+
+    monkeypatch.setattr(Output, "list_window", slow)
+    found = []
+    for intake in intakes(windows(Manifest(info.uri).tables(info)), worker.spec, worker.output):
+        assert max(listed) < intake.number + intake_module.AHEAD
+        found.append((intake.number, intake.finished is not None, len(intake.shards)))
+    assert found == [(n, n < 8 and n != 5, 0 if n < 8 and n != 5 else 1) for n in range(11)]
+    assert sorted(listed) == list(range(11))
+    assert 1 < most[0] <= intake_module.AHEAD
+
+
+def test_a_new_job_waits_for_no_later_window(tmp_path: Path, weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, _ = Bench(tmp_path, weights).worker([pair(f"p{i}") for i in range(6)])
+    monkeypatch.setattr(plan, "WINDOW_ROWS", 2)
+    listed: list[int] = []
+    real = Output.list_window
+    monkeypatch.setattr(Output, "list_window", lambda self, window: listed.append(window) or real(self, window))
+    tables = Manifest(worker.spec.info.uri).tables(worker.spec.info)
+    for intake in intakes(windows(tables), worker.spec, worker.output):
+        assert listed == list(range(intake.number + 1))

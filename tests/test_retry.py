@@ -14,7 +14,7 @@ from outputs import picture
 from test_worker import Bench, pair, read, weights
 
 from nstray import dataset, images, kept
-from nstray.cluster.intake import next_window
+from nstray.cluster.intake import intakes
 from nstray.errors import OutputError
 from nstray.manifest import Manifest
 from nstray.output import Output
@@ -107,7 +107,7 @@ def test_the_intake_takes_parts_with_such_rows_alone(bench: Bench) -> None:
     def taken(*codes: str) -> Any:
         tables = Manifest(worker.spec.info.uri).tables(worker.spec.info)
         spec = dataclasses.replace(worker.spec, retry=codes)
-        return next_window(windows(tables), spec, worker.output)
+        return next(intakes(windows(tables), spec, worker.output))
 
     assert [s.number for s in taken("timed_out").shards if s.number not in taken("timed_out").present] == []
     assert [s.number for s in taken("not_found").shards if s.number not in taken("not_found").present] == [0]

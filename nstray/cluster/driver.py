@@ -19,7 +19,7 @@ from nstray import plan
 from nstray.cluster import crew
 from nstray.cluster.actors import Devices, short
 from nstray.cluster.crew import Crew
-from nstray.cluster.intake import next_window
+from nstray.cluster.intake import intakes
 from nstray.cluster.slot import Slot
 from nstray.errors import AccessDenied, ErrorCode, JobFailed, NstrayError, OutputError, StorageError, Unreachable
 from nstray.manifest import Manifest
@@ -165,11 +165,12 @@ class Driver:
     async def _feed(self) -> None:
         """Windows in order: what is committed already is counted, the rest goes to the backlog."""
         windows = plan.windows(self.manifest.tables(self.spec.info), self.spec.cuts)
+        looked_at = intakes(windows, self.spec, self.output, self._wait_on)
         while not self._stopping:
             if len(self._backlog) >= LOW_WATER:
                 await asyncio.sleep(0.05)
                 continue
-            found = await asyncio.to_thread(next_window, windows, self.spec, self.output, self._wait_on)
+            found = await asyncio.to_thread(next, looked_at, None)
             if found is None:
                 break
             if found.finished is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from nstray import plan, storage
 from nstray.errors import OutputError, Unreachable
@@ -13,6 +15,10 @@ from nstray.patience import patiently
 from nstray.plan import Shard
 from nstray.record import Counts
 from nstray.spec import JobSpec
+
+T = TypeVar("T")
+Listed = Mapping[int, storage.ObjectInfo]
+AHEAD = 4  # windows that are listed at once: their rows are held meanwhile, some 7 MB each
 
 
 @dataclass
@@ -32,24 +38,43 @@ class Intake:
     finished: Counts | None = None
 
 
-def next_window(windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Output, on_wait: Callable[[], None] = lambda: None) -> Intake | None:
-    """Take the next window and look at what is committed of it; None after the last one. Blocks on storage, with patience for the output's.
+def intakes(windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Output, on_wait: Callable[[], None] = lambda: None) -> Iterator[Intake]:
+    """Windows in order, each with what is committed of it. After one that is finished the next few are listed at once: a store takes its time.
 
-    Raises OutputError where a part is not of this job, StorageError, and whatever `on_wait`, called before each pause, raises.
+    Blocks on storage, with patience for the output's. Raises OutputError where a part is not of this job, StorageError, and whatever
+    `on_wait`, called before each pause, raises.
     """
-    found = next(windows, None)
-    if found is None:
-        return None
-    return patiently(f"window {found[0]}", Unreachable, lambda: _look(*found, spec, output), on_wait)
+
+    def patient(look: Callable[..., T], number: int, *rest: Any) -> T:
+        return patiently(f"window {number}", Unreachable, lambda: look(number, *rest, spec, output), on_wait)
+
+    ahead: deque[tuple[int, Any, Future[tuple[Listed, Counts | None]]]] = deque()
+    pool = ThreadPoolExecutor(AHEAD)
+    room = 1
+    try:
+        while True:
+            while len(ahead) < room and (found := next(windows, None)) is not None:
+                ahead.append((*found, pool.submit(patient, _committed, *found)))
+            if not ahead:
+                return
+            number, table, looked = ahead.popleft()
+            listed, finished = looked.result()
+            room = 1 if finished is None else min(AHEAD, 2 * room)
+            yield patient(_unfinished, number, table, listed) if finished is None else Intake(number, finished=finished)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _look(number: int, table: Any, spec: JobSpec, output: Output) -> Intake:
-    size = spec.config.shard_size
+def _committed(number: int, table: Any, spec: JobSpec, output: Output) -> tuple[Listed, Counts | None]:
+    """The parts of a window that are there, and what its index counts where none is missing or to be made again."""
     listed = output.list_window(number)
-    finished = output.indexed_counts(number, listed, plan.count(table.num_rows, size))
-    if finished is not None and finished.rows == table.num_rows and not set(finished.errors) & set(spec.retry):
-        return Intake(number, finished=finished)
-    shards = plan.shards(number, table, size)
+    finished = output.indexed_counts(number, listed, plan.count(table.num_rows, spec.config.shard_size))
+    sound = finished is not None and finished.rows == table.num_rows and not set(finished.errors) & set(spec.retry)
+    return listed, finished if sound else None
+
+
+def _unfinished(number: int, table: Any, listed: Listed, spec: JobSpec, output: Output) -> Intake:
+    shards = plan.shards(number, table, spec.config.shard_size)
     present = dict(zip(listed, output.read_parts(listed), strict=True))
     digests = {s.number: s.ids_digest for s in shards if s.number in present}
     for place, part in present.items():
