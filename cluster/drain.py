@@ -17,7 +17,7 @@ from pathlib import Path
 
 # How long the job server stays after the end of jobs it was asked to stop: KubeRay asks it every few seconds, and does not try a job again
 # whose end it has not seen.
-_SEEN_S = 20
+_SEEN_S = 30
 
 
 def drain_head(address: str, seconds: float) -> bool:

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import jobs
 import pytest
 from heads import Head
+from ports import free_ports
 
 DRAIN = Path(__file__).parent.parent.parent / "cluster" / "drain.py"
 # A job that ends a while after it was told to stop, as nstray does; the one called driver is connected to Ray.
@@ -32,7 +34,7 @@ sys.exit(4)
 """
 # Two nodes, of which the second holds an actor that leaves once its node is told to drain, as nstray's driver has it leave.
 TWO_NODES = """
-import subprocess, sys, time
+import os, subprocess, sys, time
 import ray
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "dashboard_port": int(sys.argv[1])})
@@ -48,7 +50,7 @@ holder = Holder.remote()
 ray.get(holder.ready.remote())
 def drain(seconds):
     words = [sys.executable, sys.argv[2], "worker", "--seconds", str(seconds), "--node", worker.node_id]
-    return subprocess.Popen(words, env={**__import__("os").environ, "RAY_ADDRESS": cluster.address})
+    return subprocess.Popen(words, env={**os.environ, "RAY_ADDRESS": cluster.address})
 
 assert drain(2).wait() == 1, "a node at work is not idle"
 draining = drain(60)
@@ -96,10 +98,14 @@ def test_the_head_waits_until_its_jobs_have_committed(head: Head, tmp_path: Path
 
 
 def test_a_worker_waits_until_its_node_is_idle_and_gone(tmp_path: Path) -> None:
-    from ports import free_ports
-
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    environment |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    # With a token, as in the pods.
+    environment |= {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": uuid.uuid4().hex,
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     words = [sys.executable, "-c", TWO_NODES, str(free_ports(1)), str(DRAIN)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stdout + done.stderr
