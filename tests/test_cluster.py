@@ -503,8 +503,8 @@ def test_progress_of_several_workers_adds_up() -> None:
     display = Recorder(8)
     some = Crew.__new__(Crew)
     some._tally, some._buried_evaluations = display.tally, 5
-    one = Slot("a", None, ready=True, seen=Progress(evaluations=30, busy=8.0, first=100.0, now=110.0))
-    two = Slot("b", None, ready=True, seen=Progress(evaluations=10, busy=4.0, first=105.0, now=115.0))
+    one = Slot("a", None, ready=True, seen=Progress(evaluations=30, stages={"optimise": 8.0}, first=100.0, now=110.0))
+    two = Slot("b", None, ready=True, seen=Progress(evaluations=10, stages={"optimise": 4.0}, first=105.0, now=115.0))
     some.slots = [one, two, Slot("c", None)]
     some._sum_up()
     assert (display.tally.workers, display.tally.evaluations, display.tally.busy) == (2, 45, 0.6)
