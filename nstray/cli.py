@@ -281,10 +281,17 @@ def retry(out: str, codes: tuple[str, ...], manifest_uri: str | None, **options:
 @click.argument("out", metavar="OUT")
 @_json_option
 def status(out: str, as_json: bool) -> None:
-    """Say where a job stands, running or not, from its output alone."""
-    from nstray import dataset
+    """Say where a job stands, from its output alone; of one that is running also what its workers do, who straggles, and when it will end."""
+    from nstray import dataset, live
 
-    _print(dataset.status(out), as_json)
+    said = dataset.status(out)
+    if as_json or "run" not in said:
+        _print(said, as_json)
+        return
+    run = said.pop("run")
+    _print({**said, **live.summary(run)}, as_json)
+    for line in live.table(run):
+        _say(line)
 
 
 @cli.command(short_help="Check every part against the manifest.")

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nstray import config, images, plan, storage
+from nstray import config, images, live, plan, storage
 from nstray.errors import AlreadyExists, ErrorCode, ManifestError, NotFound, OutputError, PairError, StorageError
 from nstray.manifest import Manifest, ManifestInfo
 from nstray.manifest.ids import IdHashes
@@ -43,6 +43,7 @@ def status(out: str) -> dict[str, Any]:
     """How far the job of `out` is, from its record, indexes and footers alone; JSON-ready.
 
     ``state`` is complete once the summary is there and no row is missing. ``seconds`` are device-seconds; times are ISO 8601 in UTC.
+    ``run``, where a driver says what it is doing, is what `nstray.live.status` gives.
     Raises `OutputError` where there is no job.
     """
     output = Output(out)
@@ -53,6 +54,7 @@ def status(out: str) -> dict[str, Any]:
         for found in outer.map(lambda window: output.window_counts(window[0], window[1], inner), windows):
             counts.merge(found or Counts())
     complete = output.read_summary() is not None and counts.rows == job["rows"]
+    run = live.status(output)
     return {
         "out": str(output),
         "state": "complete" if complete else "incomplete",
@@ -71,6 +73,7 @@ def status(out: str) -> dict[str, Any]:
             key: job.get(key)
             for key in ("created_at", "manifest", "manifest_digest", "shard_size", "weights", "weights_id", "fingerprint", "nstray_version")
         },
+        **({} if run is None else {"run": run}),
     }
 
 

@@ -23,6 +23,7 @@ from nstray.manifest import Pair
 from nstray.patience import patiently
 from nstray.plan import Shard
 from nstray.spec import JobSpec
+from nstray.stages import Stages
 
 log = logging.getLogger("nstray.worker")
 CACHE_BYTES = 256 * 2**20
@@ -59,13 +60,19 @@ class Inputs:
     Args:
         pool: where images are fetched and decoded.
         merged: the job's settings with a pair's own.
+        stages: told of the time that fetching and decoding take.
         on_step: told of each image, and of each pause for a store that is out of reach.
     """
 
     def __init__(
-        self, spec: JobSpec, pool: ThreadPoolExecutor, merged: Callable[[Mapping[str, Any]], settings.StylizeConfig], on_step: Callable[[], None]
+        self,
+        spec: JobSpec,
+        pool: ThreadPoolExecutor,
+        merged: Callable[[Mapping[str, Any]], settings.StylizeConfig],
+        stages: Stages,
+        on_step: Callable[[], None],
     ) -> None:
-        self.spec, self._pool, self._merged, self._on_step = spec, pool, merged, on_step
+        self.spec, self._pool, self._merged, self._stages, self._on_step = spec, pool, merged, stages, on_step
         self._cache = _ImageCache(CACHE_BYTES)
         self._given: dict[str, str] = {}  # the image that each store gave last
 
@@ -166,7 +173,8 @@ class Inputs:
         config = self.spec.config
         what = f"{role} {storage.redact(uri)}"
         try:
-            data = patiently(storage.redact(uri), Unreachable, lambda: self._read(uri), self._on_step, lambda: self._gives_others(uri))
+            with self._stages.timed("fetch"):
+                data = patiently(storage.redact(uri), Unreachable, lambda: self._read(uri), self._on_step, lambda: self._gives_others(uri))
         except NotFound as error:
             raise PairError(ErrorCode.NOT_FOUND, f"{role}: {error}") from None
         except BadCredentials:  # every image would be refused
@@ -183,10 +191,11 @@ class Inputs:
         except StorageError as error:
             raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
         decode = images.decode_mask if rule == _MASK else images.decode
-        pixels = decode(data, what=what, max_bytes=config.max_bytes, max_pixels=config.max_pixels)
-        source = pixels.shape[:2]
-        if size is not None:
-            pixels = images.fit(pixels, size, rule, upsample, what=what, max_pixels=config.max_pixels)
+        with self._stages.timed("decode"):
+            pixels = decode(data, what=what, max_bytes=config.max_bytes, max_pixels=config.max_pixels)
+            source = pixels.shape[:2]
+            if size is not None:
+                pixels = images.fit(pixels, size, rule, upsample, what=what, max_pixels=config.max_pixels)
         image = Picture(pixels, hashlib.sha256(data).hexdigest(), source)
         self._cache.put(key, image)
         self._on_step()

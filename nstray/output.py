@@ -244,6 +244,7 @@ class Output:
         self.out = storage.absolute(out)
         self.job_uri = storage.join(self.out, ".nstray/job.json")
         self.summary_uri = storage.join(self.out, ".nstray/summary.json")
+        self.live_uri = storage.join(self.out, ".nstray/live.json")
         self.card_uri = storage.join(self.out, "README.md")
 
     def __str__(self) -> str:

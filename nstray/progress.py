@@ -10,6 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from nstray.pace import Pace
 from nstray.redaction import shown
 
 LINE_EVERY = 60.0  # seconds between lines where there is no terminal
@@ -27,6 +28,7 @@ class Tally:
     expected_evaluations: float = 0.0
     busy: float | None = None
     workers: int = 0
+    pace: Pace = field(default_factory=Pace)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -36,7 +38,10 @@ class Tally:
 
     @property
     def eta(self) -> float | None:
-        """Seconds to go: by evaluations, which move before the first pair is done; None while nothing has moved."""
+        """Seconds to go: by the pace of the last shards, and before there are enough of those by evaluations, which move before
+        the first pair is done; None while nothing has moved."""
+        if (known := self.pace.eta(self.total - self.done, self.workers)) is not None:
+            return known.seconds
         passed = time.monotonic() - self.started
         left = max(1, self.total - self.resumed)
         expected = self.expected_evaluations * left / self.total
@@ -46,7 +51,7 @@ class Tally:
     def line(self) -> str:
         """``key=value`` words for a log."""
         words = [f"done={self.done}", f"total={self.total}", f"pairs_per_s={self.rate:.3g}"]
-        words.append(f"eta={_duration(self.eta)}")
+        words.append(f"eta={duration(self.eta)}")
         words.append(f"workers={self.workers}")
         if self.busy is not None:
             words.append(f"busy={self.busy:.2f}")
@@ -89,13 +94,18 @@ class Display:
         tally = self.tally
         if self._bar is not None and self._task is not None:
             errors = sum(tally.errors.values())
-            words = f"{tally.rate:.3g} pairs/s  ETA {_duration(tally.eta)}"
+            words = f"{tally.rate:.3g} pairs/s  ETA {duration(tally.eta)}"
             words += f"  busy {tally.busy:.0%}" if tally.busy is not None else ""
             words += f"  [red]{errors} errors[/red]" if errors else ""
             self._bar.update(self._task, completed=tally.done, words=words)
         elif time.monotonic() - self._last >= LINE_EVERY:
             self._last = time.monotonic()
             self.log(f"event=progress {tally.line()}")
+
+    def note(self, line: str) -> None:
+        """A line for a log alone: on a terminal the bar says as much."""
+        if self._bar is None:
+            self.log(line)
 
     def log(self, line: str) -> None:
         """One line of the log, above the bar where there is one; redacted."""
@@ -107,7 +117,8 @@ class Display:
             print(f"{stamp} {line}", file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """Seconds as ``9s``, ``3m05s`` or ``26h07m``; ``?`` for None."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)

@@ -54,11 +54,23 @@ class ShardReport:
 
 @dataclass
 class Progress:
-    """What a worker is doing: `steps` grows with every piece of work done, so a worker whose steps stand still is stuck."""
+    """What a worker is doing: `steps` grows with every piece of work done, so a worker whose steps stand still is stuck.
+
+    Attributes:
+        evaluations: forward + backward passes so far, times the pairs of each.
+        stages: seconds spent by stage, see `nstray.stages`.
+        first, now: when the device first had work and when this was said, on the worker's own clock.
+        pairs: what is on the device.
+    """
 
     steps: int = 0
     evaluations: int = 0
-    busy: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
     first: float | None = None
     now: float = 0.0
     pairs: tuple[str, ...] = ()
+
+    @property
+    def busy(self) -> float:
+        """Seconds that the device has worked."""
+        return self.stages.get("optimise", 0.0)

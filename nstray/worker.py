@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +39,7 @@ from nstray.output import Output, encode_part
 from nstray.patience import patiently
 from nstray.plan import Shard
 from nstray.spec import JobSpec, Progress, ShardReport
+from nstray.stages import Stages
 
 log = logging.getLogger("nstray.worker")
 FETCH_THREADS = 8
@@ -69,9 +70,8 @@ class Worker:
         self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="io")
         self._progress = Progress()
         self._draining = False
-        self._inputs = Inputs(spec, self._pool, self.stylizer.settings, self._step)
-        self._busy_before = 0.0
-        self._busy_since: float | None = None
+        self._stages = Stages()
+        self._inputs = Inputs(spec, self._pool, self.stylizer.settings, self._stages, self._step)
 
     # called by the driver
 
@@ -112,10 +112,7 @@ class Worker:
 
     def progress(self) -> Progress:
         """What is going on; answers while the device is busy."""
-        now, since = time.time(), self._busy_since
-        self._progress.now = now
-        self._progress.busy = self._busy_before + (now - since if since else 0.0)
-        return self._progress
+        return replace(self._progress, stages=self._stages.seconds(), now=time.monotonic())
 
     def _step(self) -> None:
         self._progress.steps += 1
@@ -141,7 +138,8 @@ class Worker:
             self._step()
             self._progress.evaluations += len(self._progress.pairs) if count else 0
 
-        with self._busy():
+        self._progress.first = self._progress.first or time.monotonic()
+        with self._stages.timed("optimise"):
             for k, outcome in run_batches(
                 self.stylizer, pairs, self.spec.config.batch_size, memory=self._memory, on_batch=on_batch, on_evaluation=on_evaluation
             ):
@@ -161,16 +159,6 @@ class Worker:
         except Exception as error:
             log.critical("event=device_lost device=%s error=%s", self.device_name, error)
             os._exit(1)
-
-    @contextmanager
-    def _busy(self) -> Iterator[None]:
-        started = self._busy_since = time.time()
-        self._progress.first = self._progress.first or started
-        try:
-            yield
-        finally:
-            self._busy_before += time.time() - started
-            self._busy_since = None
 
     def _engine_pair(self, ready: Prepared) -> EnginePair:
         own = ready.pair.overrides
@@ -244,7 +232,8 @@ class Worker:
 
     def _encode(self, result: Result) -> bytes:
         kind = self.spec.config.image_format
-        return images.encode(images.quantize(result.image.numpy().transpose(1, 2, 0), kind), kind, self.spec.config.quality)
+        with self._stages.timed("encode"):
+            return images.encode(images.quantize(result.image.numpy().transpose(1, 2, 0), kind), kind, self.spec.config.quality)
 
     def _commit(self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int, etag: str | None) -> ShardReport:
         evaluations = sum(r.get("evaluations") or 0 for r in rows)
@@ -265,8 +254,10 @@ class Worker:
             "attempt": attempt,
         }
         names = self.spec.info.kept.names
-        data = encode_part(rows, self.spec.schema, footer, _redacted(shard.table.select(names)) if names else None)
-        won = self._put(shard.name, data, etag)
+        with self._stages.timed("encode"):
+            data = encode_part(rows, self.spec.schema, footer, _redacted(shard.table.select(names)) if names else None)
+        with self._stages.timed("put"):
+            won = self._put(shard.name, data, etag)
         errors: dict[str, int] = {}
         for row in rows:
             if row["status"] == "error":

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pytest
 import ray
 
-from nstray import cluster, config, dataset, job
+from nstray import cluster, config, dataset, job, live, storage
 from nstray.cluster import Devices, Driver, Outcome, Slot, Stylist, crew, devices
 from nstray.cluster import driver as policy
+from nstray.cluster.beacon import Beacon
 from nstray.cluster.crew import Crew
-from nstray.errors import ConfigError, ErrorCode, JobFailed, StorageError, Unreachable
-from nstray.output import read_footer
+from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, StorageError, Unreachable
+from nstray.output import Output, read_footer
 from nstray.plan import Shard
 from nstray.progress import Display, Tally
 from nstray.schedule import Backlog, Careful, Strikes
@@ -337,6 +338,25 @@ def test_worker_killed_from_outside(local_ray: None, tmp_path: Path) -> None:
     assert small.display.count("event=worker_ready") >= 2
 
 
+def test_a_file_for_status_that_can_t_be_written_hurts_no_job(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, tried = storage.put_over, []
+
+    def put_over(uri: str, *more: Any, **named: Any) -> str:
+        if not uri.endswith("live.json"):
+            return honest(uri, *more, **named)
+        tried.append(uri)
+        raise AccessDenied("s3://bucket/out/.nstray/live.json: 403")
+
+    monkeypatch.setattr(live, "EVERY", 0.0)
+    monkeypatch.setattr(storage, "put_over", put_over)
+    small = Small(tmp_path, contents=2, styles=3, evaluations=100)
+    assert small.run().complete
+    assert len(tried) > 1
+    assert small.display.count("event=live_failed error='AccessDenied: s3://bucket/out/.nstray/live.json: 403'") == 1
+    assert small.display.count("event=shard ") == 6
+    small.check()
+
+
 class Late(Stylist):
     """A worker that is ready when a file appears."""
 
@@ -499,12 +519,38 @@ def test_careful_gives_a_pair_up_at_its_second_kill(stalled: bool, code: ErrorCo
     assert careful.next() is None
 
 
+def test_what_is_told_of_each_worker(tmp_path: Path) -> None:
+    display, some, now = Recorder(100), Crew.__new__(Crew), time.monotonic()
+    for _ in range(4):
+        display.tally.pace.add(10.0, 1)
+    busy = {"ready": True, "node": "n", "host": "h", "device": "d", "moved": now - 2, "seen": Progress(evaluations=9, pairs=("a", "b"))}
+    some.slots = [
+        Slot("new", None),
+        Slot("idle", None, ready=True),
+        Slot("busy", None, inflight={(0, 4): _shard(4, "a", rows=3), (0, 5): _shard(5, "a")}, since=now - 29, **busy),
+        Slot("alone", None, careful=_shard(6, "a", rows=2), since=now - 31, **busy),
+        Slot("hung", None, stalled=True, inflight={(0, 7): _shard(7, "a")}, since=now - 900, **busy),
+    ]
+    told = Beacon(Output(str(tmp_path)), some, display, lambda: 8)._live()
+    assert [(w.name, w.state, w.part, w.rows, w.straggler) for w in told.workers] == [
+        ("new", "starting", None, None, False),
+        ("idle", "idle", None, None, False),
+        ("busy", "busy", "part-00000-0004.parquet", 3, False),
+        ("alone", "busy", "part-00000-0006.parquet", 2, True),
+        ("hung", "stalled", "part-00000-0007.parquet", 1, True),
+    ]
+    one = told.workers[2]
+    assert (one.node, one.host, one.device, one.evaluations, one.pairs) == ("n", "h", "d", 9, ("a", "b"))
+    assert (round(one.seconds or 0), round(one.quiet or 0)) == (29, 2)
+    assert (told.rows, told.backlog_shards, told.in_flight_shards, told.median_shard_seconds) == (100, 8, 4, 10)
+
+
 def test_progress_of_several_workers_adds_up() -> None:
     display = Recorder(8)
     some = Crew.__new__(Crew)
     some._tally, some._buried_evaluations = display.tally, 5
-    one = Slot("a", None, ready=True, seen=Progress(evaluations=30, busy=8.0, first=100.0, now=110.0))
-    two = Slot("b", None, ready=True, seen=Progress(evaluations=10, busy=4.0, first=105.0, now=115.0))
+    one = Slot("a", None, ready=True, seen=Progress(evaluations=30, stages={"optimise": 8.0}, first=100.0, now=110.0))
+    two = Slot("b", None, ready=True, seen=Progress(evaluations=10, stages={"optimise": 4.0}, first=105.0, now=115.0))
     some.slots = [one, two, Slot("c", None)]
     some._sum_up()
     assert (display.tally.workers, display.tally.evaluations, display.tally.busy) == (2, 45, 0.6)

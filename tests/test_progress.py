@@ -7,6 +7,7 @@ import time
 import pytest
 
 from nstray import progress
+from nstray.pace import LEAST
 from nstray.progress import Display, Tally
 
 
@@ -45,7 +46,7 @@ def test_a_line_is_words_of_key_and_value() -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "5s"), (65, "1m05s"), (3599.6, "1h00m"), (7260, "2h01m"), (90_000, "25h00m")])
 def test_durations(seconds: float, text: str) -> None:
-    assert progress._duration(seconds) == text
+    assert progress.duration(seconds) == text
 
 
 def test_a_log_gets_a_line_a_minute_on_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +77,17 @@ def test_a_terminal_gets_a_bar_with_errors_and_log_lines_above_it(capsys: pytest
     assert "event=hello path=/a/[b]/c" in err
     for words in ("8/8", "3 errors", "busy 50%", "pairs/s"):
         assert words in err
+
+
+def test_the_eta_goes_by_the_last_shards_once_there_are_some() -> None:
+    tally = started_ago(1000, total=100, done=60, workers=2)
+    for _ in range(LEAST):
+        tally.pace.add(4.0, 10)
+    assert tally.eta == pytest.approx(40 / 10 * 4 / 2)
+
+
+def test_a_note_is_for_a_log_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for terminal in (False, True):
+        with Display(Tally(total=8), terminal=terminal) as display:
+            display.note("event=shard part=x")
+        assert ("event=shard" in capsys.readouterr().err) is not terminal

@@ -10,6 +10,7 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import jobs
@@ -18,7 +19,8 @@ import pytest
 from outputs import picture
 
 from nstray import config, dataset, images, storage
-from nstray.errors import ErrorCode, NstrayError, PairError
+from nstray.errors import ErrorCode, NotFound, NstrayError, PairError
+from nstray.output import Output
 from nstray.redaction import log_to_stderr, redact, shown
 
 Call = Callable[..., tuple[int, str, str]]
@@ -112,8 +114,16 @@ def test_a_whole_job(call: Call, s3: str, planted: None, tmp_path: Path, caplog:
     log = tmp_path / "log"
     with jobs.ray_folder() as folder:
         process = jobs.start_cli(["run", manifest, out, *options], log, {**jobs.LOCAL_RAY, "RAY_TMPDIR": folder})
+        live: list[bytes] = []  # what it said of itself while it ran
+
+        def ended() -> bool:
+            with suppress(NotFound):
+                live.append(storage.read(Output(out).live_uri))
+            return process.poll() is not None
+
         try:
-            assert process.wait(150) == 0, log.read_text()
+            jobs.until(ended, "the job's end", seconds=150)
+            assert process.returncode == 0, log.read_text()
         finally:
             jobs.end(process)
         ours = [p for p in Path(folder).rglob("worker-*") if p.suffix in (".err", ".out")]
@@ -121,6 +131,10 @@ def test_a_whole_job(call: Call, s3: str, planted: None, tmp_path: Path, caplog:
         for path in ours:
             clean(path.read_bytes())
     clean(log.read_bytes())
+    assert b"stylist-1" in live[-1]
+    for text in live:
+        clean(text)
+    storage.put_over(Output(out).live_uri, live[-1])  # as a driver that was killed leaves it, for `status` below
     rows = {row["pair_id"]: row for row in jobs.rows(out)}
     assert {k: row["error_code"] for k, row in rows.items()} == {
         **dict.fromkeys(("plain", "signed", "start")),

@@ -397,7 +397,7 @@ def test_an_output_whose_record_can_t_be(call: Call, made: Made, tmp_path: Path,
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{}", "[]", "null", '{"format": 1}', "\xff", '{"rows": ' + "9" * 5000 + "}", "NaN"])
-@pytest.mark.parametrize("name", ["job.json", "summary.json", "index/window-00000.json"])
+@pytest.mark.parametrize("name", ["job.json", "summary.json", "live.json", "index/window-00000.json"])
 def test_an_output_whose_records_are_no_such_thing(call: Call, made: Made, tmp_path: Path, name: str, text: str) -> None:
     (Path(made.out) / ".nstray" / name).write_text(text, encoding="latin-1")
     (tmp_path / "mine").mkdir()

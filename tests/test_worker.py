@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from nstray.output import Output, read_footer
 from nstray.patience import STORAGE_TRIES
 from nstray.plan import Shard
 from nstray.spec import JobSpec, ShardReport
+from nstray.stages import STAGES
 from nstray.worker import Worker
 
 SETTINGS = {"content_layers": "conv2_1", "style_layers": "conv1_1,conv2_1", "size": 24, "evaluations": 4}
@@ -516,6 +517,37 @@ def test_progress_tells_what_is_on_the_device_and_counts_the_work(bench: Bench, 
     assert after.evaluations == 8
     assert after.steps >= 4 + 2
     assert 0 < after.busy <= after.now - (after.first or 0) + 1e-3
+
+
+def test_the_time_of_each_stage_is_told_while_it_runs_and_afterwards(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, shard = bench.worker([pair("a"), pair("b", content="gone.png")])
+    during: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
+
+    def watched(stage: str, honest: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            before = worker.progress().stages
+            time.sleep(0.01)
+            during[stage] = before, worker.progress().stages
+            return honest(*args, **more)
+
+        return call
+
+    for stage, where, name in (
+        ("fetch", storage, "read"),
+        ("decode", images, "decode"),
+        ("optimise", worker.stylizer, "run"),
+        ("encode", images, "encode"),
+        ("put", worker.output, "commit_part"),
+    ):
+        monkeypatch.setattr(where, name, watched(stage, getattr(where, name)))
+    worker.process(shard)
+    after = worker.progress()
+    assert tuple(after.stages) == STAGES == tuple(during)
+    for stage, (first, second) in during.items():
+        assert second[stage] - first[stage] >= 0.01  # it grows while the stage runs
+        assert after.stages[stage] >= second[stage]
+    assert worker.progress().stages == after.stages  # and stands still when nothing does
+    assert after.busy == after.stages["optimise"]
 
 
 # when what is around the pairs breaks

@@ -16,6 +16,7 @@ import ray.exceptions as rex
 from ray._private import ray_constants, services
 
 from nstray import storage
+from nstray.cluster.metrics import WorkerMetrics
 from nstray.config import JobConfig
 from nstray.errors import ConfigError, JobFailed, NstrayError, OutputError
 from nstray.output import Output
@@ -51,6 +52,7 @@ class Stylist:
                 raise OutputError(
                     f"{storage.redact(spec.out)}: this machine does not see it; a job on several machines needs s3:// or a shared folder"
                 )
+            self._metrics = WorkerMetrics(storage.redact(spec.out), os.getpid(), self._worker.progress())
         except NstrayError as error:
             # Ray turns what a constructor raises into text; `ready` raises it as it is.
             self._failure = error
@@ -60,12 +62,15 @@ class Stylist:
         """Where this actor runs; answers once the network is loaded. Raises what kept it from loading."""
         if self._failure is not None:
             raise self._failure
-        return {"node": ray.get_runtime_context().get_node_id(), "device": self._worker.device_name, "pid": os.getpid()}
+        node, host = ray.get_runtime_context().get_node_id(), socket.gethostname()
+        return {"node": node, "host": host, "device": self._worker.device_name, "pid": os.getpid()}
 
     @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
     def progress(self) -> Progress:
-        """See `Worker.progress`."""
-        return self._worker.progress()
+        """See `Worker.progress`; exported as metrics too."""
+        now = self._worker.progress()
+        self._metrics.export(now)
+        return now
 
     @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
     def drain(self) -> None:
@@ -75,7 +80,10 @@ class Stylist:
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
     def process(self, shard: Shard, attempt: int) -> ShardReport:
         """See `Worker.process`."""
-        return self._worker.process(shard, attempt)
+        try:
+            return self._worker.process(shard, attempt)
+        finally:
+            self._metrics.export(self._worker.progress())
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
     def one(self, shard: Shard, index: int, attempt: int, lost: tuple[str, str] | None) -> dict[str, Any]:
@@ -87,7 +95,10 @@ class Stylist:
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
     def commit_rows(self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int) -> ShardReport:
         """See `Worker.commit_rows`."""
-        return self._worker.commit_rows(shard, rows, started, attempt)
+        try:
+            return self._worker.commit_rows(shard, rows, started, attempt)
+        finally:
+            self._metrics.export(self._worker.progress())
 
 
 @dataclass(frozen=True)

@@ -139,8 +139,9 @@ class Crew:
             self.slots.remove(slot)
             ray.kill(slot.actor)
             return
-        slot.node, slot.ready, slot.moved = where["node"], True, time.monotonic()
-        self._display.log(f"event=worker_ready worker={slot.name} device={where['device']!r} pid={where['pid']}")
+        slot.node, slot.host, slot.device = where["node"], where["host"], where["device"]
+        slot.ready, slot.moved = True, time.monotonic()
+        self._display.log(f"event=worker_ready worker={slot.name} device={slot.device!r} node={slot.node} host={slot.host} pid={where['pid']}")
         self._changed()
 
     async def _room_without(self, node: str | None) -> bool:

@@ -18,6 +18,7 @@ import ray.exceptions as rex
 from nstray import plan
 from nstray.cluster import crew
 from nstray.cluster.actors import Devices, short
+from nstray.cluster.beacon import Beacon
 from nstray.cluster.crew import Crew
 from nstray.cluster.intake import intakes
 from nstray.cluster.slot import Slot
@@ -83,6 +84,7 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()  # with a shard in their hands
         self._starts: set[asyncio.Task[None]] = set()  # waiting for an actor, which the cluster may never place
         self._storage_failures = 0
+        self._beacon = Beacon(output, self._crew, display, waiting=lambda: len(self._backlog) + len(self._careful))
 
     # the run
 
@@ -91,7 +93,7 @@ class Driver:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        helpers = [asyncio.create_task(self._guarded(task())) for task in (self._feed, self._crew.watch)]
+        helpers = [asyncio.create_task(self._guarded(task())) for task in (self._feed, self._crew.watch, self._beacon.watch)]
         try:
             while not self._over():
                 self._dispatch()
@@ -107,6 +109,7 @@ class Driver:
                 ray.kill(slot.actor)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+            self._beacon.end()
         if reason := self._failure or self._blown:
             raise reason
         for window in self._windows.values():
@@ -217,8 +220,8 @@ class Driver:
             if slot is None:
                 continue
             self._careful.remove(careful)
-            slot.careful = True
-            slot.moved = time.monotonic()
+            slot.careful = careful.shard
+            slot.moved = slot.since = time.monotonic()
             self._spawn(self._run_careful(slot, careful), self._tasks)
         # While a shard waits for an actor of its own, one actor is left to run dry.
         spared = min(self._candidates(self._careful[0]), key=lambda s: len(s.inflight), default=None) if self._careful else None
@@ -229,7 +232,7 @@ class Driver:
             slot = min(open_slots, key=lambda s: len(s.inflight))
             shard = self._backlog.take(slot.recent)
             if not slot.inflight:
-                slot.moved = time.monotonic()
+                slot.moved = slot.since = time.monotonic()
             slot.inflight[shard.window, shard.number] = shard
             slot.recent.pop(shard.style_key, None)
             slot.recent[shard.style_key] = None
@@ -247,6 +250,7 @@ class Driver:
             report: ShardReport = await slot.actor.process.remote(shard, self._strikes.of(shard) + 1)
         except Exception as error:
             slot.inflight.pop((shard.window, shard.number), None)
+            slot.turn_to_next()
             await self._run_failed(slot, shard, error)
         else:
             slot.inflight.pop((shard.window, shard.number), None)
@@ -263,7 +267,9 @@ class Driver:
         self._storage_failures = 0
         self._strikes.forget(shard)
         uri = self.output.data_uri(shard.name)
+        took = slot.turn_to_next()
         if report.won:
+            self._beacon.committed(slot, shard, report, took)
             part = PartInfo(uri, report.size, report.rows, report.ok, report.errors, report.footer)
         else:
             self._display.log(f"event=lost_race part={shard.name} reason=another_driver_or_a_worker_that_died_since_committed_it")
@@ -350,7 +356,7 @@ class Driver:
         else:
             await self._done(slot, shard, report, whole=not careful.lost)
         finally:
-            slot.careful = False
+            slot.careful = None
 
     async def _careful_died(self, slot: Slot, careful: Careful, error: Exception) -> None:
         pair = None if careful.touching is None else careful.shard.table["pair_id"][careful.touching].as_py()

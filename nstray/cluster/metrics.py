@@ -1,0 +1,78 @@
+"""What Prometheus can know of a job: counters and gauges of driver and workers, exported by Ray, which puts ``ray_`` before each name.
+
+Every metric has the label ``out``, the redacted URI of the output. A counter starts with its process, so sum it over the cluster.
+Ray sends values to the node's own agent every 10 s, and what is left when a process ends; a worker that is killed takes up to 10 s
+of its counts along.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from ray.util.metrics import Counter, Gauge, Metric
+
+from nstray.spec import Progress
+
+BUSY_OVER = 1.0  # seconds that the busy share is taken over, at least
+
+
+class JobMetrics:
+    """The driver's: what is committed, what waits, who works."""
+
+    def __init__(self, out: str) -> None:
+        self._pairs = Counter("nstray_pairs_total", "Rows that this run has committed, error rows included", ("out",))
+        self._errors = Counter("nstray_error_rows_total", "Error rows that this run has committed, by error_code", ("out", "code"))
+        self._rows = Gauge("nstray_manifest_rows", "Rows of the manifest", ("out",))
+        self._done = Gauge("nstray_done_rows", "Rows that are committed, those of earlier runs included", ("out",))
+        self._backlog = Gauge("nstray_backlog_shards", "Shards that are planned and wait for a worker", ("out",))
+        self._in_flight = Gauge("nstray_in_flight_shards", "Shards that workers have", ("out",))
+        self._ready = Gauge("nstray_ready_workers", "Workers that have loaded the network", ("out",))
+        _label(out, self._pairs, self._errors, self._rows, self._done, self._backlog, self._in_flight, self._ready)
+
+    def committed(self, rows: int, errors: Mapping[str, int]) -> None:
+        """Count the rows of a part, and those of them that are errors, by code."""
+        self._pairs.inc(rows)
+        for code, number in errors.items():
+            self._errors.inc(number, {"code": code})
+
+    def standing(self, *, rows: int, done: int, backlog: int, in_flight: int, ready: int) -> None:
+        """Where the job stands now."""
+        for gauge, value in zip(
+            (self._rows, self._done, self._backlog, self._in_flight, self._ready), (rows, done, backlog, in_flight, ready), strict=True
+        ):
+            gauge.set(value)
+
+
+class WorkerMetrics:
+    """A worker's: evaluations, the time of each stage, the busy share of its device. Safe for threads."""
+
+    def __init__(self, out: str, pid: int, begun: Progress) -> None:
+        self._evaluations = Counter("nstray_evaluations_total", "Forward + backward passes, times the pairs of each", ("out",))
+        self._stages = Counter("nstray_stage_seconds_total", "Seconds of a worker's threads by stage", ("out", "stage"))
+        # With the process, which the log's event=worker_ready names: some versions of Ray drop the label WorkerId and keep one value per node.
+        self._busy = Gauge("nstray_device_busy_ratio", "Share of the time since the last look that the device worked", ("out", "pid"))
+        _label(out, self._evaluations, self._stages)
+        self._busy.set_default_tags({"out": out, "pid": str(pid)})
+        self._lock = threading.Lock()
+        self._last = self._looked = begun
+
+    def export(self, now: Progress) -> None:
+        """Bring the metrics to where the worker is `now`."""
+        with self._lock:
+            if now.now < self._last.now:  # another thread was here first
+                return
+            if (more := now.evaluations - self._last.evaluations) > 0:
+                self._evaluations.inc(more)
+            for stage, seconds in now.stages.items():
+                if (spent := seconds - self._last.stages.get(stage, 0.0)) > 0:
+                    self._stages.inc(spent, {"stage": stage})
+            self._last = now
+            if (passed := now.now - self._looked.now) >= BUSY_OVER:
+                self._busy.set(min(1.0, (now.busy - self._looked.busy) / passed))
+                self._looked = now
+
+
+def _label(out: str, *metrics: Metric) -> None:
+    for metric in metrics:
+        metric.set_default_tags({"out": out})
