@@ -24,8 +24,9 @@ class Slot:
     seen: Progress = field(default_factory=Progress)
     moved: float = field(default_factory=time.monotonic)
     stalled: bool = False
+    leaving: bool = False  # its node is about to go: it finishes what is on its device and takes nothing more
 
     @property
     def free(self) -> bool:
         """Whether it may be handed shards."""
-        return self.ready and not self.careful and not self.stalled
+        return self.ready and not self.careful and not self.stalled and not self.leaving
