@@ -29,7 +29,7 @@ END = 5.0  # seconds that the end of a run waits for its last word
 _BYTES = 64 * 2**20
 _SHOWN = 40  # workers that are listed
 
-WorkerState = Literal["starting", "idle", "busy", "stalled"]
+WorkerState = Literal["starting", "idle", "busy", "leaving", "stalled"]
 _Text = Annotated[str, StringConstraints(max_length=300)]
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
 _Number = Annotated[float, Field(ge=0, lt=1e15, allow_inf_nan=False)]
@@ -192,7 +192,7 @@ def table(run: Mapping[str, Any]) -> list[str]:
     """The workers of what `status` gave, a line each under a head: those that want looking at first; none where it is not fresh."""
     if not run["fresh"] or not run["workers"]:
         return []
-    urgency = {"stalled": 0, "busy": 2, "idle": 3, "starting": 4}
+    urgency = {"stalled": 0, "leaving": 1, "busy": 2, "idle": 3, "starting": 4}
     workers = sorted(run["workers"], key=lambda w: 1 if w["straggler"] else urgency[w["state"]])
     lines = [("worker", "state", "host", "device", "part", "rows", "for", "quiet", "evaluations", "on the device")]
     for w in workers[:_SHOWN]:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import jobs
 import pyarrow as pa
 import pytest
 import ray
+import ray.exceptions as rex
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
 
 from nstray import cluster, config, dataset, job, live, storage
-from nstray.cluster import Devices, Driver, Outcome, Slot, Stylist, crew, devices
+from nstray.cluster import Devices, Driver, Outcome, Slot, Stylist, actors, crew, devices
 from nstray.cluster import driver as policy
 from nstray.cluster.beacon import Beacon
 from nstray.cluster.crew import Crew
@@ -387,11 +389,63 @@ def test_two_drivers_on_one_output(local_ray: None, tmp_path: Path) -> None:
     small.check()
 
 
+# nodes that go, cards that are shared
+
+
+def _drain_once(patch: pytest.MonkeyPatch, small: Small, begun: Callable[[], Any]) -> None:
+    """This Ray's only node drains from when `begun()` is true on, until a worker leaves."""
+    node = ray.get_runtime_context().get_node_id()
+    patch.setattr(actors.ray_state, "get_draining_nodes", lambda: {node: 0} if begun() and not small.display.count("leaving") else {})
+
+
+def test_a_worker_whose_node_drains_hands_back_what_it_has_not_begun(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Small(tmp_path, contents=3, styles=4, evaluations=60)
+    _drain_once(monkeypatch, small, lambda: jobs.parts(small.out))
+    outcome = small.run()
+    assert outcome.complete
+    small.check()
+    assert (small.display.count("event=worker_leaving"), small.display.count("event=worker_left")) == (1, 1)
+    assert small.display.count("event=worker_ready") == 2
+    assert small.display.count("event=retry") == small.display.count("event=lost_race") == 0
+    footers = [read_footer(small.job.output.data_uri(name)).footer for name in jobs.parts(small.out)]
+    assert len({f["pid"] for f in footers}) == 2  # the first one committed what was on its device
+
+
+def test_a_careful_shard_goes_on_elsewhere_where_its_node_drains(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Small(tmp_path, poison={"c1-s0": DIES}, contents=2, styles=3, shard_size=6, evaluations=60)
+    _drain_once(monkeypatch, small, lambda: small.display.count("event=careful"))
+    assert small.run(Interfering).complete
+    small.check({"c1-s0": "worker_died"})
+    assert (small.display.count("event=worker_leaving"), small.display.count("event=careful")) == (1, 1)
+
+
+class Shown(Stylist):
+    """A worker that says which GPU is its own."""
+
+    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
+    def ready(self) -> dict[str, Any]:
+        return {**super().ready(), "device": "GPU " + os.environ["CUDA_VISIBLE_DEVICES"]}
+
+
+@pytest.mark.parametrize(("share", "cards"), [(1.0, {"0", "1"}), (0.5, {"0"})])
+def test_workers_share_a_gpu_where_that_is_asked_for_alone(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, cards: set[str]
+) -> None:
+    monkeypatch.setattr(actors, "Stylist", Shown)
+    small = Small(tmp_path, contents=3, styles=4, evaluations=60, actors=2, gpus_per_actor=share)
+    assert small.run().complete
+    ready = [line for line in small.display.lines if "event=worker_ready" in line]
+    assert len(ready) == 2
+    assert {line.partition("'GPU ")[2].partition("'")[0] for line in ready} == cards
+
+
 # what the cluster holds
 
 
-def _nodes(patch: pytest.MonkeyPatch, *resources: dict[str, float], dead: int = 0) -> None:
-    patch.setattr(ray, "nodes", lambda: [{"Alive": i >= dead, "Resources": r} for i, r in enumerate(resources)])
+def _nodes(patch: pytest.MonkeyPatch, *resources: dict[str, float], dead: int = 0, draining: Iterable[str] = ()) -> None:
+    """What Ray says it has: nodes "0", "1" and so on, of which the first `dead` are gone."""
+    patch.setattr(ray, "nodes", lambda: [{"NodeID": str(i), "Alive": i >= dead, "Resources": r} for i, r in enumerate(resources)])
+    patch.setattr(actors.ray_state, "get_draining_nodes", lambda: dict.fromkeys(draining, 0))
 
 
 @pytest.mark.parametrize(
@@ -406,6 +460,10 @@ def _nodes(patch: pytest.MonkeyPatch, *resources: dict[str, float], dead: int = 
         ([{"CPU": 16.0, "GPU": 4.0}], {"device": "cpu"}, Devices("cpu", 4, 4)),
         ([{"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}], {"gpus_per_actor": 0.5}, Devices("auto", 4, 4)),
         ([{"CPU": 4.0, "GPU": 2.0}], {"gpus_per_actor": 0.4}, Devices("auto", 4, 1)),
+        # machines of several kinds: the one without a GPU gets no worker, the one short of CPUs as many as it has
+        ([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 96.0, "GPU": 8.0}, {"CPU": 32.0}], {}, Devices("auto", 9, 12)),
+        ([{"CPU": 2.0, "GPU": 8.0}], {}, Devices("auto", 2, 1)),
+        ([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 4.0}], {"gpus_per_actor": 0.25}, Devices("auto", 8, 1)),
         ([{"CPU": 4.0}], {"device": "cuda", "actors": 3}, Devices("cuda", 0, 1)),
         ([{}, {"CPU": 4.0}], {"cpus_per_actor": 4}, Devices("cpu", 1, 4)),
     ],
@@ -424,11 +482,19 @@ def test_devices_of_dead_nodes_do_not_count(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_nodes_that_were_given_up_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    nodes = [{"NodeID": name, "Alive": True, "Resources": {"CPU": 8.0}} for name in "ab"]
-    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    _nodes(monkeypatch, {"CPU": 8.0}, {"CPU": 8.0})
     settings = config.make({"weights": "random"})
-    assert devices(settings, None, ["a"]) == Devices("cpu", 2, 4, ("a",))
-    assert devices(settings, None, ["b", "a"]).count == 0
+    assert devices(settings, None, ["0"]) == Devices("cpu", 2, 4, ("0",))
+    assert devices(settings, None, ["1", "0"]).count == 0
+
+
+def test_nodes_that_are_draining_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config.make({"weights": "random"})
+    _nodes(monkeypatch, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 1.0}, draining=["0"])
+    assert devices(settings) == Devices("auto", 1, 8, (), ("0",))
+    assert devices(settings, None, ["1"]) == Devices("auto", 0, 1, ("1",), ("0",))
+    _nodes(monkeypatch, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}, draining=["0"])  # a job that begins now waits for GPUs rather than take to CPUs
+    assert devices(settings) == Devices("auto", 0, 1, (), ("0",))
 
 
 def test_a_job_stays_on_the_kind_of_device_it_began_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,6 +510,50 @@ def test_no_gpu_in_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     _nodes(monkeypatch, {"CPU": 8.0})
     with pytest.raises(ConfigError, match=r"^device cuda: the cluster has no GPU; use --device cpu, or --actors N"):
         devices(config.make({"weights": "random", "device": "cuda"}))
+
+
+def test_gpus_without_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    _nodes(monkeypatch, {"GPU": 8.0}, {"CPU": 8.0})
+    with pytest.raises(ConfigError, match=r"^the cluster's nodes with GPUs have no CPU.*--num-cpus"):
+        devices(config.make({"weights": "random"}))
+
+
+class Lost:
+    """The actor of a worker whose node dies before it is ready: out of reach first, then dead, as Ray says it."""
+
+    def __init__(self, node: str) -> None:
+        died = rex.ActorDiedError(
+            ActorDiedErrorContext(actor_id=bytes(16), error_message=f"The actor died because its node has died. Node Id: {node}")
+        )
+        self._answers: list[Exception] = [rex.ActorUnavailableError("RpcError: RPC error: Socket closed", None), died]
+
+    @property
+    def ready(self) -> Lost:
+        return self
+
+    async def remote(self) -> None:
+        raise self._answers.pop(0)
+
+
+def test_starts_that_die_with_their_node_are_not_held_against_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many in a row; each is said, and every further node makes the pause before the next longer."""
+    monkeypatch.setattr(crew, "POLL", 0.01)
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+    _nodes(monkeypatch, *[{"CPU": 8.0}] * 3, dead=2)
+    display = Recorder(1)
+    some = Crew(config.make({"weights": "random"}), Lost, display, needed=lambda: True, begin=lambda work: None, changed=lambda: None)  # type: ignore[arg-type]
+    pauses = []
+    for i, node in enumerate("000011"):
+        some.slots.append(slot := Slot(f"w{i}", Lost(node)))
+        asyncio.run(some._start(slot))
+        pauses.append(round(some._not_before - time.monotonic()))
+    assert pauses == [2, 2, 2, 2, 4, 4]
+    assert some.slots == []
+    assert display.count("event=start_lost") == 6
+    assert (display.count("node=0 nodes_in_a_row=1"), display.count("node=1 nodes_in_a_row=2")) == (4, 2)
+    some.slots.append(slot := Slot("alive", Lost("2")))  # a node that lives: that is the worker's own failure
+    asyncio.run(some._start(slot))
+    assert display.count("event=start_failed worker=alive") == 1
 
 
 # policy

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, cast
 
 import ray
 import ray.exceptions as rex
 
-from nstray.cluster.actors import Devices, devices, node_of, short
+from nstray.cluster.actors import Devices, devices, gone_with, node_of, short
 from nstray.cluster.slot import Slot
 from nstray.config import JobConfig
 from nstray.errors import JobFailed, NstrayError
@@ -59,6 +60,7 @@ class Crew:
         self.deaths = 0
         self._failed_starts = self._made = 0
         self._failed_nodes: set[str | None] = set()  # where workers failed to start since one did
+        self._lost_nodes: set[str] = set()  # that went away with workers which were starting there, since one did start
         self._target: Devices | None = None
         self._buried_evaluations = 0
         self._not_before = 0.0  # when the next actor may be made, after one that failed to start
@@ -76,11 +78,12 @@ class Crew:
                 kind = "gpu" if target.kind != "cpu" else f"cpu threads_per_worker={target.threads}"
                 self._display.log(f"event=devices kind={kind} workers={self.config.actors or target.count}")
             self._target = target
-            if target.without and not target.count:
+            if target.without and not target.count and not target.draining:
                 raise JobFailed(f"no node is left: {'; '.join(f'{node} was given up: {why}' for node, why in self.nodes.given_up.items())}")
             # At least one actor waits where every machine is gone: that is what an autoscaler sees as demand.
             wanted = self.config.actors or max(1, target.count)
-            while len(self.slots) < wanted and time.monotonic() >= self._not_before and self._needed():
+            self._leave(target.draining)
+            while sum(not s.leaving for s in self.slots) < wanted and time.monotonic() >= self._not_before and self._needed():
                 self._made += 1
                 slot = Slot(f"stylist-{self._made}", self._create(target))
                 self.slots.append(slot)
@@ -109,18 +112,53 @@ class Crew:
             self._display.log("event=head_answers")
         return found
 
+    def _leave(self, draining: Collection[str]) -> None:
+        """Workers on nodes that are about to go take nothing more, and end once they have finished what they had."""
+        for slot in list(self.slots):
+            if slot.ready and slot.node in draining and not slot.leaving:
+                slot.leaving = True
+                self._display.log(f"event=worker_leaving worker={slot.name} reason=node_draining node={slot.node}")
+                slot.actor.drain.remote()
+            elif slot.leaving and not slot.inflight and not slot.careful:
+                self._retire(slot)
+                self._display.log(f"event=worker_left worker={slot.name}")
+
+    def _retire(self, slot: Slot) -> None:
+        """End a worker that has nothing on board."""
+        self.slots.remove(slot)
+        self._buried_evaluations += slot.seen.evaluations
+        ray.kill(slot.actor)
+
+    async def _ready(self, slot: Slot) -> dict[str, Any]:
+        """A new worker's answer. One that is only out of reach is asked again, until Ray knows whether its machine is gone."""
+        deadline = math.inf
+        while True:
+            try:
+                return cast(dict[str, Any], await slot.actor.ready.remote())
+            except rex.ActorUnavailableError:
+                deadline = min(deadline, time.monotonic() + NODE_GRACE)
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(POLL)
+
     async def _start(self, slot: Slot) -> None:
         try:
-            where = await slot.actor.ready.remote()
+            where = await self._ready(slot)
         except Exception as error:
             if slot not in self.slots or not self._needed():
                 return
             cause = getattr(error, "cause", None)
-            self._failed_starts += 1
             self.slots.remove(slot)
             ray.kill(slot.actor)  # alive where `ready` raised
+            if (gone := await asyncio.to_thread(gone_with, error)) is not None:
+                # That says nothing of the job. Machines, not workers, make the pause longer: one may take eight along.
+                self._lost_nodes.add(gone)
+                self._pause(len(self._lost_nodes))
+                self._display.log(f"event=start_lost worker={slot.name} node={gone} nodes_in_a_row={len(self._lost_nodes)} reason={short(error)!r}")
+                return
+            self._failed_starts += 1
             self._display.log(f"event=start_failed worker={slot.name} reason={short(error)!r}")
-            self._not_before = time.monotonic() + min(60.0, 2.0 ** min(self._failed_starts, 6))
+            self._pause(self._failed_starts)
             # One bad machine is not the job's end while others work or may; where none does, the reason is the job's.
             node = await asyncio.to_thread(node_of, error)
             self._failed_nodes.add(node)
@@ -135,6 +173,7 @@ class Crew:
             return
         self._failed_starts = 0
         self._failed_nodes.clear()
+        self._lost_nodes.clear()
         if where["node"] in self.nodes.given_up:  # placed before its node was
             self.slots.remove(slot)
             ray.kill(slot.actor)
@@ -142,7 +181,13 @@ class Crew:
         slot.node, slot.host, slot.device = where["node"], where["host"], where["device"]
         slot.ready, slot.moved = True, time.monotonic()
         self._display.log(f"event=worker_ready worker={slot.name} device={slot.device!r} node={slot.node} host={slot.host} pid={where['pid']}")
+        if slot.device == "cpu" and self._target is not None and self._target.kind != "cpu":
+            self._display.log(f"event=gpu_not_used worker={slot.name} node={slot.node} reason=torch_there_sees_none hint=--device_cuda_forbids_it")
         self._changed()
+
+    def _pause(self, failures: int) -> None:
+        """No further worker for a while, longer after every failure in a row."""
+        self._not_before = time.monotonic() + min(60.0, 2.0 ** min(failures, 6))
 
     async def _room_without(self, node: str | None) -> bool:
         """Whether a worker fits a node other than this one."""
@@ -161,7 +206,7 @@ class Crew:
             pass
         except rex.RayError as error:
             # With work on board the work's own task learns of it, and finds out who is to blame.
-            if isinstance(error, rex.ActorDiedError) and not slot.inflight and not slot.careful:
+            if slot in self.slots and isinstance(error, rex.ActorDiedError) and not slot.inflight and not slot.careful:
                 self._display.log(f"event=worker_died worker={slot.name} part=none reason={short(error)!r}")
                 await self.bury(slot, error)
         working = bool(slot.inflight or slot.careful)
@@ -193,7 +238,7 @@ class Crew:
                 raise JobFailed(f"{self.deaths} workers died in a row without finishing anything; the last one: {short(error)}")
         if slot.stalled:
             return False
-        if getattr(error, "preempted", False) or slot.node in self.nodes.given_up:
+        if getattr(error, "preempted", False) or slot.leaving or slot.node in self.nodes.given_up:
             return True
         # An actor that is only out of reach: its machine may be gone before Ray's health checks have said so.
         deadline = time.monotonic() + (NODE_GRACE if isinstance(error, rex.ActorUnavailableError) else 0.0)
@@ -208,10 +253,10 @@ class Crew:
         """Use a node no more: its workers end, and what they have on board goes back in line without blame."""
         self._display.log(f"event=node_given_up node={node} reason={self.nodes.given_up[node]!r}")
         for slot in [s for s in self.slots if s.node == node]:
-            if not slot.inflight and not slot.careful:  # else its work's own task buries it
-                self.slots.remove(slot)
-                self._buried_evaluations += slot.seen.evaluations
-            ray.kill(slot.actor)
+            if slot.inflight or slot.careful:
+                ray.kill(slot.actor)  # its work's own task buries it
+            else:
+                self._retire(slot)
 
 
 async def _awaited(ref: Any) -> Any:

@@ -242,7 +242,7 @@ class Driver:
 
     def _candidates(self, careful: Careful) -> list[Slot]:
         """Actors that may take a shard alone: where it has killed one, those on other nodes, as long as there are any."""
-        elsewhere = [s for s in self._crew.slots if s.ready and not s.stalled and s.node not in careful.nodes]
+        elsewhere = [s for s in self._crew.slots if s.ready and not s.stalled and not s.leaving and s.node not in careful.nodes]
         return [s for s in elsewhere or self._crew.slots if s.free]
 
     async def _run(self, slot: Slot, shard: Shard) -> None:
@@ -258,7 +258,9 @@ class Driver:
 
     async def _done(self, slot: Slot, shard: Shard, report: ShardReport, *, whole: bool = True) -> None:
         """A shard is committed; `whole` where it took no worker along in the end."""
-        if report.skipped:
+        if report.skipped:  # its worker's node is about to go, or the job stops
+            if not self._stopping:
+                self._backlog.put_back(shard)
             return
         if whole and slot.node:
             for node in self._crew.nodes.finished(slot.node, (shard.window, shard.number)):
@@ -337,6 +339,9 @@ class Driver:
                 careful.touching = None
                 self._crew.deaths = 0
                 if self._stopping:
+                    return
+                if slot.leaving:
+                    self._careful.append(careful)
                     return
             rows = [careful.rows[i] for i in range(shard.table.num_rows)]
             report = await slot.actor.commit_rows.remote(shard, rows, careful.started, careful.attempt)

@@ -36,11 +36,12 @@ class Slot:
     moved: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.monotonic)
     stalled: bool = False
+    leaving: bool = False  # its node is about to go: it finishes what is on its device and takes nothing more
 
     @property
     def free(self) -> bool:
         """Whether it may be handed shards."""
-        return self.ready and not self.careful and not self.stalled
+        return self.ready and not self.careful and not self.stalled and not self.leaving
 
     @property
     def at_hand(self) -> Shard | None:
@@ -50,7 +51,9 @@ class Slot:
     @property
     def state(self) -> WorkerState:
         """What it is doing, in a word."""
-        return "starting" if not self.ready else "stalled" if self.stalled else "busy" if self.at_hand else "idle"
+        if not self.ready:
+            return "starting"
+        return "stalled" if self.stalled else "leaving" if self.leaving else "busy" if self.at_hand else "idle"
 
     def turn_to_next(self) -> float:
         """It is done with the shard it worked on: seconds that it had it."""

@@ -5,6 +5,7 @@ Their disk is one and the same, as on NFS. Needs root and iproute2.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -153,11 +154,20 @@ class Network:
         command = ["ip", "netns", "exec", head.space, sys.executable, "-c", f"import socket; socket.create_connection(('{head.address}', {PORT}), 1)"]
         return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
 
-    def node(self, **more: Any) -> Host:
-        """A host that joins the head's cluster with one CPU."""
+    def node(self, *words: str, **more: Any) -> Host:
+        """A host that joins the head's cluster with one CPU; further words of ``ray start`` come after that."""
         made = self.host()
-        made.ray("--num-cpus=1", **more)
+        made.ray("--num-cpus=1", *words, **more)
         return made
+
+    def nodes(self) -> dict[str, str]:
+        """Ids of the nodes that the head takes for alive, by address."""
+        head = self.hosts[0]
+        ask = f"from ray._raylet import GcsClient; found = GcsClient('{head.address}:{PORT}').get_all_node_info(timeout=10).values()"
+        tell = "import json; print(json.dumps({n.node_manager_address: n.node_id.hex() for n in found if n.state == 0}))"
+        command = ["ip", "netns", "exec", head.space, sys.executable, "-c", f"import ray; {ask}; {tell}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "RAY_AUTH_MODE": "disabled"})
+        return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
 
     def remove(self, host: Host) -> None:
         """One less."""

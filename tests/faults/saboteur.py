@@ -38,6 +38,8 @@ FAULTS = {faults!r}
 
 
 def alter(module):
+    if FAULTS.get("start") == "hang":
+        hang()
     if "start" in FAULTS:
         raise RuntimeError("no such library: libfoo.so.3")
     honest = module.Worker._optimise
@@ -106,7 +108,8 @@ def memory_cgroup(limit: int) -> Iterator[str]:
 def write(folder: Path, faults: dict[str, str], cgroup: str = "", begun: str = "") -> str:
     """Workers started with `folder` first in PYTHONPATH have `faults`.
 
-    These are ``segfault``, ``hang``, ``leak`` or ``die`` by pair id, or ``*`` for every pair; the key ``start`` keeps every worker from starting.
+    These are ``segfault``, ``hang``, ``leak`` or ``die`` by pair id, or ``*`` for every pair; the key ``start`` keeps every worker from
+    starting: with ``hang`` it never is ready, else it raises.
 
     Args:
         cgroup: folder of the memory cgroup that ``leak`` fills; see `memory_cgroup`.

@@ -168,6 +168,20 @@ def test_nodes_that_are_stopped_or_lose_their_raylet_lose_nothing(cluster: hosts
     assert "event=node_given_up" not in log
 
 
+def test_workers_whose_node_dies_before_they_are_ready_do_not_end_the_job(cluster: hosts.Network, tmp_path: Path) -> None:
+    """Three at once, which is as many as end a job where they fail by themselves."""
+    slow = saboteur.write(tmp_path / "slow", {"start": "hang"})
+    doomed = cluster.node("--num-cpus=3", env={"PYTHONPATH": os.pathsep.join([slow, os.environ.get("PYTHONPATH", "")])})
+    run = Run(cluster, tmp_path)
+    run.until(lambda: len(doomed.workers()) == 3, "three workers that are starting")
+    cluster.remove(doomed)
+    other = cluster.node()
+    log = run.finish()
+    assert run.by(other) == PAIRS
+    assert log.count("event=start_lost") == 3
+    assert "event=start_failed" not in log
+
+
 @pytest.mark.parametrize("fault", ["*", "start"])
 def test_a_broken_node_is_given_up_and_the_job_goes_on(cluster: hosts.Network, tmp_path: Path, fault: str) -> None:
     """Every worker there dies of its first shard, or does not start; the other node finishes them all."""
