@@ -227,8 +227,9 @@ def weights_convert(source: str, out: str, input_: Literal["auto", "rgb", "bgr"]
 def plan_command(manifest_uri: str, out: str, as_json: bool, config_file: str | None, **options: Any) -> None:
     """Say what `run` would do: rows, shards, done and to do, evaluations, bytes. Runs nothing, writes nothing."""
     from nstray import job
+    from nstray.estimate import estimate
 
-    _print(job.estimate(job.check(manifest_uri, out, _config(config_file, options))), as_json)
+    _print(estimate(job.check(manifest_uri, out, _config(config_file, options))), as_json)
 
 
 @cli.command("run", cls=_Command, short_help="Stylise a manifest into a dataset, or resume.")

@@ -1,11 +1,10 @@
-"""A job from its words: everything checked and recorded before any worker starts; the run; what would run."""
+"""A job from its words: everything checked and recorded before any worker starts; the run."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import hashlib
-import math
 import platform
 import time
 from collections.abc import Collection, Mapping
@@ -14,20 +13,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nstray import __version__, plan, storage, weights
+from nstray import __version__, cost, plan, storage, weights
 from nstray.config import JobConfig, fingerprint, make
 from nstray.engine import settings
 from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, NoSuchBucket, NotFound, OutputError, StorageError, Unreachable, UsageError
 from nstray.manifest import Manifest, ManifestInfo
-from nstray.output import Counts, Output, encode_schema
+from nstray.output import Output, encode_schema
 from nstray.progress import Display, Tally
 from nstray.spec import JobSpec
 
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
 
-# Bytes per pixel of a stylised picture, which is busier than a photograph: the mean of 15 pictures through the authors' layers
-# (2.07, 0.89, 1.92) and the demo's six (2.51, 1.47, 2.45), at 256 px; tiff the demo's six (5.75 to 5.86 of at most 6). For an estimate only.
-BYTES_PER_PIXEL = {"png": 2.3, "jpeg": 1.2, "webp": 2.2, "tiff": 5.8}
 PART_BYTES = 4e9  # S3 takes 5 GB in one put
 LIST_THREADS = 16
 PREFLIGHT = 8  # images of one bucket or folder tried before it is called out of reach
@@ -71,8 +67,8 @@ def check(manifest_uri: str, out: str, config: JobConfig) -> Job:
     init_id = init if init in settings.INITS else _digest(init, config)
     loaded = weights.read(config.weights, input=config.weights_input, taps=taps(config, info))
     spec = JobSpec(config, output.out, fingerprint(config, loaded.id, init_id), loaded.id, info, init)
-    evaluations = _evaluations(manifest, info, config)
-    part = config.shard_size * _pixels(config) * BYTES_PER_PIXEL[config.image_format]
+    evaluations = cost.evaluations(manifest, info, config)
+    part = config.shard_size * cost.pixels(config) * cost.BYTES_PER_PIXEL[config.image_format]
     if part > PART_BYTES:
         raise UsageError(
             f"shard_size {config.shard_size}: a part would have about {part / 1e9:.1f} GB and is one put, of 5 GB at most; use a smaller one"
@@ -85,25 +81,6 @@ def _digest(init: str, config: JobConfig) -> str:
         return "sha256:" + hashlib.sha256(storage.read(init, max_bytes=config.max_bytes)).hexdigest()
     except NotFound:
         raise UsageError(f"init {storage.redact(init)}: no such image; give content, noise, style, or an image's path or URI") from None
-
-
-def _evaluations(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> int:
-    """Of the whole job, coarse stages included; where the aspect is the image's own, those of 4:3."""
-    names = [name for name in ("evaluations", "coarse", "size", "size_rule") if name in info.overrides]
-    if not names:
-        return info.rows * _budget(config, {})
-    total = 0
-    for table in manifest.tables(info):
-        for group in table.select(names).group_by(names).aggregate([([], "count_all")]).to_pylist():
-            total += group.pop("count_all") * _budget(config, {name: value for name, value in group.items() if value is not None})
-    return total
-
-
-def _budget(config: JobConfig, own: Mapping[str, Any]) -> int:
-    """Evaluations of a pair with settings of its own."""
-    each: int = own.get("evaluations", config.evaluations)
-    longest = round(max(_shape(own.get("size", config.size), own.get("size_rule", config.size_rule))))
-    return each + sum(n or each for _, n in settings.coarse_stages(own.get("coarse", config.coarse), longest))
 
 
 def record(job: Job) -> dict[str, Any]:
@@ -132,55 +109,6 @@ def _versions() -> dict[str, str]:
 
     names = ("torch", "torchvision", "ray", "pyarrow", "pillow", "boto3", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def estimate(job: Job) -> dict[str, Any]:
-    """What a run would do: rows, shards, done and to do, evaluations, bytes; starts nothing, writes nothing."""
-    done = Counts()
-    if storage.head(job.output.job_uri) is None:
-        job.output.refuse_foreign_parts()
-    else:
-        job.output.compare_job(job.output.read_job(), record(job))
-        for window in range(-(-job.info.rows // plan.WINDOW_ROWS)):
-            counts = job.output.window_counts(window, plan.count(_rows_of(job, window), job.config.shard_size))
-            if counts is not None:
-                done.merge(counts)
-    share = 1 - done.rows / job.info.rows
-    per_picture = done.bytes / done.rows if done.rows else _pixels(job.config) * BYTES_PER_PIXEL[job.config.image_format]
-    return {
-        "manifest": storage.redact(job.info.uri),
-        "output": str(job.output),
-        "weights": job.weights.id,
-        "rows": job.info.rows,
-        "rows_done": done.rows,
-        "rows_to_do": job.info.rows - done.rows,
-        "error_rows": sum(done.errors.values()),
-        "shards": job.shards,
-        "shards_done": done.parts,
-        "shards_to_do": job.shards - done.parts,
-        "evaluations_to_do": round(job.evaluations * share),
-        "bytes_done": done.bytes,
-        "bytes_to_do_about": round(per_picture * (job.info.rows - done.rows)),
-        "overrides": list(job.info.overrides),
-        "images": list(job.info.images),
-        "carried": list(job.info.carried),
-        "warnings": list(job.info.warnings),
-    }
-
-
-def _shape(size: int | str, size_rule: str) -> tuple[float, float]:
-    """Width and height of an output picture, taking 4:3 where the aspect is the image's own."""
-    sides = [float(side) for side in str(size).split("x")]
-    if size_rule == "exact":
-        return sides[0], sides[-1]
-    width = sides[0] * {"longest": 1.0, "shortest": 4 / 3, "area": math.sqrt(4 / 3)}[size_rule]
-    return width, width * 3 / 4
-
-
-def _pixels(config: JobConfig) -> float:
-    """Pixels of an output picture."""
-    width, height = _shape(config.size, config.size_rule)
-    return width * height
 
 
 def run(job: Job) -> int:
@@ -238,17 +166,18 @@ def _to_retry(job: Job) -> int:
     """Error rows that a retry would make again."""
     windows = range(-(-job.info.rows // plan.WINDOW_ROWS))
     with ThreadPoolExecutor(LIST_THREADS) as pool:
-        found = pool.map(lambda w: job.output.window_counts(w, plan.count(_rows_of(job, w), job.config.shard_size)), windows)
+        found = pool.map(lambda w: job.output.window_counts(w, plan.count(rows_of(job, w), job.config.shard_size)), windows)
         return sum(counts.errors.get(code, 0) for counts in found if counts is not None for code in job.spec.retry)
 
 
-def _rows_of(job: Job, window: int) -> int:
+def rows_of(job: Job, window: int) -> int:
+    """Rows of one window."""
     return min(plan.WINDOW_ROWS, job.info.rows - window * plan.WINDOW_ROWS)
 
 
 def _all_there(job: Job) -> bool:
     """Whether every part of a job that has a summary still exists: one that was damaged and removed is to be made again."""
-    expected = [plan.count(_rows_of(job, window), job.config.shard_size) for window in range(-(-job.info.rows // plan.WINDOW_ROWS))]
+    expected = [plan.count(rows_of(job, window), job.config.shard_size) for window in range(-(-job.info.rows // plan.WINDOW_ROWS))]
     with ThreadPoolExecutor(LIST_THREADS) as pool:
         return all(set(there) == set(range(n)) for there, n in zip(pool.map(job.output.list_window, range(len(expected))), expected, strict=True))
 
