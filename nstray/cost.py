@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from dataclasses import dataclass, fields, replace
 from typing import Any
+
+import pyarrow as pa
 
 from nstray.config import JobConfig
 from nstray.engine import settings
@@ -15,23 +18,74 @@ from nstray.manifest import Manifest, ManifestInfo
 BYTES_PER_PIXEL = {"png": 2.3, "jpeg": 1.2, "webp": 2.2, "tiff": 5.8}
 
 
+@dataclass(frozen=True)
+class Kind:
+    """The settings of a pair that decide its cost; a row may have its own."""
+
+    evaluations: int
+    coarse: str
+    size: str
+    size_rule: str
+
+    @property
+    def stages(self) -> list[tuple[float, int]]:
+        """(pixels, evaluations) of every stage, the full size last; where the aspect is the image's own, those of 4:3."""
+        width, height = shape(self.size, self.size_rule)
+        longest = round(max(width, height))
+        coarse = settings.coarse_stages(self.coarse, longest)
+        return [(width * height * (side / longest) ** 2, n or self.evaluations) for side, n in coarse] + [(width * height, self.evaluations)]
+
+    @property
+    def budget(self) -> int:
+        """Evaluations of a pair, over all stages."""
+        return sum(n for _, n in self.stages)
+
+    @property
+    def work(self) -> float:
+        """Evaluations x pixels of a pair, over all stages."""
+        return sum(pixels * n for pixels, n in self.stages)
+
+    @property
+    def pixels(self) -> float:
+        """Pixels of the picture."""
+        return self.stages[-1][0]
+
+    def shortened(self, evaluations: int) -> Kind:
+        """The same with `evaluations` at full size, and in proportion, but at least one, in each stage that has a number of its own."""
+        if ":" not in self.coarse:
+            return replace(self, evaluations=evaluations)
+        parts = [part.split(":") for part in self.coarse.split(",")]
+        coarse = ",".join(f"{side}:{max(1, round(int(n) * evaluations / self.evaluations))}" for side, n in parts)
+        return replace(self, evaluations=evaluations, coarse=coarse)
+
+
+NAMES = tuple(field.name for field in fields(Kind))
+
+
+def kind_of(config: JobConfig) -> Kind:
+    """The kind of a pair without settings of its own."""
+    return Kind(config.evaluations, config.coarse, str(config.size), config.size_rule)
+
+
+def kinds(table: pa.Table, config: JobConfig) -> list[Kind]:
+    """The kind of every row of a canonical table."""
+    default = kind_of(config)
+    own = [name for name in NAMES if name in table.column_names]
+    if not own:
+        return [default] * table.num_rows
+    made: dict[tuple[Any, ...], Kind] = {}
+    rows = list(zip(*(table[name].to_pylist() for name in own), strict=True))
+    for row in rows:
+        if row not in made:
+            made[row] = replace(default, **{name: value for name, value in zip(own, row, strict=True) if value is not None})
+    return [made[row] for row in rows]
+
+
 def evaluations(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> int:
-    """Of the whole job, coarse stages included; where the aspect is the image's own, those of 4:3."""
-    names = [name for name in ("evaluations", "coarse", "size", "size_rule") if name in info.overrides]
-    if not names:
-        return info.rows * budget(config, {})
-    total = 0
-    for table in manifest.tables(info):
-        for group in table.select(names).group_by(names).aggregate([([], "count_all")]).to_pylist():
-            total += group.pop("count_all") * budget(config, {name: value for name, value in group.items() if value is not None})
-    return total
-
-
-def budget(config: JobConfig, own: Mapping[str, Any]) -> int:
-    """Evaluations of a pair with settings of its own."""
-    each: int = own.get("evaluations", config.evaluations)
-    longest = round(max(shape(own.get("size", config.size), own.get("size_rule", config.size_rule))))
-    return each + sum(n or each for _, n in settings.coarse_stages(own.get("coarse", config.coarse), longest))
+    """Evaluations of the whole job, coarse stages included."""
+    if not set(NAMES) & set(info.overrides):
+        return info.rows * kind_of(config).budget
+    return sum(kind.budget * n for table in manifest.tables(info) for kind, n in Counter(kinds(table, config)).items())
 
 
 def shape(size: int | str, size_rule: str) -> tuple[float, float]:
@@ -41,9 +95,3 @@ def shape(size: int | str, size_rule: str) -> tuple[float, float]:
         return sides[0], sides[-1]
     width = sides[0] * {"longest": 1.0, "shortest": 4 / 3, "area": math.sqrt(4 / 3)}[size_rule]
     return width, width * 3 / 4
-
-
-def pixels(config: JobConfig) -> float:
-    """Pixels of an output picture."""
-    width, height = shape(config.size, config.size_rule)
-    return width * height

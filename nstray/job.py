@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nstray import __version__, cost, plan, storage, weights
+from nstray import __version__, cost, plan, spent, storage, weights
 from nstray.config import JobConfig, fingerprint, make
 from nstray.engine import settings
 from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, NoSuchBucket, NotFound, OutputError, StorageError, Unreachable, UsageError
@@ -68,7 +68,7 @@ def check(manifest_uri: str, out: str, config: JobConfig) -> Job:
     loaded = weights.read(config.weights, input=config.weights_input, taps=taps(config, info))
     spec = JobSpec(config, output.out, fingerprint(config, loaded.id, init_id), loaded.id, info, init)
     evaluations = cost.evaluations(manifest, info, config)
-    part = config.shard_size * cost.pixels(config) * cost.BYTES_PER_PIXEL[config.image_format]
+    part = config.shard_size * cost.kind_of(config).pixels * cost.BYTES_PER_PIXEL[config.image_format]
     if part > PART_BYTES:
         raise UsageError(
             f"shard_size {config.shard_size}: a part would have about {part / 1e9:.1f} GB and is one put, of 5 GB at most; use a smaller one"
@@ -200,14 +200,21 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
     summary = {
         **{name: getattr(counts, name) for name in ("rows", "ok", "errors", "parts", "bytes", "evaluations", "seconds", "started", "finished")},
         "last_run_seconds": round(time.monotonic() - started, 3),
-        "last_run_rows": job.info.rows - display.tally.resumed,
+        "last_run_rows": counts.rows - outcome.before.rows,
+        "last_run_bytes": counts.bytes - outcome.before.bytes,
+        "last_run_devices": outcome.devices,
+        "last_run_device_hours": round(outcome.device_seconds / 3600, 6),
+        "last_run_evaluations_per_s": round(display.tally.evaluations / (time.monotonic() - started), 3),
         "last_run_busy": display.tally.busy,
         "nstray_version": __version__,
     }
+    if not job.spec.retry and (forecast := spent.forecast_of(job.output.read_estimate(), job.spec.fingerprint, summary)) is not None:
+        summary["estimate"] = forecast
     if not _all_there(job):
         raise JobFailed(f"{job.output}: parts that workers committed are not to be seen from here; use s3:// or a folder that all machines share")
     job.output.write_card(stored, counts)
     job.output.write_summary(summary)
+    display.log(f"event=cost {spent.line(summary)}")
     return _verdict(job, summary, display)
 
 

@@ -46,7 +46,7 @@ class Tally:
     def line(self) -> str:
         """``key=value`` words for a log."""
         words = [f"done={self.done}", f"total={self.total}", f"pairs_per_s={self.rate:.3g}"]
-        words.append(f"eta={_duration(self.eta)}")
+        words.append(f"eta={duration(self.eta)}")
         words.append(f"workers={self.workers}")
         if self.busy is not None:
             words.append(f"busy={self.busy:.2f}")
@@ -89,7 +89,7 @@ class Display:
         tally = self.tally
         if self._bar is not None and self._task is not None:
             errors = sum(tally.errors.values())
-            words = f"{tally.rate:.3g} pairs/s  ETA {_duration(tally.eta)}"
+            words = f"{tally.rate:.3g} pairs/s  ETA {duration(tally.eta)}"
             words += f"  busy {tally.busy:.0%}" if tally.busy is not None else ""
             words += f"  [red]{errors} errors[/red]" if errors else ""
             self._bar.update(self._task, completed=tally.done, words=words)
@@ -107,7 +107,8 @@ class Display:
             print(f"{stamp} {line}", file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """``2h05m``, ``3m07s`` or ``42s``; ``?`` for None."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)

@@ -23,6 +23,7 @@ class JobSpec:
     info: ManifestInfo
     init: str  # content, noise, style, or the absolute URI of an image
     retry: tuple[str, ...] = ()  # codes of the error rows that are made again; empty: an ordinary run
+    trial: bool = False  # parts are made and dropped: a probe
 
     @property
     def schema(self) -> pa.Schema:

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ class Stylist:
         from nstray.worker import Worker
 
         log_to_stderr("level=%(levelname)s %(message)s")
+        self._began = time.monotonic()
         self._failure: NstrayError | None = None
         cuda = torch.cuda.is_available()
         try:
@@ -47,7 +49,7 @@ class Stylist:
                 return VGGWeights(tensors, weights.id, weights.source, weights.input)
 
             self._worker = Worker(spec, load, device, limit)
-            if storage.head(Output(spec.out).job_uri) is None:
+            if not spec.trial and storage.head(Output(spec.out).job_uri) is None:
                 raise OutputError(
                     f"{storage.redact(spec.out)}: this machine does not see it; a job on several machines needs s3:// or a shared folder"
                 )
@@ -57,10 +59,11 @@ class Stylist:
 
     @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
     def ready(self) -> dict[str, Any]:
-        """Where this actor runs; answers once the network is loaded. Raises what kept it from loading."""
+        """Where this actor runs, and seconds since it began; answers once the network is loaded. Raises what kept it from loading."""
         if self._failure is not None:
             raise self._failure
-        return {"node": ray.get_runtime_context().get_node_id(), "device": self._worker.device_name, "pid": os.getpid()}
+        began = time.monotonic() - self._began
+        return {"node": ray.get_runtime_context().get_node_id(), "device": self._worker.device_name, "pid": os.getpid(), "seconds": began}
 
     @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
     def progress(self) -> Progress:
@@ -98,6 +101,7 @@ class Devices:
     count: int
     threads: int
     without: tuple[str, ...] = ()  # ids of nodes that are not to be used
+    per_device: int = 1  # workers that share a GPU
 
 
 def devices(config: JobConfig, begun: Devices | None = None, without: Collection[str] = ()) -> Devices:
@@ -118,7 +122,7 @@ def devices(config: JobConfig, begun: Devices | None = None, without: Collection
         # Logical GPUs on a machine without CUDA run on its CPU: then the threads are shared out.
         cpus = max((int(n.get("CPU", 1)) for n in nodes if n.get("GPU")), default=1)
         most = max((int(n.get("GPU", 0)) for n in nodes), default=1) or 1
-        return Devices("cuda" if config.device == "cuda" else "auto", gpus * per_gpu, max(1, cpus // (most * per_gpu)), avoided)
+        return Devices("cuda" if config.device == "cuda" else "auto", gpus * per_gpu, max(1, cpus // (most * per_gpu)), avoided, per_gpu)
     cores = [int(n.get("CPU", 0)) for n in nodes]
     threads = max(1, min(config.cpus_per_actor, max(cores, default=1)))
     fit = sum(c // threads for c in cores)

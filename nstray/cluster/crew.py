@@ -56,7 +56,8 @@ class Crew:
         self._needed, self._begin, self._changed = needed, begin, changed
         self.slots: list[Slot] = []
         self.nodes = Nodes()
-        self.deaths = 0
+        self.deaths = self._most = 0
+        self._buried_seconds = 0.0
         self._failed_starts = self._made = 0
         self._failed_nodes: set[str | None] = set()  # where workers failed to start since one did
         self._target: Devices | None = None
@@ -66,6 +67,25 @@ class Crew:
     def finished_something(self) -> None:
         """A worker has: what went wrong before is no longer in a row."""
         self.deaths = self._failed_starts = 0
+
+    @property
+    def devices(self) -> int:
+        """The most that were in use at once."""
+        return -(-self._most // (self._target.per_device if self._target else 1))
+
+    @property
+    def device_seconds(self) -> float:
+        """How long workers have held their devices, loading included, added up."""
+        return (self._buried_seconds + sum(map(_age, self.slots))) / (self._target.per_device if self._target else 1)
+
+    def _remove(self, slot: Slot) -> None:
+        self.slots.remove(slot)
+        self._buried_seconds += _age(slot)
+
+    async def look(self) -> None:
+        """See what every worker has done so far."""
+        await asyncio.gather(*(self._look(s) for s in list(self.slots) if s.ready))
+        self._sum_up()
 
     async def watch(self) -> None:
         """Keep as many actors as the cluster holds, and look at what each is doing."""
@@ -85,8 +105,7 @@ class Crew:
                 slot = Slot(f"stylist-{self._made}", self._create(target))
                 self.slots.append(slot)
                 self._begin(self._start(slot))
-            await asyncio.gather(*(self._look(s) for s in list(self.slots) if s.ready))
-            self._sum_up()
+            await self.look()
             if any(s.ready for s in self.slots):
                 waiting_since = time.monotonic()
             elif time.monotonic() - waiting_since > 60:
@@ -117,7 +136,7 @@ class Crew:
                 return
             cause = getattr(error, "cause", None)
             self._failed_starts += 1
-            self.slots.remove(slot)
+            self._remove(slot)
             ray.kill(slot.actor)  # alive where `ready` raised
             self._display.log(f"event=start_failed worker={slot.name} reason={short(error)!r}")
             self._not_before = time.monotonic() + min(60.0, 2.0 ** min(self._failed_starts, 6))
@@ -136,10 +155,12 @@ class Crew:
         self._failed_starts = 0
         self._failed_nodes.clear()
         if where["node"] in self.nodes.given_up:  # placed before its node was
-            self.slots.remove(slot)
+            self._remove(slot)
             ray.kill(slot.actor)
             return
         slot.node, slot.ready, slot.moved = where["node"], True, time.monotonic()
+        slot.since = slot.moved - where["seconds"]
+        self._most = max(self._most, sum(s.ready for s in self.slots))
         self._display.log(f"event=worker_ready worker={slot.name} device={where['device']!r} pid={where['pid']}")
         self._changed()
 
@@ -180,7 +201,7 @@ class Crew:
     async def bury(self, slot: Slot, error: Exception, aboard: Iterable[ShardKey] = ()) -> bool:
         """Retire a dead actor, once, and the shards that it had `aboard`; True where its node is gone too, so that none is to blame."""
         if slot in self.slots:
-            self.slots.remove(slot)
+            self._remove(slot)
             if slot.node:
                 self.nodes.died(slot.node, aboard, short(error))
             self._buried_evaluations += slot.seen.evaluations
@@ -208,9 +229,13 @@ class Crew:
         self._display.log(f"event=node_given_up node={node} reason={self.nodes.given_up[node]!r}")
         for slot in [s for s in self.slots if s.node == node]:
             if not slot.inflight and not slot.careful:  # else its work's own task buries it
-                self.slots.remove(slot)
+                self._remove(slot)
                 self._buried_evaluations += slot.seen.evaluations
             ray.kill(slot.actor)
+
+
+def _age(slot: Slot) -> float:
+    return 0.0 if slot.since is None else time.monotonic() - slot.since
 
 
 async def _awaited(ref: Any) -> Any:

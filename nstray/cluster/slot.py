@@ -24,6 +24,7 @@ class Slot:
     seen: Progress = field(default_factory=Progress)
     moved: float = field(default_factory=time.monotonic)
     stalled: bool = False
+    since: float | None = None  # when its process began, once it is ready; time.monotonic
 
     @property
     def free(self) -> bool:
