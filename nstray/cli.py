@@ -16,7 +16,7 @@ import click
 from nstray import __version__
 from nstray.config import RUN_FIELDS, JobConfig, load, make
 from nstray.engine.settings import Pooling
-from nstray.errors import NstrayError
+from nstray.errors import NstrayError, UsageError
 from nstray.redaction import log_to_stderr, shown
 
 _GROUPS = {
@@ -109,7 +109,7 @@ def _print(record: dict[str, Any], as_json: bool) -> None:
     width = max(map(len, record))
     for key, value in record.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{k} {v}" for k, v in sorted(value.items())) or "none"
+            value = ", ".join(f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in sorted(value.items())) or "none"
         elif isinstance(value, list | tuple):
             value = ", ".join(map(str, value)) or "none"
         elif isinstance(value, float):
@@ -224,13 +224,64 @@ def weights_convert(source: str, out: str, input_: Literal["auto", "rgb", "bgr"]
 @click.argument("manifest_uri", metavar="MANIFEST")
 @click.argument("out", metavar="OUT")
 @_extend_option
+@click.option("--probe", "with_probe", is_flag=True, help="run a few pairs on the devices at hand and say what the job would cost")
+@click.option("--probe-seconds", type=float, metavar="SECONDS", help="with --probe: time for measuring, about  [60]")
+@click.option("--devices", metavar="N,...", help="with --probe: figures for so many devices (GPUs; on CPUs, workers)  [those at hand]")
+@click.option("--price", type=float, metavar="NUMBER", help="with --probe: of a device-hour, in any currency")
+@click.option("--record", is_flag=True, help="with --probe: keep the figures in OUT/.nstray; the run then shows its own beside them")
 @_json_option
 @_job_options
-def plan_command(manifest_uri: str, out: str, extend: bool, as_json: bool, config_file: str | None, **options: Any) -> None:
-    """Say what `run` would do: rows, shards, done and to do, evaluations, bytes. Runs nothing, writes nothing."""
-    from nstray import job
+def plan_command(
+    manifest_uri: str,
+    out: str,
+    extend: bool,
+    with_probe: bool,
+    probe_seconds: float | None,
+    devices: str | None,
+    price: float | None,
+    record: bool,
+    as_json: bool,
+    config_file: str | None,
+    **options: Any,
+) -> None:
+    """Say what `run` would do: rows, shards, done and to do, evaluations, bytes. Runs nothing, and writes nothing to OUT.
 
-    _print(job.estimate(job.check(manifest_uri, out, _config(config_file, options), extend=extend)), as_json)
+    With --probe it runs a few pairs, keeps none of them, and says what the job would take: device-hours, wall time, bytes, money.
+    Only --record writes a file of these figures to OUT.
+
+    \b
+    nstray plan pairs.csv OUT --probe
+    nstray plan pairs.csv OUT --probe --devices 1,8,64 --price 2.5
+    """
+    from nstray import job, probe
+    from nstray.estimate import estimate
+
+    given = {"--probe-seconds": probe_seconds, "--devices": devices, "--price": price, "--record": record or None}
+    if not with_probe and (idle := [name for name, value in given.items() if value is not None]):
+        raise UsageError(f"{', '.join(idle)}: only with --probe")
+    wish = probe.Wish(probe.SECONDS if probe_seconds is None else probe_seconds, _counts("--devices", devices), price)
+    checked = job.check(manifest_uri, out, _config(config_file, options), extend=extend)
+    told = estimate(checked)
+    if with_probe:
+        _say(f"probing for about {wish.seconds:g} s, once Ray and its workers have started", err=True)
+    found = probe.probe(checked, wish) if with_probe else None
+    if with_probe and found is None:
+        _say("nothing is left to do, so there is nothing to probe", err=True)
+    if found is None or as_json:
+        _print(told if found is None else {**told, "probe": found}, as_json)
+    else:
+        _print(told | {f"probe_{name}": value for name, value in found.items() if name != "forecasts"}, as_json)
+        for line in probe.table(found["forecasts"]):
+            _say(line)
+    if found is not None and record:
+        checked.output.write_estimate(probe.recorded(checked, found))
+
+
+def _counts(option: str, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(",")) if text is not None else ()
+    except ValueError:
+        raise UsageError(f"{option}: expected whole numbers such as 8 or 1,8,64; got {text!r}") from None
 
 
 @cli.command("run", cls=_Command, short_help="Stylise a manifest into a dataset, or resume.")

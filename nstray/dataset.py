@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nstray import config, images, live, plan, storage
+from nstray import config, images, live, plan, spent, storage
 from nstray.errors import AlreadyExists, ErrorCode, ManifestError, NotFound, OutputError, PairError, StorageError
 from nstray.manifest import Manifest, ManifestInfo
 from nstray.manifest.ids import IdHashes
@@ -44,6 +44,7 @@ def status(out: str) -> dict[str, Any]:
 
     ``state`` is complete once the summary is there and no row is missing. ``seconds`` are device-seconds; times are ISO 8601 in UTC.
     ``run``, where a driver says what it is doing, is what `nstray.live.status` gives.
+    ``last_run`` is what the run that completed it took, ``estimate`` what a probe had said of it (`nstray.spent`); empty where neither is known.
     Raises `OutputError` where there is no job.
     """
     output = Output(out)
@@ -53,7 +54,8 @@ def status(out: str) -> dict[str, Any]:
     with ThreadPoolExecutor(_WINDOW_THREADS) as outer, ThreadPoolExecutor(_FOOTER_THREADS) as inner:
         for found in outer.map(lambda window: output.window_counts(window[0], window[1], inner), windows):
             counts.merge(found or Counts())
-    complete = output.read_summary() is not None and counts.rows == job["rows"]
+    summary = output.read_summary()
+    complete = summary is not None and counts.rows == job["rows"]
     run = live.status(output)
     return {
         "out": str(output),
@@ -69,6 +71,7 @@ def status(out: str) -> dict[str, Any]:
         "seconds": counts.seconds,
         "first_commit": iso_time(counts.started),
         "last_commit": iso_time(counts.finished),
+        **spent.shown(summary),
         **{
             key: job.get(key)
             for key in ("created_at", "manifest", "manifest_digest", "shard_size", "weights", "weights_id", "fingerprint", "nstray_version")

@@ -1,4 +1,4 @@
-"""A job from its words: everything checked and recorded before any worker starts; the run; what would run."""
+"""A job from its words: everything checked and recorded before any worker starts; the run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
-import math
 import platform
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -15,21 +14,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nstray import __version__, checked, plan, storage, weights
+from nstray import __version__, checked, cost, plan, spent, storage, weights
 from nstray.config import JobConfig, fingerprint, make
 from nstray.engine import settings
 from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, NoSuchBucket, NotFound, OutputError, StorageError, Unreachable, UsageError
 from nstray.manifest import Manifest, ManifestInfo
-from nstray.output import Counts, Output, carried_schema, encode_schema
+from nstray.output import Output, carried_schema, encode_schema
 from nstray.progress import Display, Tally
 from nstray.record import FORMAT, GROWN_FORMAT
 from nstray.spec import JobSpec
 
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
 
-# Bytes per pixel of a stylised picture, which is busier than a photograph: the mean of 15 pictures through the authors' layers
-# (2.07, 0.89, 1.92) and the demo's six (2.51, 1.47, 2.45), at 256 px; tiff the demo's six (5.75 to 5.86 of at most 6). For an estimate only.
-BYTES_PER_PIXEL = {"png": 2.3, "jpeg": 1.2, "webp": 2.2, "tiff": 5.8}
 PART_BYTES = 4e9  # S3 takes 5 GB in one put
 LIST_THREADS = 16
 PREFLIGHT = 8  # images of one bucket or folder tried before it is called out of reach
@@ -90,8 +86,8 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         cuts = _cuts(output, stored, info, extend)
     loaded = weights.read(config.weights, input=config.weights_input, taps=taps(config, info))
     spec = JobSpec(config, output.out, fingerprint(config, loaded.id, init_id), loaded.id, info, init, cuts=cuts)
-    evaluations = _evaluations(manifest, info, config)
-    part = config.shard_size * _pixels(config) * BYTES_PER_PIXEL[config.image_format]
+    evaluations = cost.evaluations(manifest, info, config)
+    part = config.shard_size * cost.kind_of(config).pixels * cost.BYTES_PER_PIXEL[config.image_format]
     if part > PART_BYTES:
         raise UsageError(
             f"shard_size {config.shard_size}: a part would have about {part / 1e9:.1f} GB and is one put, of 5 GB at most; use a smaller one"
@@ -144,25 +140,6 @@ def _digest(init: str, config: JobConfig) -> str:
         raise UsageError(f"init {storage.redact(init)}: no such image; give content, noise, style, or an image's path or URI") from None
 
 
-def _evaluations(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> int:
-    """Of the whole job, coarse stages included; where the aspect is the image's own, those of 4:3."""
-    names = [name for name in ("evaluations", "coarse", "size", "size_rule") if name in info.overrides]
-    if not names:
-        return info.rows * _budget(config, {})
-    total = 0
-    for table in manifest.tables(info):
-        for group in table.select(names).group_by(names).aggregate([([], "count_all")]).to_pylist():
-            total += group.pop("count_all") * _budget(config, {name: value for name, value in group.items() if value is not None})
-    return total
-
-
-def _budget(config: JobConfig, own: Mapping[str, Any]) -> int:
-    """Evaluations of a pair with settings of its own."""
-    each: int = own.get("evaluations", config.evaluations)
-    longest = round(max(_shape(own.get("size", config.size), own.get("size_rule", config.size_rule))))
-    return each + sum(n or each for _, n in settings.coarse_stages(own.get("coarse", config.coarse), longest))
-
-
 def record(job: Job) -> dict[str, Any]:
     """The job's record for job.json."""
     config = job.config.model_dump(mode="json")
@@ -192,55 +169,6 @@ def _versions() -> dict[str, str]:
 
     names = ("torch", "torchvision", "ray", "pyarrow", "pillow", "boto3", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def estimate(job: Job) -> dict[str, Any]:
-    """What a run would do: rows, shards, done and to do, evaluations, bytes; starts nothing, writes nothing."""
-    done = Counts()
-    if storage.head(job.output.job_uri) is None:
-        job.output.refuse_foreign_parts()
-    else:
-        job.output.compare_job(job.output.read_job(), record(job))
-        for window, parts in enumerate(job.layout):
-            counts = job.output.window_counts(window, parts)
-            if counts is not None:
-                done.merge(counts)
-    share = 1 - done.rows / job.info.rows
-    per_picture = done.bytes / done.rows if done.rows else _pixels(job.config) * BYTES_PER_PIXEL[job.config.image_format]
-    return {
-        "manifest": storage.redact(job.info.uri),
-        "output": str(job.output),
-        "weights": job.weights.id,
-        "rows": job.info.rows,
-        "rows_done": done.rows,
-        "rows_to_do": job.info.rows - done.rows,
-        "error_rows": sum(done.errors.values()),
-        "shards": job.shards,
-        "shards_done": done.parts,
-        "shards_to_do": job.shards - done.parts,
-        "evaluations_to_do": round(job.evaluations * share),
-        "bytes_done": done.bytes,
-        "bytes_to_do_about": round(per_picture * (job.info.rows - done.rows)),
-        "overrides": list(job.info.overrides),
-        "images": list(job.info.images),
-        "carried": list(job.info.carried),
-        "warnings": list(job.info.warnings),
-    }
-
-
-def _shape(size: int | str, size_rule: str) -> tuple[float, float]:
-    """Width and height of an output picture, taking 4:3 where the aspect is the image's own."""
-    sides = [float(side) for side in str(size).split("x")]
-    if size_rule == "exact":
-        return sides[0], sides[-1]
-    width = sides[0] * {"longest": 1.0, "shortest": 4 / 3, "area": math.sqrt(4 / 3)}[size_rule]
-    return width, width * 3 / 4
-
-
-def _pixels(config: JobConfig) -> float:
-    """Pixels of an output picture."""
-    width, height = _shape(config.size, config.size_rule)
-    return width * height
 
 
 def run(job: Job) -> int:
@@ -324,14 +252,21 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
     summary = {
         **{name: getattr(counts, name) for name in ("rows", "ok", "errors", "parts", "bytes", "evaluations", "seconds", "started", "finished")},
         "last_run_seconds": round(time.monotonic() - started, 3),
-        "last_run_rows": job.info.rows - display.tally.resumed,
+        "last_run_rows": counts.rows - outcome.before.rows,
+        "last_run_bytes": counts.bytes - outcome.before.bytes,
+        "last_run_devices": outcome.devices,
+        "last_run_device_hours": round(outcome.device_seconds / 3600, 6),
+        "last_run_evaluations_per_s": round(display.tally.evaluations / (time.monotonic() - started), 3),
         "last_run_busy": display.tally.busy,
         "nstray_version": __version__,
     }
+    if not job.spec.retry and (forecast := spent.forecast_of(job.output.read_estimate(), job.spec.fingerprint, summary)) is not None:
+        summary["estimate"] = forecast
     if not _all_there(job):
         raise JobFailed(f"{job.output}: parts that workers committed are not to be seen from here; use s3:// or a folder that all machines share")
     job.output.write_card(stored, counts)
     job.output.write_summary(summary)
+    display.log(f"event=cost {spent.line(summary)}")
     return _verdict(job, summary, display)
 
 

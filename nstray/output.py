@@ -245,6 +245,7 @@ class Output:
         self.job_uri = storage.join(self.out, ".nstray/job.json")
         self.summary_uri = storage.join(self.out, ".nstray/summary.json")
         self.live_uri = storage.join(self.out, ".nstray/live.json")
+        self.estimate_uri = storage.join(self.out, ".nstray/estimate.json")
         self.card_uri = storage.join(self.out, "README.md")
 
     def __str__(self) -> str:
@@ -459,18 +460,29 @@ class Output:
         with nullcontext(pool) if pool is not None else ThreadPoolExecutor(_FOOTER_THREADS) as readers:
             return list(readers.map(read_footer, [info.uri for info in listed.values()]))
 
+    def write_estimate(self, estimate: dict[str, Any]) -> None:
+        """Write what a probe found; replaces an earlier one. Nothing but a person's comparison depends on it."""
+        storage.put_over(self.estimate_uri, record.dump(estimate))
+
+    def read_estimate(self) -> dict[str, Any] | None:
+        """What a probe found, or None."""
+        return self._read_derived(self.estimate_uri)
+
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write the file that says the job is complete: the last one."""
         storage.put_over(self.summary_uri, record.dump(summary))
 
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of a complete job, or None."""
-        data = self._read(self.summary_uri)
+        return self._read_derived(self.summary_uri)
+
+    def _read_derived(self, uri: str) -> dict[str, Any] | None:
         try:
-            summary = None if data is None else json.loads(data)
-        except (ValueError, RecursionError):
+            data = self._read(uri)
+            found = None if data is None else json.loads(data)
+        except (TooLarge, ValueError, RecursionError):
             return None
-        return summary if isinstance(summary, dict) else None
+        return found if isinstance(found, dict) else None
 
     def write_card(self, job: dict[str, Any], counts: Counts | None = None) -> bool:
         """Write README.md, with `counts` once the job is complete; False where somebody else's is there, which stays."""

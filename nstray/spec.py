@@ -24,6 +24,7 @@ class JobSpec:
     init: str  # content, noise, style, or the absolute URI of an image
     retry: tuple[str, ...] = ()  # codes of the error rows that are made again; empty: an ordinary run
     cuts: tuple[int, ...] = ()  # rows that the manifest had before each time it grew (`nstray.plan.windows`)
+    trial: bool = False  # parts are made and dropped: a probe
 
     @property
     def schema(self) -> pa.Schema:

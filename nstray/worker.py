@@ -267,6 +267,9 @@ class Worker:
         return ShardReport(shard.window, shard.number, len(rows), ok, errors, evaluations, seconds, len(data), won, footer=footer, example=example)
 
     def _put(self, name: str, data: bytes, etag: str | None) -> bool:
+        if self.spec.trial:
+            return True
+
         def put() -> bool:
             return self.output.commit_part(name, data) if etag is None else self.output.replace_part(name, data, etag)
 

@@ -38,7 +38,7 @@ class Noop:
     """Stands where a Stylist would: answers at once."""
 
     def ready(self) -> dict[str, Any]:
-        return {"node": ray.get_runtime_context().get_node_id(), "host": "here", "device": "none", "pid": os.getpid()}
+        return {"node": ray.get_runtime_context().get_node_id(), "host": "here", "device": "none", "pid": os.getpid(), "seconds": 0.0}
 
     def progress(self) -> Progress:
         return Progress(now=time.time())

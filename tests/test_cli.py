@@ -137,7 +137,8 @@ def test_the_groups_hold_every_setting_once() -> None:
 def test_the_options_are_the_settings(command: click.Command) -> None:
     options = {p.name: p for p in command.params if isinstance(p, click.Option)}
     assert set(JobConfig.model_fields) <= set(options)
-    assert set(options) - set(JobConfig.model_fields) <= {"config_file", "as_json", "extend"}
+    own = {"with_probe", "probe_seconds", "devices", "price", "record"} if command is cli.plan_command else set()
+    assert set(options) - set(JobConfig.model_fields) <= {"config_file", "as_json", "extend", *own}
     assert all(options[name].opts == [flag(name)] for name in JobConfig.model_fields)
 
 

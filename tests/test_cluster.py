@@ -458,12 +458,12 @@ def _nodes(patch: pytest.MonkeyPatch, *resources: dict[str, float], dead: int = 
         ([{"CPU": 16.0, "GPU": 4.0}], {}, Devices("auto", 4, 4)),
         ([{"CPU": 16.0, "GPU": 4.0}], {"device": "cuda"}, Devices("cuda", 4, 4)),
         ([{"CPU": 16.0, "GPU": 4.0}], {"device": "cpu"}, Devices("cpu", 4, 4)),
-        ([{"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}], {"gpus_per_actor": 0.5}, Devices("auto", 4, 4)),
-        ([{"CPU": 4.0, "GPU": 2.0}], {"gpus_per_actor": 0.4}, Devices("auto", 4, 1)),
+        ([{"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}], {"gpus_per_actor": 0.5}, Devices("auto", 4, 4, per_device=2)),
+        ([{"CPU": 4.0, "GPU": 2.0}], {"gpus_per_actor": 0.4}, Devices("auto", 4, 1, per_device=2)),
         # machines of several kinds: the one without a GPU gets no worker, the one short of CPUs as many as it has
         ([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 96.0, "GPU": 8.0}, {"CPU": 32.0}], {}, Devices("auto", 9, 12)),
         ([{"CPU": 2.0, "GPU": 8.0}], {}, Devices("auto", 2, 1)),
-        ([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 4.0}], {"gpus_per_actor": 0.25}, Devices("auto", 8, 1)),
+        ([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 4.0}], {"gpus_per_actor": 0.25}, Devices("auto", 8, 1, per_device=4)),
         ([{"CPU": 4.0}], {"device": "cuda", "actors": 3}, Devices("cuda", 0, 1)),
         ([{}, {"CPU": 4.0}], {"cpus_per_actor": 4}, Devices("cpu", 1, 4)),
     ],
@@ -471,7 +471,7 @@ def _nodes(patch: pytest.MonkeyPatch, *resources: dict[str, float], dead: int = 
 def test_devices(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], settings: dict[str, Any], expected: Devices) -> None:
     _nodes(monkeypatch, *nodes)
     found = devices(config.make({"weights": "random", **settings}))
-    assert (found.kind, found.count) == (expected.kind, expected.count)
+    assert (found.kind, found.count, found.per_device) == (expected.kind, expected.count, expected.per_device)
     if expected.count:
         assert found.threads == expected.threads
 
@@ -664,3 +664,14 @@ def test_progress_of_several_workers_adds_up() -> None:
     some.slots = [one, two, Slot("c", None)]
     some._sum_up()
     assert (display.tally.workers, display.tally.evaluations, display.tally.busy) == (2, 45, 0.6)
+
+
+def test_devices_count_as_long_as_their_workers_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew.time, "monotonic", lambda: 100.0)
+    some = Crew.__new__(Crew)
+    some._target, some._most, some._buried_seconds = Devices("cuda", 4, 1, per_device=2), 3, 0.0
+    some.slots = [Slot("a", None, since=60.0), Slot("b", None, since=80.0), Slot("waits for a place", None)]
+    some._remove(some.slots[1])
+    assert (some.device_seconds, some.devices) == ((40 + 20) / 2, 2)
+    monkeypatch.setattr(crew.time, "monotonic", lambda: 110.0)
+    assert some.device_seconds == (50 + 20) / 2

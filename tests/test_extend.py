@@ -21,6 +21,7 @@ from outputs import job_record
 
 from nstray import config, dataset, job, plan, record, storage
 from nstray.errors import OutputError
+from nstray.estimate import estimate
 from nstray.manifest import Manifest
 from nstray.manifest.digests import RowsDigest
 from nstray.output import Output
@@ -154,7 +155,7 @@ def test_the_record_grows_with_the_manifest(growing: Growing) -> None:
         grown = growing.check(extend=True)
         assert (grown.spec.cuts, grown.shards) == (tuple(cuts), rows)
         before = storage.head(grown.output.job_uri)
-        job.estimate(grown)
+        estimate(grown)
         assert storage.head(grown.output.job_uri) == before
         stored = grown.output.open_job(job.record(grown))
         assert (stored["rows"], stored["cuts"], stored["format"], stored["manifest_digest"]) == (rows, cuts, record.GROWN_FORMAT, grown.info.digest)

@@ -14,7 +14,7 @@ import tifffile
 from outputs import make_output
 from PIL import Image
 
-from nstray import config, dataset, images, job, report
+from nstray import config, cost, dataset, images, report
 from nstray.errors import ConfigError, ErrorCode, PairError
 from nstray.record import PICTURE_NAME
 
@@ -111,7 +111,7 @@ def test_a_smooth_tiff_is_deflated_and_a_noisy_one_as_large_as_planned() -> None
     assert len(images.encode(images.quantize(smooth, "tiff"), "tiff")) < smooth.size / 3
     grain = smooth + RNG.normal(0, 0.04, smooth.shape)
     each = len(images.encode(images.quantize(grain, "tiff"), "tiff")) / 256**2
-    assert each == pytest.approx(job.BYTES_PER_PIXEL["tiff"], rel=0.05)
+    assert each == pytest.approx(cost.BYTES_PER_PIXEL["tiff"], rel=0.05)
 
 
 def test_each_format_takes_its_own_depth() -> None:
@@ -137,7 +137,7 @@ def test_quality_has_no_meaning_for_tiff() -> None:
 
 def test_every_format_of_a_job_is_known_everywhere() -> None:
     formats = get_args(config.ImageFormat)
-    assert set(job.BYTES_PER_PIXEL) == set(formats)
+    assert set(cost.BYTES_PER_PIXEL) == set(formats)
     for image_format in formats:
         assert PICTURE_NAME.fullmatch(f"c0-s1.{images.extension(image_format)}")
         pixels = images.quantize(np.full((4, 5, 3), 0.25), image_format)

@@ -6,5 +6,6 @@ Ray places, watches and restarts processes; nstray writes only the policy: what 
 from nstray.cluster.actors import Devices, Stylist, devices, start_ray, stop_ray, stylist_factory
 from nstray.cluster.driver import Driver, Outcome
 from nstray.cluster.slot import Slot
+from nstray.cluster.trial import Trial
 
-__all__ = ["Devices", "Driver", "Outcome", "Slot", "Stylist", "devices", "start_ray", "stop_ray", "stylist_factory"]
+__all__ = ["Devices", "Driver", "Outcome", "Slot", "Stylist", "Trial", "devices", "start_ray", "stop_ray", "stylist_factory"]

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ class Stylist:
         from nstray.worker import Worker
 
         log_to_stderr("level=%(levelname)s %(message)s")
+        self._began = time.monotonic()
         self._failure: NstrayError | None = None
         cuda = torch.cuda.is_available()
         try:
@@ -49,7 +51,7 @@ class Stylist:
                 return VGGWeights(tensors, weights.id, weights.source, weights.input)
 
             self._worker = Worker(spec, load, device, limit)
-            if storage.head(Output(spec.out).job_uri) is None:
+            if not spec.trial and storage.head(Output(spec.out).job_uri) is None:
                 raise OutputError(
                     f"{storage.redact(spec.out)}: this machine does not see it; a job on several machines needs s3:// or a shared folder"
                 )
@@ -60,11 +62,12 @@ class Stylist:
 
     @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
     def ready(self) -> dict[str, Any]:
-        """Where this actor runs; answers once the network is loaded. Raises what kept it from loading."""
+        """Where this actor runs, and seconds since it began; answers once the network is loaded. Raises what kept it from loading."""
         if self._failure is not None:
             raise self._failure
         node, host = ray.get_runtime_context().get_node_id(), socket.gethostname()
-        return {"node": node, "host": host, "device": self._worker.device_name, "pid": os.getpid()}
+        seconds = time.monotonic() - self._began
+        return {"node": node, "host": host, "device": self._worker.device_name, "pid": os.getpid(), "seconds": seconds}
 
     @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
     def progress(self) -> Progress:
@@ -111,6 +114,7 @@ class Devices:
     threads: int
     without: tuple[str, ...] = ()  # ids of nodes that are not to be used
     draining: tuple[str, ...] = ()  # ids of nodes that are about to go: Ray starts nothing new there
+    per_device: int = 1  # workers that share a GPU
 
 
 def devices(config: JobConfig, begun: Devices | None = None, without: Collection[str] = ()) -> Devices:
@@ -139,7 +143,7 @@ def devices(config: JobConfig, begun: Devices | None = None, without: Collection
         # Logical GPUs on a machine without CUDA run on its CPU: then the threads are shared out.
         cpus = max((int(n.get("CPU", 1)) for n in nodes if n.get("GPU")), default=1)
         most = max((int(n.get("GPU", 0)) for n in nodes), default=1) or 1
-        return Devices("cuda" if config.device == "cuda" else "auto", fit, max(1, cpus // (most * per_gpu)), *away)
+        return Devices("cuda" if config.device == "cuda" else "auto", fit, max(1, cpus // (most * per_gpu)), *away, per_device=per_gpu)
     cores = [int(n.get("CPU", 0)) for n in nodes]
     threads = max(1, min(config.cpus_per_actor, max(cores, default=1)))
     fit = sum(c // threads for c in cores)

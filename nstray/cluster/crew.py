@@ -57,7 +57,8 @@ class Crew:
         self._needed, self._begin, self._changed = needed, begin, changed
         self.slots: list[Slot] = []
         self.nodes = Nodes()
-        self.deaths = 0
+        self.deaths = self._most = 0
+        self._buried_seconds = 0.0
         self._failed_starts = self._made = 0
         self._failed_nodes: set[str | None] = set()  # where workers failed to start since one did
         self._lost_nodes: set[str] = set()  # that went away with workers which were starting there, since one did start
@@ -68,6 +69,25 @@ class Crew:
     def finished_something(self) -> None:
         """A worker has: what went wrong before is no longer in a row."""
         self.deaths = self._failed_starts = 0
+
+    @property
+    def devices(self) -> int:
+        """The most that were in use at once."""
+        return -(-self._most // (self._target.per_device if self._target else 1))
+
+    @property
+    def device_seconds(self) -> float:
+        """How long workers have held their devices, loading included, added up."""
+        return (self._buried_seconds + sum(map(_age, self.slots))) / (self._target.per_device if self._target else 1)
+
+    def _remove(self, slot: Slot) -> None:
+        self.slots.remove(slot)
+        self._buried_seconds += _age(slot)
+
+    async def look(self) -> None:
+        """See what every worker has done so far."""
+        await asyncio.gather(*(self._look(s) for s in list(self.slots) if s.ready))
+        self._sum_up()
 
     async def watch(self) -> None:
         """Keep as many actors as the cluster holds, and look at what each is doing."""
@@ -88,8 +108,7 @@ class Crew:
                 slot = Slot(f"stylist-{self._made}", self._create(target))
                 self.slots.append(slot)
                 self._begin(self._start(slot))
-            await asyncio.gather(*(self._look(s) for s in list(self.slots) if s.ready))
-            self._sum_up()
+            await self.look()
             if any(s.ready for s in self.slots):
                 waiting_since = time.monotonic()
             elif time.monotonic() - waiting_since > 60:
@@ -125,7 +144,7 @@ class Crew:
 
     def _retire(self, slot: Slot) -> None:
         """End a worker that has nothing on board."""
-        self.slots.remove(slot)
+        self._remove(slot)
         self._buried_evaluations += slot.seen.evaluations
         ray.kill(slot.actor)
 
@@ -148,7 +167,7 @@ class Crew:
             if slot not in self.slots or not self._needed():
                 return
             cause = getattr(error, "cause", None)
-            self.slots.remove(slot)
+            self._remove(slot)
             ray.kill(slot.actor)  # alive where `ready` raised
             if (gone := await asyncio.to_thread(gone_with, error)) is not None:
                 # That says nothing of the job. Machines, not workers, make the pause longer: one may take eight along.
@@ -175,11 +194,13 @@ class Crew:
         self._failed_nodes.clear()
         self._lost_nodes.clear()
         if where["node"] in self.nodes.given_up:  # placed before its node was
-            self.slots.remove(slot)
+            self._remove(slot)
             ray.kill(slot.actor)
             return
         slot.node, slot.host, slot.device = where["node"], where["host"], where["device"]
         slot.ready, slot.moved = True, time.monotonic()
+        slot.born = slot.moved - where["seconds"]
+        self._most = max(self._most, sum(s.ready for s in self.slots))
         self._display.log(f"event=worker_ready worker={slot.name} device={slot.device!r} node={slot.node} host={slot.host} pid={where['pid']}")
         if slot.device == "cpu" and self._target is not None and self._target.kind != "cpu":
             self._display.log(f"event=gpu_not_used worker={slot.name} node={slot.node} reason=torch_there_sees_none hint=--device_cuda_forbids_it")
@@ -226,7 +247,7 @@ class Crew:
     async def bury(self, slot: Slot, error: Exception, aboard: Iterable[ShardKey] = ()) -> bool:
         """Retire a dead actor, once, and the shards that it had `aboard`; True where its node is gone too, so that none is to blame."""
         if slot in self.slots:
-            self.slots.remove(slot)
+            self._remove(slot)
             if slot.node:
                 self.nodes.died(slot.node, aboard, short(error))
             self._buried_evaluations += slot.seen.evaluations
@@ -257,6 +278,10 @@ class Crew:
                 ray.kill(slot.actor)  # its work's own task buries it
             else:
                 self._retire(slot)
+
+
+def _age(slot: Slot) -> float:
+    return 0.0 if slot.born is None else time.monotonic() - slot.born
 
 
 async def _awaited(ref: Any) -> Any:

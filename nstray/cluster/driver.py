@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import ray
@@ -40,10 +40,19 @@ RECENT_STYLES = 8  # styles a worker is taken to have cached
 
 @dataclass
 class Outcome:
-    """How a run ended: `complete`, or stopped before the end and resumable; and what all committed parts add up to."""
+    """How a run ended.
+
+    Attributes:
+        complete: every part is there; else it was stopped before the end and is resumable.
+        counts: what all committed parts add up to; `before`, those that were there when it began and stayed.
+        devices: the most in use at once. device_seconds: that workers held them, loading included, added up.
+    """
 
     complete: bool
     counts: Counts
+    before: Counts = field(default_factory=Counts)
+    devices: int = 0
+    device_seconds: float = 0.0
 
 
 class Stopped(Exception):
@@ -75,7 +84,7 @@ class Driver:
         self._careful: list[Careful] = []
         self._strikes = Strikes()
         self._windows: dict[int, Window] = {}
-        self._counts = Counts()
+        self._counts, self._before = Counts(), Counts()
         self._fed = self._stopping = False
         self._failure: NstrayError | None = None
         self._blown: JobFailed | None = None  # too many error rows: the reason, raised once what runs has committed
@@ -101,6 +110,9 @@ class Driver:
                 self._changed.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), crew.POLL)
+            with contextlib.suppress(JobFailed):  # for what was done since the last look; all that was to be committed is
+                await self._crew.look()
+            devices, device_seconds = self._crew.devices, self._crew.device_seconds
         finally:
             for task in (left := [*helpers, *self._starts, *self._tasks]):
                 task.cancel()
@@ -114,7 +126,8 @@ class Driver:
             raise reason
         for window in self._windows.values():
             self._counts.merge(total(window.parts))
-        return Outcome(complete=self._counts.rows == self.spec.info.rows and not self._windows, counts=self._counts)
+        complete = self._counts.rows == self.spec.info.rows and not self._windows
+        return Outcome(complete, self._counts, self._before, devices, device_seconds)
 
     def _over(self) -> bool:
         # A task holds its shard until it is committed or back in line, its worker's burial included.
@@ -190,6 +203,7 @@ class Driver:
         self._changed.set()
 
     def _resumed(self, counts: Counts) -> None:
+        self._before.merge(counts)
         self._tally.resumed += counts.rows
         self._tally.done += counts.rows
         for code, n in counts.errors.items():

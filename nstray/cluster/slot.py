@@ -37,6 +37,7 @@ class Slot:
     since: float = field(default_factory=time.monotonic)
     stalled: bool = False
     leaving: bool = False  # its node is about to go: it finishes what is on its device and takes nothing more
+    born: float | None = None  # when its process began, once it is ready; time.monotonic
 
     @property
     def free(self) -> bool:
