@@ -670,7 +670,7 @@ def test_devices_count_as_long_as_their_workers_live(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(crew.time, "monotonic", lambda: 100.0)
     some = Crew.__new__(Crew)
     some._target, some._most, some._buried_seconds = Devices("cuda", 4, 1, per_device=2), 3, 0.0
-    some.slots = [Slot("a", None, since=60.0), Slot("b", None, since=80.0), Slot("waits for a place", None)]
+    some.slots = [Slot("a", None, born=60.0), Slot("b", None, born=80.0), Slot("waits for a place", None)]
     some._remove(some.slots[1])
     assert (some.device_seconds, some.devices) == ((40 + 20) / 2, 2)
     monkeypatch.setattr(crew.time, "monotonic", lambda: 110.0)
