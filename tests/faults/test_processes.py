@@ -105,11 +105,12 @@ def test_killed_driver_leaves_nothing_behind_and_a_rerun_completes(run: Run) -> 
     run.finish(kept)
 
 
-def test_everything_killed_at_once_costs_what_was_in_the_workers_hands(run: Run) -> None:
+@pytest.mark.parametrize("depth", [1, 2])
+def test_everything_killed_at_once_costs_what_was_in_the_workers_hands(run: Run, depth: int) -> None:
     """As by a loss of power: the driver and all below it in one moment. Redone is at most what each worker holds: its depth."""
     begun = run.base / "begun"
     run.sabotage({}, begun=str(begun))
-    actors, depth = 2, 2
+    actors = 2
     run.words += ["--actors", str(actors), "--cpus-per-actor", "1", "--depth", str(depth)]
     process = run.start()
     jobs.until(lambda: len(jobs.parts(run.out)) >= 4, "four parts", alive=process)
