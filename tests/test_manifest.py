@@ -147,6 +147,15 @@ def test_digest_of_one_file_is_its_sha256(tmp_path: Path) -> None:
     assert Manifest(str(path)).check(CONFIG).digest == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize("row_group_size", [1, 7, 50, 1000])
+def test_row_groups_of_any_size_are_read_in_order(tmp_path: Path, row_group_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest_files, "BATCH_ROWS", 20)
+    names = [f"c{i}.jpg" for i in range(205)]
+    pq.write_table(pa.table({"content": names, "style": ["s.jpg"] * 205}), tmp_path / "m.parquet", row_group_size=row_group_size)
+    _, got = load(tmp_path / "m.parquet")
+    assert [(p.row, Path(p.content or "").name) for p in got] == list(enumerate(names))
+
+
 def test_carried_arrow_types_survive(tmp_path: Path) -> None:
     table = pa.table(
         {
