@@ -27,7 +27,7 @@ from nstray.spec import JobSpec
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
 
 PART_BYTES = 4e9  # S3 takes 5 GB in one put
-LIST_THREADS = 16
+LIST_THREADS = 6  # listings at once: Python reads an answer of a thousand keys in 30 ms, one at a time, and a store takes 40 to 200 ms for it
 PREFLIGHT = 8  # images of one bucket or folder tried before it is called out of reach
 
 

@@ -310,7 +310,7 @@ class Output:
         prefix = self.data_uri(part_name(window, 0).removesuffix("0000.parquet"))
         found = {}
         for info in storage.list_prefix(prefix):
-            place = parse_part(storage.name(info.uri))
+            place = parse_part(info.uri.rpartition("/")[2])
             if place is not None and place[0] == window:
                 found[place[1]] = info
         return found

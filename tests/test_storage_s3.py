@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
+import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -44,6 +45,19 @@ def test_s3_folder_markers_are_not_files(s3: str) -> None:
     storage_s3.client().put_object(Bucket=s3.removeprefix("s3://"), Key="f/", Body=b"")
     storage.put_new(f"{s3}/f/a", b"1")
     assert [f.uri for f in storage.list_files(s3)] == [f"{s3}/f/a"]
+
+
+def test_s3_a_listing_is_what_botocore_reads(s3: str) -> None:
+    bucket = s3.removeprefix("s3://").partition("/")[0]
+    names = [f"plain-{i}" for i in range(5)] + ["with space", "plus+", "100%", "%2F", "a%20b", "é", "<&>", "deep/er/name"]
+    for name in names:
+        storage.put_new(f"{s3}/listed/{name}", name.encode())
+    plain = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    pages = plain.get_paginator("list_objects_v2").paginate(Bucket=bucket, PaginationConfig={"PageSize": 3})
+    expected = [(f"s3://{bucket}/{o['Key']}", o["Size"], o["ETag"].strip('"'), o["LastModified"].timestamp()) for p in pages for o in p["Contents"]]
+    found = [(o.uri, o.size, o.etag, o.modified) for o in storage.list_files(f"s3://{bucket}")]
+    assert found == expected
+    assert {uri.partition("/listed/")[2] for uri, *_ in found} >= set(names)
 
 
 def test_s3_a_footer_costs_one_request(s3: str) -> None:

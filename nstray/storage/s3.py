@@ -23,8 +23,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
+from xml.etree import ElementTree
 
 import boto3
 import botocore.session
@@ -126,17 +128,40 @@ def _make_client() -> S3Client:
         made = session.client("s3", config=Config(**options))
         host = urlsplit(made.meta.endpoint_url).hostname or ""
         if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-            return _with_log(made)
+            return _quick_listings(_with_log(made))
         # MinIO and Ceph serve s3.host/bucket, not bucket.s3.host, and older ones know no CRC32 trailers.
         if "addressing_style" not in (core.get_scoped_config().get("s3") or {}):
             options["s3"] = {"addressing_style": "path"}
         for side in ("request_checksum_calculation", "response_checksum_validation"):
             if f"AWS_{side.upper()}" not in os.environ:
                 options[side] = "when_required"
-        return _with_log(session.client("s3", config=Config(**options)))
+        return _quick_listings(_with_log(session.client("s3", config=Config(**options))))
     except ValueError as error:
         said = re.sub(r"\S+@", "", redact(str(error)))  # a name and password without http:// before them
         raise UsageError(f"{said}; check AWS_ENDPOINT_URL (http://HOST:PORT or https://HOST) and AWS_DEFAULT_REGION") from None
+
+
+def _quick_listings(made: S3Client) -> S3Client:
+    """`made`, which reads the objects of a listing by itself: botocore takes 0.12 s for the thousand of an answer, this 0.02 s."""
+
+    def read(item: ElementTree.Element) -> dict[str, Any]:
+        text = {part.tag.rpartition("}")[2]: part.text or "" for part in item}
+        changed = datetime.fromisoformat(text["LastModified"])
+        return {"Key": text["Key"], "Size": int(text["Size"]), "ETag": text["ETag"], "LastModified": changed}
+
+    def read_all(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+        try:
+            root = ElementTree.fromstring(response_dict["body"])
+            objects = [read(item) for item in root.iterfind("{*}Contents")]
+        except (ElementTree.ParseError, LookupError, ValueError):
+            return  # an error, or nothing that is known here: botocore's to read
+        if objects:
+            root[:] = [part for part in root if part.tag.rpartition("}")[2] != "Contents"]
+            response_dict["body"] = ElementTree.tostring(root)
+            customized_response_dict["Contents"] = objects
+
+    made.meta.events.register("before-parse.s3.ListObjectsV2", read_all)
+    return made
 
 
 def _with_log(made: S3Client) -> S3Client:
@@ -362,11 +387,16 @@ class Input(io.RawIOBase):
 def walk(bucket: str, prefix: str, recursive: bool) -> Iterator[Stored]:
     """Every object whose key starts with `prefix`, in S3's order; not recursive: none with a further slash. Raises `NotFound` for the bucket."""
     with errors(f"s3://{bucket}/{prefix}"):
-        pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="" if recursive else "/")
-        for page in pages:
+        list_pages = client().get_paginator("list_objects_v2")
+        # Keys that are asked for encoded, botocore leaves so: it takes 6 ms to decode a thousand, of which most have slashes alone.
+        for page in list_pages.paginate(Bucket=bucket, Prefix=prefix, Delimiter="" if recursive else "/", EncodingType="url"):
+            encoded = page.get("EncodingType") == "url"
             for item in page.get("Contents", ()):
-                if not item["Key"].endswith("/"):  # an empty object that a console made to show a folder
-                    yield Stored(item["Key"], item["Size"], item["ETag"].strip('"'), item["LastModified"].timestamp())
+                key = item["Key"]
+                if encoded and ("%" in (key := key.replace("%2F", "/")) or "+" in key):
+                    key = unquote_plus(key)
+                if not key.endswith("/"):  # an empty object that a console made to show a folder
+                    yield Stored(key, item["Size"], item["ETag"].strip('"'), item["LastModified"].timestamp())
 
 
 # --- writing ------------------------------------------------------------------------------------------------------------------------
