@@ -12,17 +12,24 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import http.client
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bench_driver import write_manifest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from nstray import config, job, plan, storage
 from nstray.manifest import Manifest
@@ -31,7 +38,7 @@ from nstray.storage import s3
 
 SETTINGS = {"weights": "random", "content_layers": "conv1_1", "style_layers": "conv1_1"}
 NSTRAY = (sys.executable, "-c", "from nstray.cli import main; main()")
-PUT_THREADS = 32
+PUT_THREADS = 4  # of each process
 
 
 def plan_one(path: str, shard_size: int) -> dict[str, float]:
@@ -67,11 +74,11 @@ def finished_output(manifest: str, out: str, shard_size: int) -> int:
     stored = output.open_job(job.record(begun))
     counts = Counts()
     data = b"a part"
-    with ThreadPoolExecutor(PUT_THREADS) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
         for window, parts in enumerate(begun.layout):
             rows = min(plan.WINDOW_ROWS, begun.info.rows - window * plan.WINDOW_ROWS)
             uris = [output.data_uri(plan.part_name(window, n)) for n in range(parts)]
-            list(pool.map(lambda uri: storage.put_new(uri, data), uris))
+            list(pool.map(put_all, [uris[n : n + 256] for n in range(0, parts, 256)], repeat(data)))
             sizes = [min(shard_size, rows - n * shard_size) for n in range(parts)]
             infos = [PartInfo(uri, len(data), n, n, {}, {"evaluations": 0}) for uri, n in zip(uris, sizes, strict=True)]
             output.write_index(window, infos)
@@ -80,6 +87,31 @@ def finished_output(manifest: str, out: str, shard_size: int) -> int:
     output.write_card(stored, counts)
     output.write_summary({"rows": counts.rows, "ok": counts.ok, "errors": {}})
     return counts.parts
+
+
+def put_all(uris: list[str], data: bytes) -> None:
+    """Objects by plain signed requests over a few connections: boto3 takes four times as long for each."""
+    if not uris[0].startswith("s3://"):
+        for uri in uris:
+            storage.put_new(uri, data)
+        return
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    credentials = Credentials(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    signer = S3SigV4Auth(credentials, "s3", os.environ["AWS_DEFAULT_REGION"])
+
+    def put(some: list[str]) -> None:
+        connection = http.client.HTTPConnection(urlsplit(endpoint).netloc)
+        for uri in some:
+            request = AWSRequest("PUT", f"{endpoint}/{uri.removeprefix('s3://')}", data=data)
+            signer.add_auth(request)
+            connection.request("PUT", urlsplit(request.url).path, data, dict(request.headers))
+            answer = connection.getresponse()
+            said = answer.read()
+            if answer.status != 200:
+                raise SystemExit(f"{uri}: {answer.status} {said.decode()}")
+
+    with ThreadPoolExecutor(PUT_THREADS) as pool:
+        list(pool.map(put, [uris[n::PUT_THREADS] for n in range(PUT_THREADS)]))
 
 
 def seconds(words: list[str]) -> float:
