@@ -24,9 +24,11 @@ from nstray.patience import patiently
 from nstray.plan import Shard
 from nstray.spec import JobSpec
 from nstray.stages import Stages
+from nstray.stylecache import StyleCache
 
 log = logging.getLogger("nstray.worker")
 CACHE_BYTES = 256 * 2**20
+_SHARED = ("style", "fine style")  # what many pairs of a job use
 _MASK = "mask"  # the rule of an image that is decoded to one channel and fitted to its picture later
 
 
@@ -74,6 +76,7 @@ class Inputs:
     ) -> None:
         self.spec, self._pool, self._merged, self._stages, self._on_step = spec, pool, merged, stages, on_step
         self._cache = _ImageCache(CACHE_BYTES)
+        self._styles = StyleCache(spec.run)
         self._given: dict[str, str] = {}  # the image that each store gave last
 
     def prepare(self, shard: Shard) -> list[Prepared]:
@@ -174,7 +177,7 @@ class Inputs:
         what = f"{role} {storage.redact(uri)}"
         try:
             with self._stages.timed("fetch"):
-                data = patiently(storage.redact(uri), Unreachable, lambda: self._read(uri), self._on_step, lambda: self._gives_others(uri))
+                data = patiently(storage.redact(uri), Unreachable, lambda: self._read(role, uri), self._on_step, lambda: self._gives_others(uri))
         except NotFound as error:
             raise PairError(ErrorCode.NOT_FOUND, f"{role}: {error}") from None
         except BadCredentials:  # every image would be refused
@@ -201,10 +204,18 @@ class Inputs:
         self._on_step()
         return image
 
-    def _read(self, uri: str) -> bytes:
-        data = storage.read(uri, max_bytes=self.spec.config.max_bytes)
-        self._given[_store(uri)] = uri
-        return data
+    def leave(self) -> None:
+        """Give up what is shared with the other workers of this machine."""
+        self._styles.leave()
+
+    def _read(self, role: str, uri: str) -> bytes:
+        def fetch() -> bytes:
+            data = storage.read(uri, max_bytes=self.spec.config.max_bytes)
+            self._given[_store(uri)] = uri
+            return data
+
+        # Contents are of a pair or a few, which come one after another; a local file needs no copy.
+        return self._styles.get(uri, fetch) if role in _SHARED and storage.split(uri)[0] else fetch()
 
     def _gives_others(self, uri: str) -> bool:
         """Whether the store of an image that can't be read gives now another one that it gave before: then it is not away."""

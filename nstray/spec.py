@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ class JobSpec:
     retry: tuple[str, ...] = ()  # codes of the error rows that are made again; empty: an ordinary run
     cuts: tuple[int, ...] = ()  # rows that the manifest had before each time it grew (`nstray.plan.windows`)
     trial: bool = False  # parts are made and dropped: a probe
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)  # a name of this run alone
 
     @property
     def schema(self) -> pa.Schema:

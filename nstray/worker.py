@@ -110,6 +110,10 @@ class Worker:
         """Shards that have not reached the device come back as skipped."""
         self._draining = True
 
+    def leave(self) -> None:
+        """The worker is at its end: what it shares with others on its machine is given up."""
+        self._inputs.leave()
+
     def progress(self) -> Progress:
         """What is going on; answers while the device is busy."""
         return replace(self._progress, stages=self._stages.seconds(), now=time.monotonic())

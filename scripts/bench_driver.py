@@ -46,6 +46,9 @@ class Noop:
     def drain(self) -> None:
         pass
 
+    def leave(self) -> None:
+        pass
+
     def process(self, shard: plan.Shard, attempt: int) -> ShardReport:
         rows = shard.table.num_rows
         now = time.time()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import re
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ from nstray.output import Output
 from nstray.plan import Shard
 from nstray.redaction import log_to_stderr
 from nstray.spec import JobSpec, Progress, ShardReport
+
+LEAVE = 2.0  # seconds that workers are given at the end of a run to leave their machines in order
 
 
 class Stylist:
@@ -80,6 +83,11 @@ class Stylist:
     def drain(self) -> None:
         """See `Worker.drain`."""
         self._worker.drain()
+
+    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
+    def leave(self) -> None:
+        """See `Worker.leave`."""
+        self._worker.leave()
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
     def process(self, shard: Shard, attempt: int) -> ShardReport:
@@ -163,6 +171,16 @@ def stylist_factory(spec: JobSpec, weights: Any) -> Callable[[Devices], Any]:
         return actor_class.options(max_restarts=0, **resources).remote(spec, stored, found.kind, found.threads)
 
     return create
+
+
+def dismiss(actors: Sequence[Any]) -> None:
+    """End workers; those that answer soon give up first what they share on their machines."""
+    try:
+        with contextlib.suppress(rex.RayError):
+            ray.wait([actor.leave.remote() for actor in actors], num_returns=max(1, len(actors)), timeout=LEAVE)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
 
 
 def node_of(error: BaseException) -> str | None:

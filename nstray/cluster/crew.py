@@ -12,7 +12,7 @@ from typing import Any, cast
 import ray
 import ray.exceptions as rex
 
-from nstray.cluster.actors import Devices, devices, gone_with, node_of, short
+from nstray.cluster.actors import Devices, devices, dismiss, gone_with, node_of, short
 from nstray.cluster.slot import Slot
 from nstray.config import JobConfig
 from nstray.errors import JobFailed, NstrayError
@@ -141,6 +141,14 @@ class Crew:
             elif slot.leaving and not slot.inflight and not slot.careful:
                 self._retire(slot)
                 self._display.log(f"event=worker_left worker={slot.name}")
+
+    async def dismiss(self) -> None:
+        """End all of them: the run is over."""
+        for slot in self.slots:
+            if not slot.ready:
+                ray.kill(slot.actor)
+        if ready := [s.actor for s in self.slots if s.ready]:
+            await asyncio.to_thread(dismiss, ready)
 
     def _retire(self, slot: Slot) -> None:
         """End a worker that has nothing on board."""

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import ray
 import ray.exceptions as rex
 
 from nstray import plan
@@ -117,8 +116,7 @@ class Driver:
             for task in (left := [*helpers, *self._starts, *self._tasks]):
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
-            for slot in self._crew.slots:
-                ray.kill(slot.actor)
+            await self._crew.dismiss()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
             self._beacon.end()

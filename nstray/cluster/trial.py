@@ -10,7 +10,7 @@ from typing import Any
 import ray
 import ray.exceptions as rex
 
-from nstray.cluster.actors import devices, short, start_ray, stop_ray, stylist_factory
+from nstray.cluster.actors import devices, dismiss, short, start_ray, stop_ray, stylist_factory
 from nstray.errors import ConfigError, JobFailed, NstrayError
 from nstray.plan import Shard
 from nstray.spec import JobSpec, ShardReport
@@ -77,7 +77,6 @@ class Trial:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         began = time.monotonic()
-        for actor in self._actors:
-            ray.kill(actor)
+        dismiss(self._actors)
         stop_ray()
         self.ray_seconds += time.monotonic() - began

@@ -36,6 +36,7 @@ __all__ = [
     "put_over",
     "read",
     "redact",
+    "split",
     "sweep",
 ]
 

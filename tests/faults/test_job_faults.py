@@ -154,3 +154,20 @@ def test_runs_through_a_mix_and_after_a_refusal(rgw: str, proxy: FaultProxy, tmp
     assert sum(proxy.caused.values()) > 5
     assert "event=storage_retry" in log.read_text()
     assert not [info.uri for info in storage.list_files(f"{out}/.nstray") if "probe" in info.uri]
+
+
+def test_workers_on_one_machine_fetch_a_style_once(rgw: str, proxy: FaultProxy, tmp_path: Path) -> None:
+    """Not a fault: the proxy counts what the store is asked for."""
+    manifest, weights = jobs.write_inputs(f"{rgw}/in", contents=4, styles=2)
+    words = ["run", manifest, f"{rgw}/out", "--weights", weights, *jobs.options(jobs.SETTINGS), "--actors", "2", "--cpus-per-actor", "1"]
+    styles = [proxy.add("delay", method="GET", key=rf"s{i}\.png", seconds=0.0) for i in range(2)]
+    contents = [proxy.add("delay", method="GET", key=rf"c{i}\.png", seconds=0.0) for i in range(4)]
+    with jobs.ray_folder() as shared:
+        process = jobs.start_cli(words, tmp_path / "log", {**jobs.LOCAL_RAY, "TMPDIR": shared})
+        try:
+            assert process.wait(240) == 0, (tmp_path / "log").read_text()
+        finally:
+            jobs.end(process)
+        assert not list(Path(shared).glob("nstray-*"))
+    assert [r.caused for r in styles] == [1, 1]
+    assert all(r.caused for r in contents)
