@@ -25,7 +25,6 @@ from nstray.manifest.ids import IdHashes
 from nstray.output import Output, carried_schema, footer_of, part_schema, stored_schema
 from nstray.record import PICTURE_NAME, Counts, PartInfo, iso_time
 
-_WINDOW_THREADS = 8
 _FOOTER_THREADS = 16
 _DECODE_THREADS = 4
 MAX_PROBLEMS = 1000
@@ -51,7 +50,7 @@ def status(out: str) -> dict[str, Any]:
     job = output.read_job()
     windows = _windows(job)
     counts = Counts()
-    with ThreadPoolExecutor(_WINDOW_THREADS) as outer, ThreadPoolExecutor(_FOOTER_THREADS) as inner:
+    with ThreadPoolExecutor(storage.LIST_THREADS) as outer, ThreadPoolExecutor(_FOOTER_THREADS) as inner:
         for found in outer.map(lambda window: output.window_counts(window[0], window[1], inner), windows):
             counts.merge(found or Counts())
     summary = output.read_summary()

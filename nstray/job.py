@@ -27,7 +27,6 @@ from nstray.spec import JobSpec
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
 
 PART_BYTES = 4e9  # S3 takes 5 GB in one put
-LIST_THREADS = 6  # listings at once: Python reads an answer of a thousand keys in 30 ms, one at a time, and a store takes 40 to 200 ms for it
 PREFLIGHT = 8  # images of one bucket or folder tried before it is called out of reach
 
 
@@ -222,7 +221,7 @@ def retry(out: str, codes: Collection[str], changes: Mapping[str, Any], manifest
 
 def _to_retry(job: Job) -> int:
     """Error rows that a retry would make again."""
-    with ThreadPoolExecutor(LIST_THREADS) as pool:
+    with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
         found = pool.map(lambda window: job.output.window_counts(*window), enumerate(job.layout))
         return sum(counts.errors.get(code, 0) for counts in found if counts is not None for code in job.spec.retry)
 
@@ -230,7 +229,7 @@ def _to_retry(job: Job) -> int:
 def _all_there(job: Job) -> bool:
     """Whether every part of a job that has a summary still exists: one that was damaged and removed is to be made again."""
     expected = job.layout
-    with ThreadPoolExecutor(LIST_THREADS) as pool:
+    with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
         return all(set(there) == set(range(n)) for there, n in zip(pool.map(job.output.list_window, range(len(expected))), expected, strict=True))
 
 

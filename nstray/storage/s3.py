@@ -160,7 +160,8 @@ def _quick_listings(made: S3Client) -> S3Client:
             response_dict["body"] = ElementTree.tostring(root)
             customized_response_dict["Contents"] = objects
 
-    made.meta.events.register("before-parse.s3.ListObjectsV2", read_all)
+    # By this name, and no other, it comes before botocore's own handler of "before-parse.s3.*", which parses the whole body to look for an error.
+    made.meta.events.register("before-parse.*.ListObjectsV2", read_all)
     return made
 
 
