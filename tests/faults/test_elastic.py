@@ -17,6 +17,7 @@ from nstray import storage
 from nstray.output import read_footer
 
 CONTENTS, STYLES = 20, 15
+WORKERS = "ray::Stylist"
 GPUS = ("--num-cpus=2", "--num-gpus=2")  # by name: the workers run on the CPU
 
 
@@ -52,10 +53,15 @@ def test_300_pairs_while_nodes_join_drain_and_die(network: hosts.Network, tmp_pa
         print(f"{time.monotonic() - begun:.0f} s: {what}; {len(jobs.parts(out))} parts")
 
     until(lambda: by(first) and by(second), "parts of two nodes")
+    # Whose turn it is not stands still, so that however fast the machine, enough is left of the job for all that is to come.
+    first.signal(signal.SIGSTOP, WORKERS)
+    second.signal(signal.SIGSTOP, WORKERS)
 
     joined = network.node(*GPUS)
     until(lambda: joined.address in network.nodes(), "a third node joins")
     until(lambda: by(joined), "a part of the third node")
+    joined.signal(signal.SIGSTOP, WORKERS)
+    first.signal(signal.SIGCONT, WORKERS)
 
     leaving = [*hosts.RAY, "drain-node", "--address", f"{head.address}:{hosts.PORT}", "--node-id", network.nodes()[first.address]]
     leaving += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test", "--deadline-remaining-seconds", "300"]
@@ -65,8 +71,9 @@ def test_300_pairs_while_nodes_join_drain_and_die(network: hosts.Network, tmp_pa
     drained = by(first)
     assert "event=retry" not in log.read_text()  # its shards were committed, or handed back before they were begun
 
-    until(lambda: len(second.workers()) == 2, "the second node is at work")
-    for name in ("raylet/raylet", "ray::Stylist"):
+    assert len(second.workers()) == 2
+    joined.signal(signal.SIGCONT, WORKERS)
+    for name in ("raylet/raylet", WORKERS):
         second.signal(signal.SIGKILL, name)
     until(lambda: "reason=node_lost" in log.read_text(), "the second node is found dead")
 
