@@ -86,10 +86,10 @@ FAST: Mapping[str, Any] = {
     "coarse": "50%:40",
     "optimizer": "lbfgs-spectral",
     "range_weight": 1000.0,
-    "evaluations": 115,
+    "evaluations": 100,
 }
-"""The objective of gatys2015 at the cost of a quarter of its evaluations: begun with the content in the style's colours, 40 evaluations at half
-the size (the cost of 10) and 115 at full size, with steps on frequencies (`nstray.engine.spectrum`). Until the last of them, which keep
+"""The objective of gatys2015 at the cost of 110 of its evaluations: begun with the content in the style's colours, 40 evaluations at half
+the size (the cost of 10) and 100 at full size, with steps on frequencies (`nstray.engine.spectrum`). Until the last of them, which keep
 pixels within 0..1, the excess is penalised, so that little is lost when it is cut off. Against 500 evaluations of gatys2015, pair by pair, as
 files hold the pictures: scripts/results/fast-cpu.txt."""
 

@@ -98,7 +98,8 @@ class Bench:
             goal = loss if goal is None else goal
             self.row(who, str(many), long, each, loading, loss, goal)
         coarse = max(1, round(many * 40 / 500))
-        quick = replace(config, **FAST, coarse=f"50%:{coarse}", evaluations=max(1, round(many * 115 / 500)))
+        fine = max(1, round(many * preset("fast")["evaluations"] / 500))
+        quick = replace(config, **FAST, coarse=f"50%:{coarse}", evaluations=fine)
         taken = self.nstray(quick, quick.evaluations)
         self.row("  nstray, fast", f"{coarse} + {quick.evaluations}", taken, None, loading, self.judge(config, taken.image), goal)
 

@@ -6,6 +6,8 @@ whose trial step is refused backs off alone while the others move on. No decisio
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,9 @@ SUFFICIENT_DECREASE = 1e-4  # Armijo's constant (Nocedal and Wright, Numerical O
 MAX_REFUSALS = 8  # refused trials in a row before the history is thrown away and the gradient's direction taken
 MAX_STALLED = 3 * MAX_REFUSALS  # evaluations in a row without a lower loss after which the problem is at float32's floor
 FLOAT32_NOISE = 2e-7  # relative rounding of a loss summed in float32: a rise this small is not a rise
+AT_BOUND = 1e-5  # what a variable over 0..1 may be off its bound after an orthonormal change there and back in float32
+
+Change = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 
 class BatchedLBFGS:
@@ -41,14 +46,23 @@ class BatchedLBFGS:
             inverse Hessian is then diagonal, with one value per plane and band: sqrt(sum s^2 / sum y^2), each pair (s, y) of the history
             divided by its s y, and all scaled so that the newest pair fits, as the one number does without bands.
         bounds: least and largest value of a variable; None: free. The start is moved inside.
+        change: an orthonormal change of variables: from what the bounds are of (B, ...) to the variables (B, n), and back. None: the
+            bounds are of the variables themselves.
     """
 
     def __init__(
-        self, x: Tensor, *, first_step: float, history: int = 20, bands: Tensor | None = None, bounds: tuple[float, float] | None = None
+        self,
+        x: Tensor,
+        *,
+        first_step: float,
+        history: int = 20,
+        bands: Tensor | None = None,
+        bounds: tuple[float, float] | None = None,
+        change: Change | None = None,
     ) -> None:
         b, n = x.shape
-        self.first_step, self.history, self.bounds = first_step, history, bounds
-        self.x = x.clone() if bounds is None else x.clamp(*bounds)
+        self.first_step, self.history, self.bounds, self.change = first_step, history, bounds, change
+        self.x = self._inside(x).clone()
         self.trial = self.x.clone()
         self.loss = torch.full((b,), float("inf"), device=x.device)
         self.active = torch.ones(b, dtype=torch.bool, device=x.device)
@@ -100,17 +114,48 @@ class BatchedLBFGS:
         self.trial = torch.where(self.active.view(-1, 1), self.x + self._step.view(-1, 1) * self._direction, self.x)
         self._expected = self._step * self._slope
         if self.bounds is not None:
-            self.trial = self.trial.clamp(*self.bounds)
+            self.trial = self._inside(self.trial)
             # projecting may turn a direction of descent into one of ascent: then no rise is allowed
             self._expected = (self._gradient * (self.trial - self.x)).sum(1).clamp_max(0)
         return good
+
+    def within(self, bounds: tuple[float, float]) -> None:
+        """Keep to `bounds` from here on: points are moved inside, and evaluated anew; histories stay, and problems that ended go on."""
+        self.bounds = bounds
+        self.x = self._inside(self.x)
+        self.trial = self.x.clone()
+        self.loss = torch.full_like(self.loss, float("inf"))
+        self.active = torch.ones_like(self.active)
+        self._refusals = torch.zeros_like(self._refusals)
+        self._started = False
+
+    def _inside(self, x: Tensor) -> Tensor:
+        if self.bounds is None:
+            return x
+        if self.change is None:
+            return x.clamp(*self.bounds)
+        forward, back = self.change
+        return forward(back(x).clamp(*self.bounds))
+
+    def _free(self, gradient: Tensor) -> Callable[[Tensor], Tensor]:
+        """What leaves out of a (B, n) the variables that stand at a bound with their gradient pointing out."""
+        if self.bounds is None:
+            return lambda values: values
+        low, high = self.bounds
+        if self.change is None:
+            blocked = ((self.x <= low) & (gradient > 0)) | ((self.x >= high) & (gradient < 0))
+            return lambda values: values.masked_fill(blocked, 0.0)
+        forward, back = self.change
+        x, slope = back(self.x), back(gradient)
+        held = ((x <= low + AT_BOUND) & (slope > 0)) | ((x >= high - AT_BOUND) & (slope < 0))
+        return lambda values: forward(back(values).masked_fill(held, 0.0))
 
     def stop(self, where: Tensor) -> None:
         """End the problems marked in `where` (B,) bool: their point no longer moves."""
         self.active = self.active & ~where
 
     def _remember(self, good: Tensor, gradient: Tensor) -> None:
-        m = self.history
+        b, m = len(gradient), self.history
         s, y = self.trial - self.x, gradient - self._gradient
         sy, ss, yy = (s * y).sum(1), (s * s).sum(1), (y * y).sum(1)
         curved = good & (sy > 1e-8 * torch.sqrt(ss * yy))
@@ -126,7 +171,9 @@ class BatchedLBFGS:
         self._gamma = torch.where(curved, sy / yy.clamp_min(1e-38), self._gamma)
         if self._bands is not None:
             self._ss_bands[self._rows, slot] = torch.where(pick, self._by_band(s * s), self._ss_bands[self._rows, slot])
-            apart = self._by_band(self._basis[:, m:] * y.unsqueeze(1))
+            # one product with the history, the bands as columns: 0.6 of the time of multiplying first and summing over bands then
+            columns = self._bands * y.view(b, 3, -1, 1)
+            apart = (self._basis[:, m:].view(b, m, 3, -1).transpose(1, 2) @ columns).transpose(1, 2).flatten(2)
             apart = torch.where(pick.unsqueeze(2), apart, self._yy_bands[self._rows, :, slot])
             self._yy_bands[self._rows, :, slot] = apart
             self._yy_bands[self._rows, slot] = apart
@@ -175,13 +222,9 @@ class BatchedLBFGS:
         self.active = self.active & ~stuck
         self._count = torch.where(hopeless, 0, self._count)
         gradient = self._gradient
-        if self.bounds is None:
-            direction = self._newton(gradient)
-        else:
-            low, high = self.bounds
-            blocked = ((self.x <= low) & (gradient > 0)) | ((self.x >= high) & (gradient < 0))
-            gradient = gradient.masked_fill(blocked, 0.0)
-            direction = self._newton(gradient).masked_fill(blocked, 0.0)
+        free = self._free(gradient)
+        gradient = free(gradient)
+        direction = free(self._newton(gradient))
         slope = (direction * gradient).sum(1)
         norm2 = (gradient * gradient).sum(1)
         self.active = self.active & (norm2 > 0)

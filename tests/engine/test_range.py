@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -78,6 +80,58 @@ def test_lbfgs_in_a_box_ends_where_the_boxed_quadratic_does() -> None:
         optimizer.tell(loss.float(), gradient.float())
     assert optimizer.x.double().numpy() == pytest.approx(x.numpy(), abs=2e-3)
     assert optimizer.loss.double().numpy() == pytest.approx(f(x)[0].numpy(), rel=1e-5)
+
+
+def quadratics(b: int, n: int, beyond: float) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """Convex ones whose lowest points lie up to `beyond` outside of the box (negative: within it)."""
+    rng = np.random.default_rng(1)
+    roots = rng.standard_normal((b, n, n))
+    hessian = torch.tensor(roots @ roots.transpose(0, 2, 1) + 0.01 * np.eye(n)).float()
+    centre = torch.tensor(rng.uniform(-beyond, 1 + beyond, (b, n))).float()
+
+    def f(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        g = torch.einsum("bij,bj->bi", hessian, x - centre)
+        return ((x - centre) * g).sum(1) / 2, g
+
+    return f
+
+
+def test_bounds_hold_for_what_an_orthonormal_change_of_variables_stands_for() -> None:
+    """L-BFGS takes the same steps in any orthonormal basis, so a box that is turned with it must change nothing."""
+    f = quadratics(3, 20, 1.0)
+    turn = torch.linalg.qr(torch.randn(20, 20, generator=torch.Generator().manual_seed(2)))[0]
+    plain = BatchedLBFGS(torch.full((3, 20), 0.4), first_step=0.01, bounds=(0.0, 1.0))
+    turned = BatchedLBFGS(torch.full((3, 20), 0.4) @ turn, first_step=0.01, bounds=(0.0, 1.0), change=(lambda x: x @ turn, lambda x: x @ turn.T))
+    for _ in range(12):
+        plain.tell(*f(plain.trial))
+        x = turned.trial @ turn.T
+        assert -1e-5 < float(x.min()) <= float(x.max()) < 1 + 1e-5
+        loss, gradient = f(x)
+        turned.tell(loss, gradient @ turn)
+        assert turned.loss.numpy() == pytest.approx(plain.loss.numpy(), rel=1e-3)
+    x = turned.x @ turn.T
+    assert bool(((x < 1e-5) | (x > 1 - 1e-5)).any())
+    assert x.numpy() == pytest.approx(plain.x.numpy(), abs=1e-2)
+
+
+def test_what_was_learnt_before_the_bounds_is_used_within_them() -> None:
+    f = quadratics(4, 60, -0.1)
+    known = BatchedLBFGS(torch.full((4, 60), 0.5), first_step=0.01, history=50)
+    for _ in range(25):
+        known.tell(*f(known.trial))
+    known.stop(torch.tensor([True, False, True, False]))  # those that ended go on too
+    fresh = BatchedLBFGS(known.x, first_step=0.01, history=50, bounds=(0.0, 1.0))
+    known.within((0.0, 1.0))
+    assert torch.equal(known.trial, fresh.trial)
+    iterations = known.iterations.clone()
+    for k in range(8):
+        for optimizer in (known, fresh):
+            optimizer.tell(*f(optimizer.trial))
+        if k == 0:
+            assert torch.equal(known.loss, fresh.loss)  # that of the point moved inside, not the lower one outside
+    assert bool((known.iterations > iterations).all())
+    assert 0 <= float(known.x.min()) <= float(known.x.max()) <= 1
+    assert bool((known.loss < fresh.loss).all()), (known.loss, fresh.loss)
 
 
 def test_a_start_with_nowhere_to_go_ends_at_once() -> None:

@@ -134,7 +134,8 @@ def test_few_evaluations_are_shared_out_too(evaluations: int) -> None:
 
 
 def test_every_pair_of_a_batch_has_its_own_share() -> None:
-    s = stylizer(**FIVE, optimizer="lbfgs-spectral")
+    # the penalty, since moving far to come inside enlarges what rounding differs by
+    s = stylizer(**FIVE, optimizer="lbfgs-spectral", range_weight=1e3)
     pairs = [pair(i, evaluations=n) for i, n in enumerate((4, 30, 12))]
     for p, r in zip(pairs, s.run(pairs), strict=True):
         (alone,) = s.run([p])
