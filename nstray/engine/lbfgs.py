@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 SUFFICIENT_DECREASE = 1e-4  # Armijo's constant (Nocedal and Wright, Numerical Optimization, 2nd ed., section 3.1)
 MAX_REFUSALS = 8  # refused trials in a row before the history is thrown away and the gradient's direction taken
@@ -76,8 +77,9 @@ class BatchedLBFGS:
         self._stalled = torch.zeros(b, dtype=torch.long, device=x.device)
         self._rows = torch.arange(b, device=x.device)
         self._started = False
-        # s in slots 0..m-1 and y in slots m..2m-1 of one tensor: one product gives all inner products with the history
-        self._basis = torch.zeros(b, 2 * history, n, device=x.device)
+        self._s = torch.zeros(b, history, n, device=x.device)
+        self._y = torch.zeros(b, history, n, device=x.device)
+        self._filled = 0  # slots from the front that any problem may have used: what lies behind is neither read nor multiplied
         self._sy = torch.zeros(b, history, history, dtype=torch.float64, device=x.device)
         self._yy = torch.zeros(b, history, history, dtype=torch.float64, device=x.device)
         self._gamma = torch.ones(b, device=x.device)
@@ -161,11 +163,11 @@ class BatchedLBFGS:
         curved = good & (sy > 1e-8 * torch.sqrt(ss * yy))
         slot = self._count % m
         pick = curved.view(-1, 1)
-        self._basis[self._rows, slot] = torch.where(pick, s, self._basis[self._rows, slot])
-        self._basis[self._rows, slot + m] = torch.where(pick, y, self._basis[self._rows, slot + m])
-        products = torch.bmm(self._basis, y.unsqueeze(2)).squeeze(2).double()
-        self._sy[self._rows, :, slot] = torch.where(pick, products[:, :m], self._sy[self._rows, :, slot])
-        column = torch.where(pick, products[:, m:], self._yy[self._rows, :, slot])
+        filled = self._filled = min(m, self._filled + 1)
+        self._s[self._rows, slot] = torch.where(pick, s, self._s[self._rows, slot])
+        self._y[self._rows, slot] = torch.where(pick, y, self._y[self._rows, slot])
+        self._sy[self._rows, :, slot] = torch.where(pick, self._with_history(self._s, y), self._sy[self._rows, :, slot])
+        column = torch.where(pick, self._with_history(self._y, y), self._yy[self._rows, :, slot])
         self._yy[self._rows, :, slot] = column
         self._yy[self._rows, slot] = column
         self._gamma = torch.where(curved, sy / yy.clamp_min(1e-38), self._gamma)
@@ -173,11 +175,20 @@ class BatchedLBFGS:
             self._ss_bands[self._rows, slot] = torch.where(pick, self._by_band(s * s), self._ss_bands[self._rows, slot])
             # one product with the history, the bands as columns: 0.6 of the time of multiplying first and summing over bands then
             columns = self._bands * y.view(b, 3, -1, 1)
-            apart = (self._basis[:, m:].view(b, m, 3, -1).transpose(1, 2) @ columns).transpose(1, 2).flatten(2)
-            apart = torch.where(pick.unsqueeze(2), apart, self._yy_bands[self._rows, :, slot])
+            apart = (self._y[:, :filled].view(b, filled, 3, -1).transpose(1, 2) @ columns).transpose(1, 2).flatten(2)
+            apart = torch.where(pick.unsqueeze(2), F.pad(apart, (0, 0, 0, m - filled)), self._yy_bands[self._rows, :, slot])
             self._yy_bands[self._rows, :, slot] = apart
             self._yy_bands[self._rows, slot] = apart
         self._count += curved.long()
+
+    def _with_history(self, history: Tensor, vector: Tensor) -> Tensor:
+        """Inner products of vectors (B, n) with each slot of `_s` or `_y`: (B, m) float64."""
+        products = torch.bmm(history[:, : self._filled], vector.unsqueeze(2)).squeeze(2)
+        return F.pad(products.double(), (0, self.history - self._filled))
+
+    def _of_history(self, history: Tensor, factors: Tensor) -> Tensor:
+        """Sums (B, n) of the slots of `_s` or `_y`, each times its factor (B, m)."""
+        return torch.bmm(factors[:, : self._filled].float().unsqueeze(1), history[:, : self._filled]).squeeze(1)
 
     def _by_band(self, values: Tensor) -> Tensor:
         """Sums of values (..., n) over each plane's bands: (..., 3 k)."""
@@ -242,40 +253,34 @@ class BatchedLBFGS:
         self._refusals = torch.where(new, 0, self._refusals)
 
     def _newton(self, gradient: Tensor) -> Tensor:
-        """-H g by the compact representation; for a problem without history, -gamma g."""
+        """-H g by the compact representation; for a problem without history, the initial one's."""
         m = self.history
         if self._bands is None:
-            gamma, gammas_yy = self._gamma.double().view(-1, 1), self._yy
-            products = torch.bmm(self._basis, gradient.unsqueeze(2)).squeeze(2).double()
-        else:  # gamma is a diagonal, and contained in the products from here on
+            initial = self._gamma.view(-1, 1)
+            initials_yy = initial.double().unsqueeze(2) * self._yy
+        else:
             values = self._initial()
-            initial, gamma = self._spread(values), torch.ones_like(self._gamma).double().view(-1, 1)
-            gammas_yy = (self._yy_bands @ values.view(-1, 1, values.shape[1], 1)).squeeze(3).double()
-            s, y = self._basis[:, :m], self._basis[:, m:]
-            products = torch.cat([torch.bmm(s, gradient.unsqueeze(2)), torch.bmm(y, (initial * gradient).unsqueeze(2))], 1).squeeze(2).double()
+            initial = self._spread(values)
+            initials_yy = (self._yy_bands @ values.view(-1, 1, values.shape[1], 1)).squeeze(3).double()
+        of_s, of_y = self._with_history(self._s, gradient), self._with_history(self._y, initial * gradient)
         # slots in the order of their age, oldest first; the unused ones, in front, are made harmless
         kept = self._count.clamp_max(m).view(-1, 1)
         position = torch.arange(m, device=gradient.device).view(1, -1)
         order = (self._count.view(-1, 1) - m + position) % m
         used = position >= m - kept
-        p = products[:, :m].gather(1, order) * used
-        q = products[:, m:].gather(1, order) * used
+        p = of_s.gather(1, order) * used
+        q = of_y.gather(1, order) * used
         rows = order.unsqueeze(2).expand(-1, -1, m)
         columns = order.unsqueeze(1).expand(-1, m, -1)
         both = used.unsqueeze(2) & used.unsqueeze(1)
         sy = torch.where(both, self._sy.gather(1, rows).gather(2, columns), 0.0)
-        yy = torch.where(both, gammas_yy.gather(1, rows).gather(2, columns), 0.0)
+        yy = torch.where(both, initials_yy.gather(1, rows).gather(2, columns), 0.0)
         diagonal = sy.diagonal(dim1=1, dim2=2)
         r = sy.triu() + torch.diag_embed((~used).double())
         u = torch.linalg.solve_triangular(r, p.unsqueeze(2), upper=True)
-        middle = diagonal.unsqueeze(2) * u + gamma.unsqueeze(2) * torch.bmm(yy, u) - gamma.unsqueeze(2) * q.unsqueeze(2)
+        middle = diagonal.unsqueeze(2) * u + torch.bmm(yy, u) - q.unsqueeze(2)
         w = torch.linalg.solve_triangular(r.transpose(1, 2), middle, upper=False).squeeze(2)
-        by_age = torch.cat([w, -gamma * u.squeeze(2)], 1)
-        coefficients = torch.zeros_like(by_age)
-        coefficients.scatter_(1, torch.cat([order, order + m], 1), by_age)
-        if self._bands is not None:
-            factors = coefficients.float().unsqueeze(1)
-            of_s, of_y = torch.bmm(factors[..., :m], s).squeeze(1), torch.bmm(factors[..., m:], y).squeeze(1)
-            return -(initial * (gradient + of_y) + of_s)
-        step = torch.bmm(coefficients.float().unsqueeze(1), self._basis).squeeze(1)
-        return -(gamma.float() * gradient + step)
+        in_slots = torch.zeros_like(w)
+        step = self._of_history(self._s, in_slots.scatter(1, order, w))
+        back = self._of_history(self._y, in_slots.scatter(1, order, -u.squeeze(2)))
+        return -(initial * (gradient + back) + step)
