@@ -81,10 +81,11 @@ class BatchedLBFGS:
         self._y = torch.zeros(b, history, n, device=x.device)
         self._filled = 0  # slots from the front that any problem may have used: what lies behind is neither read nor multiplied
         self._sy = torch.zeros(b, history, history, dtype=torch.float64, device=x.device)
-        self._yy = torch.zeros(b, history, history, dtype=torch.float64, device=x.device)
-        self._gamma = torch.ones(b, device=x.device)
         self._bands = bands
-        if bands is not None:  # the same products, apart for every plane and band
+        if bands is None:
+            self._yy = torch.zeros(b, history, history, dtype=torch.float64, device=x.device)
+            self._gamma = torch.ones(b, device=x.device)
+        else:  # the same products, apart for every plane and band
             k = 3 * bands.shape[1]
             self._ss_bands = torch.zeros(b, history, k, device=x.device)
             self._yy_bands = torch.zeros(b, history, history, k, device=x.device)
@@ -167,11 +168,12 @@ class BatchedLBFGS:
         self._s[self._rows, slot] = torch.where(pick, s, self._s[self._rows, slot])
         self._y[self._rows, slot] = torch.where(pick, y, self._y[self._rows, slot])
         self._sy[self._rows, :, slot] = torch.where(pick, self._with_history(self._s, y), self._sy[self._rows, :, slot])
-        column = torch.where(pick, self._with_history(self._y, y), self._yy[self._rows, :, slot])
-        self._yy[self._rows, :, slot] = column
-        self._yy[self._rows, slot] = column
-        self._gamma = torch.where(curved, sy / yy.clamp_min(1e-38), self._gamma)
-        if self._bands is not None:
+        if self._bands is None:
+            column = torch.where(pick, self._with_history(self._y, y), self._yy[self._rows, :, slot])
+            self._yy[self._rows, :, slot] = column
+            self._yy[self._rows, slot] = column
+            self._gamma = torch.where(curved, sy / yy.clamp_min(1e-38), self._gamma)
+        else:
             self._ss_bands[self._rows, slot] = torch.where(pick, self._by_band(s * s), self._ss_bands[self._rows, slot])
             # one product with the history, the bands as columns: 0.6 of the time of multiplying first and summing over bands then
             columns = self._bands * y.view(b, 3, -1, 1)
