@@ -97,11 +97,13 @@ class Bench:
             loss = self.judge(config, long.image)
             goal = loss if goal is None else goal
             self.row(who, str(many), long, each, loading, loss, goal)
-        coarse = max(1, round(many * 40 / 500))
-        fine = max(1, round(many * preset("fast")["evaluations"] / 500))
-        quick = replace(config, **FAST, coarse=f"50%:{coarse}", evaluations=fine)
-        taken = self.nstray(quick, quick.evaluations)
-        self.row("  nstray, fast", f"{coarse} + {quick.evaluations}", taken, None, loading, self.judge(config, taken.image), goal)
+        # for 500 evaluations of the peer: the preset as it is; begun where the peer begins, and run on to the loss it reaches
+        for start, coarse, fine in ((FAST["init"], 40, preset("fast")["evaluations"]), *([("noise", 100, 233)] if config.init == "noise" else [])):
+            share = [max(1, round(many * n / 500)) for n in (coarse, fine)]
+            quick = replace(config, **{**FAST, "init": start}, coarse=f"50%:{share[0]}", evaluations=share[1])
+            taken = self.nstray(quick, quick.evaluations)
+            name = "  nstray, fast" + (", noise" if start == "noise" else "")
+            self.row(name, f"{share[0]} + {share[1]}", taken, None, loading, self.judge(config, taken.image), goal)
 
     def row(self, name: str, spent: str, taken: Taken, each: float | None, loading: float, loss: float, goal: float) -> None:
         cost = "" if each is None else f"{each:.4f}"

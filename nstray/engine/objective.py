@@ -121,7 +121,8 @@ class Objective:
                 styles.append(self._style(tap, summarise(features, self.statistic, _share(x, tap, self.shares, whole))))
             return features
 
-        self.network(x, self.taps, through)
+        # a region's pixels have exactly no gradient of another's style
+        self.network(x, self.taps, through, direct=bool(self.shares))
         return self._total(x, sum(contents, zero), sum(styles, zero))
 
     def _style(self, tap: str, summary: Tensor) -> Tensor:
@@ -158,7 +159,7 @@ class Objective:
         gradient = torch.zeros_like(x)
         for tile in tiles:
             part = x[..., *tile.crop].clone().requires_grad_(True)
-            features = self.network(part, self.taps)
+            features = self.network(part, self.taps, direct=bool(self.shares))
             pieces = []
             for tap, target in self.content.items():
                 each = content_loss(features[tap][..., *tile.of_crop(tap)], target[..., *tile.of_picture(tap)], "paper")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
+from nstray.engine import winograd
 from nstray.engine.settings import CONV_LAYERS, Dtype, Pooling
 from nstray.engine.weights import CAFFE_MEAN, FEATURE_INDEX, RGB_MEAN, RGB_STD, VGGWeights
 
@@ -91,15 +92,18 @@ class Features(nn.Module):
             state = {"weight": weight.to(self.dtype), "bias": weights.tensors[f"{name}.bias"].to(self.dtype)}
             conv.load_state_dict(state, assign=True)
             self.convs[name] = conv
+        self._transformed: dict[str, Tensor] = {}
         self.pool: nn.Module = nn.AvgPool2d(2) if pooling == "average" else nn.MaxPool2d(2)
         # No gradients for the weights: 1.5 times faster. channels_last: 1.3 to 1.5 times faster on CPU, native to tensor cores.
         self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, taps: Sequence[str], through: Through | None = None) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, taps: Sequence[str], through: Through | None = None, *, direct: bool = False) -> dict[str, Tensor]:
         """Activations at `taps` of images x (B, 3, H, W), RGB over 0..1; each (B, N, H', W') in the network's dtype.
 
-        `through`, where given, is called with each tap's name and activations, and its result goes on in their place.
+        Args:
+            through: called with each tap's name and activations, its result goes on in their place.
+            direct: no fast algorithm: gradients are then zero to the last bit where nothing reaches, not up to rounding.
         """
         wanted = set(taps)
         last = deepest(taps)
@@ -109,7 +113,7 @@ class Features(nn.Module):
         for name in self.layers:
             if block(name) != level:
                 x, level = self.pool(x), level + 1
-            x = self.convs[name](x)
+            x = self.convs[name](x) if direct else self._convolved(name, x)
             pre = f"pre:{name}"
             if pre in wanted:
                 out[pre] = x = through(pre, x) if through else x
@@ -121,3 +125,14 @@ class Features(nn.Module):
             if name == last:
                 break
         return out
+
+    def _convolved(self, name: str, x: Tensor) -> Tensor:
+        conv = self.convs[name]
+        assert isinstance(conv, nn.Conv2d)
+        assert conv.bias is not None
+        if not winograd.pays(x, conv.weight):
+            out: Tensor = conv(x)
+            return out
+        if name not in self._transformed:
+            self._transformed[name] = winograd.transformed(conv.weight)
+        return winograd.convolve(x, self._transformed[name], conv.bias)

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from nstray.engine.losses import content_loss, gram, style_loss, style_tap, tv_loss
 from nstray.engine.pair import Pair
-from nstray.engine.settings import StylizeConfig
+from nstray.engine.settings import CONV_LAYERS, StylizeConfig
 from nstray.engine.stylizer import Stylizer
 from nstray.engine.vgg import Features
-from nstray.engine.weights import VGGWeights, load_weights
+from nstray.engine.weights import VGGWeights, load_weights, random_weights
 
 REAL = Path(__file__).parents[2].parent / "shared/data/weights/vgg19-normalised-conv1_1-conv3_1.safetensors"
 TOLERANCE = 1e-5
@@ -83,6 +83,16 @@ def test_losses_and_gradient_match_the_float64_reference(case: dict[str, Any]) -
     for name in ("total", "content", "style", "tv"):
         expected = 0.0 if off.get(name) else getattr(theirs, name)
         assert ours[name] == pytest.approx(expected, rel=TOLERANCE), name
+    assert _relative(gradient, theirs.gradient) < TOLERANCE
+
+
+@pytest.mark.parametrize("pooling", ["average", "max"])
+def test_deep_layers_match_the_reference(pooling: str) -> None:
+    """Deep enough, and large enough, for the convolutions that a CPU does by Winograd's algorithm."""
+    network = random_weights(CONV_LAYERS[:9])
+    layers = {"content_layers": ("conv3_3",), "style_layers": ("conv1_1", "conv2_1", "conv3_2", "conv4_1")}
+    ours, gradient, theirs = both({"pooling": pooling, **layers, "size": (62, 68)}, network)
+    assert ours["total"] == pytest.approx(theirs.total, rel=TOLERANCE)
     assert _relative(gradient, theirs.gradient) < TOLERANCE
 
 
