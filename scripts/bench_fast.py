@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--layers-up-to", default="conv5_1")
     parser.add_argument("--against", default="noise,content,free", help="of gatys2015: what fast is compared with, noise at least")
     parser.add_argument("--coarse", help="other stages for fast")
+    parser.add_argument("--fine", type=int, help="other evaluations at full size for fast")
     parser.add_argument("--out", help="file for the results")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -73,7 +74,7 @@ def main() -> None:
         ready = {p: torch.from_numpy(picture(p, arguments.size)).permute(2, 0, 1) for p in (*listed[0], *listed[1])}
     base = {"content_weight": 1.0, "style_weight": 1000.0, "style_layer_weights": ()}
     faithful = settings("gatys2015", arguments.layers_up_to, **base, evaluations=arguments.evaluations)
-    share = {"coarse": arguments.coarse} if arguments.coarse else {}
+    share = {name: value for name, value in (("coarse", arguments.coarse), ("evaluations", arguments.fine)) if value}
     quick = settings("fast", arguments.layers_up_to, **base, **share)
     among = {
         "noise": faithful,

@@ -98,7 +98,7 @@ class Bench:
             goal = loss if goal is None else goal
             self.row(who, str(many), long, each, loading, loss, goal)
         # for 500 evaluations of the peer: the preset as it is; begun where the peer begins, and run on to the loss it reaches
-        for start, coarse, fine in ((FAST["init"], 40, preset("fast")["evaluations"]), *([("noise", 100, 233)] if config.init == "noise" else [])):
+        for start, coarse, fine in ((FAST["init"], 40, preset("fast")["evaluations"]), *([("noise", 100, 267)] if config.init == "noise" else [])):
             share = [max(1, round(many * n / 500)) for n in (coarse, fine)]
             quick = replace(config, **{**FAST, "init": start}, coarse=f"50%:{share[0]}", evaluations=share[1])
             taken = self.nstray(quick, quick.evaluations)
