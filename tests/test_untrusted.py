@@ -515,10 +515,14 @@ def listening(pids: set[int]) -> set[str]:
     return {line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in inodes}
 
 
-def test_a_cluster_of_our_own_listens_on_loopback_alone() -> None:
+@pytest.mark.parametrize("last", [None, "127.0.0.1:9"], ids=["first", "after one that died"])
+def test_a_cluster_of_our_own_listens_on_loopback_alone(last: str | None) -> None:
     program = "import sys\nfrom nstray import cluster\ncluster.start_ray()\nprint('started', flush=True)\nsys.stdin.read()\ncluster.stop_ray()"
     with jobs.ray_folder() as folder:
         env = {**{k: v for k, v in os.environ.items() if not k.startswith("RAY_")}, "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+        if last:  # as `ray start` leaves it, and a machine that goes down does not clean up
+            (Path(folder) / "ray").mkdir()
+            (Path(folder) / "ray" / "ray_current_cluster").write_text(last)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen([sys.executable, "-c", program], env=env, start_new_session=True, **pipes) as process:
             try:

@@ -27,6 +27,7 @@ from nstray.plan import Shard
 from nstray.redaction import log_to_stderr
 from nstray.spec import JobSpec, Progress, ShardReport
 
+log = logging.getLogger("nstray.cluster")
 LEAVE = 2.0  # seconds that workers are given at the end of a run to leave their machines in order
 
 
@@ -200,19 +201,32 @@ def gone_with(error: BaseException) -> str | None:
 def start_ray() -> None:
     """Connect to the cluster of RAY_ADDRESS or of `ray job submit`, or start one on this machine; raises JobFailed."""
     address = os.environ.get("RAY_ADDRESS", "")
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        # ray.init retries a dead address for minutes without a word
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise JobFailed(f"RAY_ADDRESS {address}: no Ray head answers there ({error}); start one, correct the address, or unset it") from None
+    if why := _silent(address):
+        raise JobFailed(f"RAY_ADDRESS {address}: no Ray head answers there ({why}); start one, correct the address, or unset it")
+    # where none is named Ray takes the last one started here, though it may have died without `ray stop`
+    if not address and (last := services.canonicalize_bootstrap_address(None)) and (why := _silent(last)):
+        log.warning("event=ray_gone address=%s error=%r next='a Ray of this machine alone; ray stop forgets the old one'", last, str(why))
+        address = "local"
     try:
         _stay_on_loopback(address)
         # No dashboard for a cluster of our own: its ten processes cost a machine of two cores 5 to 10 % (an existing cluster keeps its own).
-        ray.init(logging_level=logging.WARNING, include_dashboard=False)
+        ray.init(address or None, logging_level=logging.WARNING, include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError, rex.RayError) as error:
         raise JobFailed(f"Ray did not start: {short(error)}") from None
+
+
+def _silent(address: str) -> OSError | None:
+    """Why nothing takes connections at [SCHEME://]HOST:PORT; None where something does, or `address` is no such thing.
+
+    ray.init retries a dead address for minutes without a word.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            return error
+    return None
 
 
 def _stay_on_loopback(address: str) -> None:
