@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from nets import picture
@@ -11,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nstray.engine import winograd
+from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.vgg import Features
 from nstray.engine.weights import VGGWeights, random_weights
 
@@ -19,11 +18,11 @@ TAPS = ("conv3_3",)
 
 @pytest.fixture(scope="module")
 def network() -> VGGWeights:
-    return random_weights(("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3"))
+    return random_weights(CONV_LAYERS[: CONV_LAYERS.index(TAPS[0]) + 1])
 
 
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of what went through Winograd's convolutions."""
     shapes: list[tuple[int, ...]] = []
     convolve = winograd.convolve
