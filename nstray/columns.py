@@ -24,6 +24,7 @@ RESERVED: tuple[str, ...] = (
     "evaluations",
     "seconds",
     "device",
+    "dtype",
     "seed",
     "weights_id",
     "config_fingerprint",

@@ -139,7 +139,8 @@ class JobConfig(BaseModel):
     )
     evaluations: Annotated[int, _rule("evaluations")] = Field(_D.evaluations, description="forward + backward passes per pair")
     dtype: Annotated[Dtype, _rule("dtype")] = Field(
-        _D.dtype, description="of the convolutions: float32 or bfloat16; Gram matrices and losses stay float32"
+        _D.dtype,
+        description="of the convolutions: float32, bfloat16, or auto: bfloat16 where the device computes in it; losses stay float32",
     )
     # images
     size: Size = Field(512, description="pixels, as size_rule reads them; WIDTHxHEIGHT with exact")

@@ -72,6 +72,7 @@ COLUMNS: tuple[tuple[str, Any, str], ...] = (
     ("evaluations", pa.int32(), "forward + backward passes"),
     ("seconds", pa.float64(), "the pair's share of its batch's time on the device"),
     ("device", pa.string(), "what computed it"),
+    ("dtype", pa.string(), "of its convolutions: float32 or bfloat16"),
     ("seed", pa.int64(), "the pair's own"),
     ("weights_id", pa.string(), "identity of the network's weights"),
     ("config_fingerprint", pa.string(), "sha256 of every setting that decides the result"),

@@ -199,6 +199,7 @@ class Worker:
                 "style_sha256": [s.sha256 for s in ready.styles] if len(ready.styles) == len(ready.pair.styles) else None,
                 "seed": ready.seed,
                 "device": self.device_name,
+                "dtype": self.stylizer.dtype,
                 "weights_id": self.spec.weights_id,
                 "config_fingerprint": self.spec.fingerprint,
                 "nstray_version": __version__,

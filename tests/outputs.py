@@ -56,6 +56,7 @@ def ok_row(pair_id: str, *, seed: int = 0, content: str = "c.png", style: tuple[
         "evaluations": 3,
         "seconds": 0.25,
         "device": "cpu",
+        "dtype": "float32",
         "seed": seed,
         "weights_id": WEIGHTS_ID,
         "config_fingerprint": "f" * 64,

@@ -149,7 +149,7 @@ def test_a_part_holds_the_rows_of_its_shard_with_everything_known_about_them(ben
     assert row["seed"] == pair_seed(0, "b")
     assert row["weights_id"] == bench.weights.id
     assert row["config_fingerprint"] == worker.spec.fingerprint
-    assert row["device"] == "cpu"
+    assert (row["device"], row["dtype"]) == ("cpu", "float32")
 
     assert (report.rows, report.ok, report.errors, report.evaluations, report.won) == (2, 2, {}, 8, True)
     part = read_footer(worker.output.data_uri(shard.name))

@@ -48,17 +48,18 @@ class _StyleTap(torch.autograd.Function):
             return behind, None
         features, difference = ctx.saved_tensors
         n, m = features.shape[1], features.shape[2] * features.shape[3]
-        scaled = difference * (upstream / (n * n * m)).view(-1, 1, 1)
-        flat = features.flatten(2).float()
+        # in the features' own dtype, which the gradient is rounded to in any case
+        scaled = (difference * (upstream / (n * n * m)).view(-1, 1, 1)).to(features.dtype)
+        flat = features.flatten(2)
         if not features.is_contiguous(memory_format=torch.channels_last):
-            own = torch.bmm(scaled, flat).view(features.shape).to(features.dtype)
+            own = torch.bmm(scaled, flat).view(features.shape)
             return own if behind is None else own + behind, None
         # (M x N)(N x N): the product comes out in the layout that the convolution before it reads
         flat = flat.transpose(1, 2)
-        if behind is not None and behind.dtype == flat.dtype and behind.is_contiguous(memory_format=torch.channels_last):
+        if behind is not None and behind.is_contiguous(memory_format=torch.channels_last):
             behind.flatten(2).transpose(1, 2).baddbmm_(flat, scaled)
             return behind, None
-        own = torch.bmm(flat, scaled).transpose(1, 2).view(features.shape).to(features.dtype)
+        own = torch.bmm(flat, scaled).transpose(1, 2).view(features.shape)
         return own if behind is None else own.add_(behind), None
 
 

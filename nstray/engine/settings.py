@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 Pooling = Literal["average", "max"]
 LossScale = Literal["mean", "paper"]
 Optimizer = Literal["lbfgs", "lbfgs-spectral", "adam"]
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "auto"]
 Color = Literal["style", "luminance", "match"]
 ColorMatch = Literal["cholesky", "pca", "symmetric"]
 StyleStatistic = Literal["gram", "wasserstein", "mean-std"]
@@ -255,7 +255,8 @@ class StylizeConfig:
             many evaluations (see `nstray.engine.spectrum`); or ``adam``.
         learning_rate: Adam's step, in pixel units where black is 0 and white is 1; L-BFGS finds its own.
         evaluations: forward + backward passes per pair, line search included; in each stage of ``auto``, ``half`` and ``sqrt2`` too.
-        dtype: of the convolutions; Gram matrices and losses are float32 in any case.
+        dtype: of the convolutions: ``float32``; ``bfloat16``; or ``auto``, bfloat16 where the device computes in it natively, else float32.
+            Gram matrices and losses are float32 in any case.
         tile_size: side in pixels of the tiles that a larger picture is evaluated in, one after the other, to bound memory; 0: whole, and
             in tiles where a GPU's memory is short. Changes speed, not results beyond rounding.
         batch_size: pairs of one shape optimised together on a GPU; changes speed, not results beyond rounding. A CPU runs them one by one.

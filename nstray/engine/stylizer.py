@@ -20,7 +20,7 @@ from nstray.engine.loops import Outcome, adam_loop, lbfgs_loop
 from nstray.engine.objective import TERMS, Objective, activations, summaries
 from nstray.engine.pair import Pair, Result
 from nstray.engine.settings import NAMES, StylizeConfig, coarse_stages
-from nstray.engine.vgg import Features, minimum_side
+from nstray.engine.vgg import Features, chosen, minimum_side
 from nstray.engine.weights import VGGWeights
 
 
@@ -44,7 +44,8 @@ class Stylizer:
         weights.require(config.content_layers if config.content_weight > 0 else ())
         weights.require(config.style_layers if config.style_weight > 0 else ())
         # All layers that are there: a pair's own settings may name deeper ones than the stylizer's. None is computed that a pair doesn't need.
-        self.network = Features(weights, weights.layers, config.pooling, config.dtype).to(self.device)
+        self.dtype = chosen(config.dtype, self.device)
+        self.network = Features(weights, weights.layers, config.pooling, self.dtype).to(self.device)
         self._cache: OrderedDict[Hashable, dict[str, Tensor]] = OrderedDict()
         self._cache_bytes, self._cache_used = cache_bytes, 0
 

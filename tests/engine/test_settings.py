@@ -55,7 +55,7 @@ def test_lists_of_layers() -> None:
         ("pooling", "avg", "one of average, max; got 'avg'"),
         ("loss_scale", "sum", "one of mean, paper"),
         ("optimizer", "sgd", "one of lbfgs, lbfgs-spectral, adam"),
-        ("dtype", "float16", "one of float32, bfloat16"),
+        ("dtype", "float16", "one of float32, bfloat16, auto"),
         ("content_weight", -1.0, "at least 0"),
         ("style_weight", float("nan"), "finite"),
         ("tv_weight", float("inf"), "finite"),
