@@ -4,7 +4,8 @@
 
 Faithful: gatys2015, from noise and from the content, and as the programs of today do it: with free pixels, clamped at the end.
 All of a pair have one objective, its layers cut to those of the weights at hand. Losses are float32, of the pictures as files
-hold them: clamped, 8 bits. Times are those of `fast` by those of gatys2015.
+hold them: clamped, 8 bits. Times are those of `fast` by those of gatys2015, whose convolutions
+are in float32; those of `fast` are in what `dtype: auto` is here.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from nstray.engine import StylizeConfig, load_weights
 from nstray.engine.pair import Pair, Result
 from nstray.engine.settings import CONV_LAYERS, NAMES
 from nstray.engine.stylizer import Stylizer
+from nstray.engine.vgg import chosen
 from nstray.engine.weights import VGGWeights
 from nstray.examples import write_example
 from nstray.presets import preset
@@ -86,7 +88,8 @@ def main() -> None:
     lines = [
         header(),
         f"longest side {arguments.size} px, content {','.join(quick.content_layers)}, style {','.join(quick.style_layers)}, alpha/beta 1e-3; "
-        f"fast: {quick.optimizer} from {quick.init}, coarse {quick.coarse}, {quick.evaluations} evaluations, range_weight {quick.range_weight:g}",
+        f"fast: {quick.optimizer} from {quick.init}, coarse {quick.coarse}, {quick.evaluations} evaluations, "
+        f"{chosen(quick.dtype, torch.device(device))}, range_weight {quick.range_weight:g}",
         f"{'pair':<40} {' '.join(f'{name:>9}' for name in runs)}   {' '.join(f'/ {name:<7}' for name in references)} {'time':>6}",
     ]
     shares: list[tuple[float, ...]] = []

@@ -39,7 +39,7 @@ from nstray.presets import preset
 # The notebook's and neural-style's objectives, without total variation, as the best program could minimise them: within the range.
 GATYS, JOHNSON = (settings(name, "conv5_1", tv_weight=0.0, value_range="clamped") for name in ("gatys-pytorch", "johnson"))
 # What the preset fast does beside the objective; its evaluations are those for 500 of a peer.
-FAST = {name: preset("fast")[name] for name in ("init", "optimizer", "value_range", "range_weight")}
+FAST = {name: preset("fast")[name] for name in ("init", "optimizer", "value_range", "range_weight", "dtype")}
 
 
 @dataclass
@@ -98,17 +98,19 @@ class Bench:
             goal = loss if goal is None else goal
             self.row(who, str(many), long, each, loading, loss, goal)
         # for 500 evaluations of the peer: the preset as it is; begun where the peer begins, and run on to the loss it reaches
-        for start, coarse, fine in ((FAST["init"], 40, preset("fast")["evaluations"]), *([("noise", 100, 267)] if config.init == "noise" else [])):
-            share = [max(1, round(many * n / 500)) for n in (coarse, fine)]
-            quick = replace(config, **{**FAST, "init": start}, coarse=f"50%:{share[0]}", evaluations=share[1])
-            taken = self.nstray(quick, quick.evaluations)
-            name = "  nstray, fast" + (", noise" if start == "noise" else "")
-            self.row(name, f"{share[0]} + {share[1]}", taken, None, loading, self.judge(config, taken.image), goal)
+        runs = [("  nstray, fast", FAST["init"], preset("fast")["coarse"], preset("fast")["evaluations"])]
+        for name, start, coarse, fine in (*runs, *([("  nstray, fast, noise", "noise", "50%:100", 267)] if config.init == "noise" else [])):
+            stages = [(side, max(1, round(many * int(n) / 500))) for side, n in (stage.split(":") for stage in coarse.split(","))]
+            budget = max(1, round(many * fine / 500))
+            quick = replace(config, **{**FAST, "init": start}, coarse=",".join(f"{side}:{n}" for side, n in stages), evaluations=budget)
+            taken = self.nstray(quick, budget)
+            spent = " + ".join(str(n) for n in (*(n for _, n in stages), budget))
+            self.row(name, spent, taken, None, loading, self.judge(config, taken.image), goal)
 
     def row(self, name: str, spent: str, taken: Taken, each: float | None, loading: float, loss: float, goal: float) -> None:
         cost = "" if each is None else f"{each:.4f}"
         self.rows.append(
-            f"{name:<24} {spent:>11} {cost:>12} {taken.seconds:8.1f} {loading:8.1f} {3600 / taken.seconds:11.1f} "
+            f"{name:<24} {spent:>13} {cost:>12} {taken.seconds:8.1f} {loading:8.1f} {3600 / taken.seconds:11.1f} "
             f"{3600 / (taken.seconds - loading):15.1f} {taken.memory:9.0f} {loss:10.4g} {loss / goal:8.3f}"
         )
         print(self.rows[-1], file=sys.stderr, flush=True)
@@ -227,7 +229,7 @@ def main() -> None:
         if args.crowson:
             bench.compare("Crowson, content", StylizeConfig(init="content"), bench.crowson, same=False)
         head = (
-            f"{args.size} x {args.size}, random VGG-19; threads {torch.get_num_threads()}\n{'program':<24} {'evaluations':>11} {'s/evaluation':>12} "
+            f"{args.size} x {args.size}, random VGG-19; threads {torch.get_num_threads()}\n{'program':<24} {'evaluations':>13} {'s/evaluation':>12} "
             f"{'run s':>8} {'loading':>8} {'pairs/h':>11} {'without loading':>15} {'memory MB':>9} {'loss':>10} {'of peer':>8}"
         )
         publish("\n".join([header(), head, *bench.rows]) + "\n", args.out)

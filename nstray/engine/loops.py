@@ -17,8 +17,6 @@ from nstray.engine.spectrum import Spectrum
 FIRST_STEP = 0.01
 # How often the host asks whether any pair is still moving; each question waits for the device.
 STOP_CHECK = 16
-# The bands are measured over the history: 50 pairs end 1 to 3 % lower than 20 after 100 evaluations at 192 px, 100 no lower.
-SPECTRAL_HISTORY = 50
 # The share of the evaluations in which lbfgs-spectral keeps pixels in their range. A tenth to a fifth end lowest, 40 % 0.5 % higher;
 # kept from the first evaluation on, pictures stick to the bounds and end at up to ten times the loss (128 px, the authors' layers).
 POLISH = 0.1
@@ -63,7 +61,7 @@ def _on_frequencies(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], bound
     spectrum = Spectrum(x.shape[2], x.shape[3], x.device)
     forward, inverse = spectrum.forward, spectrum.inverse
     start = forward(x)
-    optimizer = BatchedLBFGS(start, first_step=FIRST_STEP, history=SPECTRAL_HISTORY, bands=spectrum.bands, change=(forward, inverse))
+    optimizer = BatchedLBFGS(start, first_step=FIRST_STEP, bands=spectrum.bands, change=(forward, inverse))
     if bounds is None:
         return _minimised(optimizer, evaluate, forward, inverse, budgets, on_evaluation)
     last = [max(1, round(POLISH * budget)) for budget in budgets]
