@@ -43,7 +43,7 @@ class BatchedLBFGS:
         first_step: root mean square change of a variable in the first trial, in x's units.
         history: pairs (s, y) kept per problem; costs 2 x history x n floats per problem, and reading them all some six times per evaluation.
             After 100 evaluations at 128 px, 20 end 2 to 5 % lower than 10, and 50 within 1 to 3 % of 20. With bands, after 180, 50 end 0.4 %
-            lower than 20, and 12 0.4 % higher; 50 take a fifth of the time of bfloat16's evaluations on a CPU, 20 a tenth.
+            (after 150 from noise 2 %) lower than 20, and 12 0.4 % higher; 50 take a fifth of the time of bfloat16's evaluations on a CPU, 20 a tenth.
         bands: (n / 3, k) float32, one-hot: the band of each variable within each of the three planes that x is made of. The initial
             inverse Hessian is then diagonal, with one value per plane and band: sqrt(sum s^2 / sum y^2), each pair (s, y) of the history
             divided by its s y, and all scaled so that the newest pair fits, as the one number does without bands.
