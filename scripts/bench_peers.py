@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 
 from nstray.engine import StylizeConfig, load_weights
 from nstray.engine.pair import Pair
-from nstray.engine.settings import CONV_LAYERS
+from nstray.engine.settings import CONV_LAYERS, coarse_stages
 from nstray.engine.stylizer import Stylizer
 from nstray.engine.weights import CAFFE_MEAN, FEATURE_INDEX, RGB_MEAN, RGB_STD, VGGWeights, random_weights
 from nstray.examples import write_example
@@ -99,12 +99,14 @@ class Bench:
             self.row(who, str(many), long, each, loading, loss, goal)
         # for 500 evaluations of the peer: the preset as it is; begun where the peer begins, and run on to the loss it reaches
         runs = [("  nstray, fast", FAST["init"], preset("fast")["coarse"], preset("fast")["evaluations"])]
-        for name, start, coarse, fine in (*runs, *([("  nstray, fast, noise", "noise", "50%:100", 267)] if config.init == "noise" else [])):
-            stages = [(side, max(1, round(many * int(n) / 500))) for side, n in (stage.split(":") for stage in coarse.split(","))]
-            budget = max(1, round(many * fine / 500))
-            quick = replace(config, **{**FAST, "init": start}, coarse=",".join(f"{side}:{n}" for side, n in stages), evaluations=budget)
-            taken = self.nstray(quick, budget)
-            spent = " + ".join(str(n) for n in (*(n for _, n in stages), budget))
+        if config.init == "noise":
+            runs.append(("  nstray, fast, noise", "noise", "50%:100", 267))
+        for name, start, coarse, fine in runs:
+            stages = coarse_stages(coarse, self.args.size)
+            *budgets, budget = (max(1, round(many * n / 500)) for n in (*(n or fine for _, n in stages), fine))
+            plan = ",".join(f"{side}:{n}" for (side, _), n in zip(stages, budgets, strict=True)) or "none"
+            taken = self.nstray(replace(config, **{**FAST, "init": start}, coarse=plan), budget)
+            spent = " + ".join(str(n) for n in (*budgets, budget))
             self.row(name, spent, taken, None, loading, self.judge(config, taken.image), goal)
 
     def row(self, name: str, spent: str, taken: Taken, each: float | None, loading: float, loss: float, goal: float) -> None:

@@ -47,3 +47,8 @@ def pair(seed: int, **values: Any) -> Pair:
     """Content and style pictures drawn from `seed`."""
     own = {name: values.pop(name) for name in list(values) if name in NAMES and name != "seed"}
     return Pair(**{"content": picture(seed), "styles": [picture(seed + 1000)], "seed": seed, "settings": own, **values})
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Norm of the difference over the norm of what is expected, in float64."""
+    return float(((found.double() - expected.double()).norm() / expected.double().norm()).detach())

@@ -6,21 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from nets import FIVE, config, pair, picture, weights
+from nets import FIVE, config, pair, picture, relative, weights
 from torch import Tensor
 from torch.nn import functional as F
 
 from nstray.engine.losses import style_tap
-from nstray.engine.pair import Pair
 from nstray.engine.settings import Dtype
 from nstray.engine.stylizer import Stylizer
 from nstray.engine.vgg import Features, chosen
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float((a.float() - b.float()).norm() / b.float().norm())
 
 
 @pytest.mark.parametrize(
@@ -79,20 +74,15 @@ def test_the_style_gradient_is_that_of_float32_rounded(layout: torch.memory_form
 
 
 def test_losses_gradients_and_ends_are_those_of_float32_up_to_rounding() -> None:
-    ends = {}
+    pairs, judge, ends = [pair(s) for s in range(1, 5)], Stylizer(config(**FIVE), weights(5)), {}
     for dtype in ("float32", "bfloat16"):
         stylizer = Stylizer(config(**FIVE, dtype=dtype, evaluations=12), weights(5))
         contents, x = torch.stack([picture(s) for s in (1, 2)]), torch.stack([picture(s) for s in (3, 4)])
-        loss, slope, _ = stylizer.objective([pair(1), pair(2)], contents).evaluate(x)
-        results = stylizer.run([pair(s) for s in range(1, 5)])
-        ends[dtype] = loss, slope, torch.stack([judged(p, r.image) for p, r in zip([pair(s) for s in range(1, 5)], results, strict=True)])
+        loss, slope, _ = stylizer.objective(pairs[:2], contents).evaluate(x)
+        images = torch.stack([r.image for r in stylizer.run(pairs)])
+        ends[dtype] = loss, slope, judge.objective(pairs, torch.stack([p.content for p in pairs])).evaluate(images)[0]  # ends in float32
     (loss, slope, end), (loss32, slope32, end32) = ends["bfloat16"], ends["float32"]
     assert 0 < relative(loss, loss32) < 5e-3
     assert 0 < relative(slope, slope32) < 5e-2
     assert slope.dtype == torch.float32
     assert 0.97 < float((end / end32).log().mean().exp()) < 1.03
-
-
-def judged(p: Pair, image: Tensor) -> Tensor:
-    """The loss of a picture in float32."""
-    return Stylizer(config(**FIVE), weights(5)).objective([p], p.content.unsqueeze(0)).evaluate(image.unsqueeze(0))[0][0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets import picture
+from nets import picture, relative
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,10 +33,6 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(winograd, "convolve", noted)
     return shapes
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float(((found.double() - expected).norm() / expected.norm()).detach())
 
 
 # exact tiles; a rest below, to the right, both; several pictures; less than a tile; many blocks of tiles
