@@ -17,7 +17,7 @@ from nstray import __version__
 from nstray.config import RUN_FIELDS, JobConfig, load, make
 from nstray.engine.settings import Pooling
 from nstray.errors import NstrayError, UsageError
-from nstray.redaction import log_to_stderr, shown
+from nstray.text import log_to_stderr, shown
 
 _GROUPS = {
     "Preset": ("preset",),
@@ -150,7 +150,7 @@ def manifest() -> None:
 @click.option("-o", "--out", required=True, metavar="FILE", help=".parquet, .csv or .jsonl, local or s3://")
 def manifest_build(content: str, style: str, pairs: str, seed: int, out: str) -> None:
     """Pair the images of two folders."""
-    from nstray.manifest import build
+    from nstray.manifest.build import build
 
     _say(f"{build(content, style, pairs=pairs, seed=seed, out=out)} pairs in {out}")
 
@@ -161,7 +161,7 @@ def manifest_build(content: str, style: str, pairs: str, seed: int, out: str) ->
 @_job_options
 def manifest_check(manifest_uri: str, as_json: bool, config_file: str | None, **options: Any) -> None:
     """Read a whole manifest and say what is wrong with it, by file, row and column. Opens no image."""
-    from nstray.manifest import Manifest
+    from nstray.manifest.manifest import Manifest
 
     info = Manifest(manifest_uri).check(_config(config_file, options))
     for warning in info.warnings:
@@ -191,7 +191,7 @@ def weights_normalise(weights: str, images: str, out: str, pooling: Pooling, siz
 
     The network computes the same up to one factor per filter. Pictures that can't be read are named and skipped.
     """
-    from nstray.weights_tool import normalise
+    from nstray.commands.weights import normalise
 
     say = partial(_say, err=True)
     _print(normalise(weights, images, out, pooling=pooling, size=size, limit=limit, overwrite=overwrite, say=say), as_json)
@@ -215,7 +215,7 @@ def weights_convert(source: str, out: str, input_: Literal["auto", "rgb", "bgr"]
 
     A Caffe network under torchvision's names (keys like features.0.weight) does not show that it is one: say --input bgr.
     """
-    from nstray.weights_tool import convert
+    from nstray.commands.weights import convert
 
     _print(convert(source, out, input=input_, overwrite=overwrite), as_json)
 
@@ -253,14 +253,14 @@ def plan_command(
     nstray plan pairs.csv OUT --probe
     nstray plan pairs.csv OUT --probe --devices 1,8,64 --price 2.5
     """
-    from nstray import job, probe
-    from nstray.estimate import estimate
+    from nstray.commands import prepare, probe
+    from nstray.commands.plan import estimate
 
     given = {"--probe-seconds": probe_seconds, "--devices": devices, "--price": price, "--record": record or None}
     if not with_probe and (idle := [name for name, value in given.items() if value is not None]):
         raise UsageError(f"{', '.join(idle)}: only with --probe")
     wish = probe.Wish(probe.SECONDS if probe_seconds is None else probe_seconds, _counts("--devices", devices), price)
-    checked = job.check(manifest_uri, out, _config(config_file, options), extend=extend)
+    checked = prepare.check(manifest_uri, out, _config(config_file, options), extend=extend)
     told = estimate(checked)
     if with_probe:
         _say(f"probing for about {wish.seconds:g} s, once Ray and its workers have started", err=True)
@@ -299,9 +299,9 @@ def run_command(manifest_uri: str, out: str, extend: bool, config_file: str | No
     nstray run pairs.csv OUT --weights random --size 256 --evaluations 100
     nstray run s3://bucket/pairs.parquet s3://bucket/out --config job.yaml
     """
-    from nstray import job
+    from nstray.commands import prepare
 
-    sys.exit(job.run(job.check(manifest_uri, out, _config(config_file, options), extend=extend)))
+    sys.exit(prepare.run(prepare.check(manifest_uri, out, _config(config_file, options), extend=extend)))
 
 
 # What a retry may be told otherwise than the run: how it runs, and where the job's weights and first image are now.
@@ -323,9 +323,9 @@ def retry(out: str, codes: tuple[str, ...], manifest_uri: str | None, **options:
     nstray retry OUT
     nstray retry s3://bucket/out --code not_found --code fetch_failed
     """
-    from nstray import job
+    from nstray.commands import prepare
 
-    sys.exit(job.retry(out, codes, {name: value for name, value in options.items() if value is not None}, manifest_uri))
+    sys.exit(prepare.retry(out, codes, {name: value for name, value in options.items() if value is not None}, manifest_uri))
 
 
 @cli.command(short_help="Say where a job stands.")
@@ -333,9 +333,10 @@ def retry(out: str, codes: tuple[str, ...], manifest_uri: str | None, **options:
 @_json_option
 def status(out: str, as_json: bool) -> None:
     """Say where a job stands, from its output alone; of one that is running also what its workers do, who straggles, and when it will end."""
-    from nstray import dataset, live
+    from nstray.commands import verify
+    from nstray.output import live
 
-    said = dataset.status(out)
+    said = verify.status(out)
     if as_json or "run" not in said:
         _print(said, as_json)
         return
@@ -352,9 +353,9 @@ def status(out: str, as_json: bool) -> None:
 @_json_option
 def verify(out: str, manifest_uri: str | None, decode: bool, as_json: bool) -> None:
     """Check every part against its footer and the manifest: rows, ids, digests, pictures. Exit code 1 if anything is wrong."""
-    from nstray import dataset
+    from nstray.commands import verify
 
-    report = dataset.verify(out, manifest_uri, decode=decode)
+    report = verify.verify(out, manifest_uri, decode=decode)
     for problem in report.problems:
         _say(f"problem: {problem}", err=True)
     if report.more:
@@ -370,9 +371,9 @@ def verify(out: str, manifest_uri: str | None, decode: bool, as_json: bool) -> N
 @_json_option
 def export(out: str, to: str, overwrite: bool, as_json: bool) -> None:
     """Write the pictures as plain image files, with metadata.jsonl beside them."""
-    from nstray import dataset
+    from nstray.commands import verify
 
-    _print(dataset.export(out, to, overwrite=overwrite), as_json)
+    _print(verify.export(out, to, overwrite=overwrite), as_json)
 
 
 @cli.command(short_help="Draw a sheet of the pictures.")
@@ -393,7 +394,7 @@ def sheet(out: str, to: str, rows: str | None, columns: str | None, title: str |
     nstray sheet OUT -o sheet.png
     nstray sheet OUT -o figure.pdf --rows layers --columns ratio
     """
-    from nstray.figures import sheet as draw
+    from nstray.commands.sheet import sheet as draw
 
     _say(f"{draw(out, to, rows=rows, columns=columns, title=title, limit=limit)} pairs in {to}")
 
@@ -407,10 +408,10 @@ def demo(out: str, config_file: str | None, **options: Any) -> None:
     Needs no download and no GPU; a few minutes on two cores. OUT [nstray-demo] gets input/, dataset/ and sheet.png.
     Settings given here or by --config win over the demo's own.
     """
-    from nstray import demonstration
+    from nstray.commands import demo
 
     given = _config(config_file, options)
-    sys.exit(demonstration.run(out, make({**demonstration.SETTINGS, **{k: getattr(given, k) for k in given.model_fields_set}})))
+    sys.exit(demo.run(out, make({**demo.SETTINGS, **{k: getattr(given, k) for k in given.model_fields_set}})))
 
 
 def _terminated(*_: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from nstray.engine.presets import preset
 from nstray.engine.settings import (
     Color,
     ColorMatch,
@@ -33,7 +34,6 @@ from nstray.engine.settings import (
     did_you_mean,
 )
 from nstray.errors import ConfigError
-from nstray.presets import preset
 
 SizeRule = Literal["longest", "shortest", "area", "exact"]
 ImageFormat = Literal["png", "jpeg", "webp", "tiff"]

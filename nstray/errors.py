@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from nstray.redaction import redact
+from nstray.text import redact
 
 
 class ErrorCode(StrEnum):

@@ -25,13 +25,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from nstray import plan
-from nstray.cluster import Driver, start_ray, stop_ray
+from nstray.cluster.driver import Driver
+from nstray.cluster.progress import Display, Tally
+from nstray.cluster.ray_session import start_ray, stop_ray
 from nstray.config import JobConfig
-from nstray.manifest import Manifest
-from nstray.output import Output
-from nstray.progress import Display, Tally
-from nstray.spec import JobSpec, Progress, ShardReport
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.shards import WINDOW_ROWS, Shard, cut_shards, cut_windows
+from nstray.output.folder import Output
+from nstray.worker.messages import JobSpec, Progress, ShardReport
 
 
 class Noop:
@@ -49,7 +50,7 @@ class Noop:
     def leave(self) -> None:
         pass
 
-    def process(self, shard: plan.Shard, attempt: int) -> ShardReport:
+    def process(self, shard: Shard, attempt: int) -> ShardReport:
         rows = shard.table.num_rows
         now = time.time()
         footer = {"evaluations": 0, "seconds": 0.0, "started": now, "finished": now, "ids_digest": shard.ids_digest}
@@ -69,7 +70,7 @@ def write_manifest(path: Path, rows: int) -> None:
 
 def bare_loop(manifest: Manifest, info: Any, actors: list[Any], depth: int, shard_size: int, rows: int) -> float:
     """Pairs per second of `ray.wait` alone over the first `rows` rows."""
-    shards = [s for w, t in plan.windows(manifest.tables(info)) if w * plan.WINDOW_ROWS < rows for s in plan.shards(w, t, shard_size)]
+    shards = [s for w, t in cut_windows(manifest.tables(info)) if w * WINDOW_ROWS < rows for s in cut_shards(w, t, shard_size)]
     started, done = time.perf_counter(), 0
     pending = {a.process.remote(shards.pop(), 1): a for a in actors for _ in range(depth) if shards}
     while pending:

@@ -4,7 +4,7 @@
 
 - bfloat16: convolutions in that dtype;
 - moved: float32 again from a start moved by 1e-7: L-BFGS carries any rounding on, and this says by how much two runs of one kind differ;
-- direct: float32 with no convolution by Winograd's algorithm, which a CPU takes for the deep ones (`nstray.engine.winograd`).
+- direct: float32 with no convolution by Winograd's algorithm, which a CPU takes for the deep ones (`nstray.engine.network.winograd`).
 
 A ratio above 1 is a higher loss than float32's.
 """
@@ -21,7 +21,8 @@ from bench_engine import picture
 from bench_fast import settings, written
 from benchmarks import header, publish
 
-from nstray.engine import load_weights, winograd
+from nstray.engine import load_weights
+from nstray.engine.network import winograd
 from nstray.engine.pair import Pair
 from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.stylizer import Stylizer

@@ -29,11 +29,11 @@ from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from nstray.engine.objective import Objective
+from nstray.engine.losses.objective import Objective
+from nstray.engine.network.weights import FEATURE_INDEX, VGGWeights, load_weights
 from nstray.engine.pair import Pair
 from nstray.engine.settings import StylizeConfig
 from nstray.engine.stylizer import Stylizer
-from nstray.engine.weights import FEATURE_INDEX, VGGWeights, load_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAST = "conv5_1"  # the deepest tap of the defaults

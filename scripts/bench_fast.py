@@ -23,13 +23,13 @@ import torch
 from benchmarks import header, picture, publish
 
 from nstray.engine import StylizeConfig, load_weights
+from nstray.engine.network.vgg import chosen
+from nstray.engine.network.weights import VGGWeights
 from nstray.engine.pair import Pair, Result
+from nstray.engine.presets import preset
 from nstray.engine.settings import CONV_LAYERS, NAMES
 from nstray.engine.stylizer import Stylizer
-from nstray.engine.vgg import chosen
-from nstray.engine.weights import VGGWeights
 from nstray.examples import write_example
-from nstray.presets import preset
 
 
 def settings(name: str, deepest: str, **own: Any) -> StylizeConfig:

@@ -19,9 +19,9 @@ from typing import Any
 
 from benchmarks import header, publish
 
-from nstray import spent
+from nstray.commands import spent
 from nstray.examples import CONTENTS, STYLES, write_example
-from nstray.output import Output
+from nstray.output.folder import Output
 
 COMPARED = ("device_hours", "wall_seconds", "bytes", "evaluations_per_s")
 

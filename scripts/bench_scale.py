@@ -31,9 +31,11 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from nstray import config, job, plan, storage
-from nstray.manifest import Manifest
-from nstray.record import Counts, PartInfo
+from nstray import config, storage
+from nstray.commands import prepare
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.shards import WINDOW_ROWS, cut_shards, cut_windows, part_name
+from nstray.output.records import Counts, PartInfo
 from nstray.storage import s3
 
 SETTINGS = {"weights": "random", "content_layers": "conv1_1", "style_layers": "conv1_1"}
@@ -47,7 +49,7 @@ def plan_one(path: str, shard_size: int) -> dict[str, float]:
     started = time.perf_counter()
     info = manifest.check(config.make(SETTINGS))
     checked = time.perf_counter()
-    shards = sum(len(plan.shards(window, table, shard_size)) for window, table in plan.windows(manifest.tables(info)))
+    shards = sum(len(cut_shards(window, table, shard_size)) for window, table in cut_windows(manifest.tables(info)))
     cut = time.perf_counter()
     # not ru_maxrss, which begins with that of the process that started this one
     peak = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")) / 1024
@@ -69,15 +71,15 @@ def planning(folder: Path, rows: int, shard_size: int) -> str:
 
 def finished_output(manifest: str, out: str, shard_size: int) -> int:
     """An output as a finished job leaves it, but that its parts are a few bytes each; returns their number."""
-    begun = job.check(manifest, out, config.make({**SETTINGS, "shard_size": shard_size}))
+    begun = prepare.check(manifest, out, config.make({**SETTINGS, "shard_size": shard_size}))
     output = begun.output
-    stored = output.open_job(job.record(begun))
+    stored = output.open_job(prepare.record(begun))
     counts = Counts()
     data = b"a part"
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
         for window, parts in enumerate(begun.layout):
-            rows = min(plan.WINDOW_ROWS, begun.info.rows - window * plan.WINDOW_ROWS)
-            uris = [output.data_uri(plan.part_name(window, n)) for n in range(parts)]
+            rows = min(WINDOW_ROWS, begun.info.rows - window * WINDOW_ROWS)
+            uris = [output.data_uri(part_name(window, n)) for n in range(parts)]
             list(pool.map(put_all, [uris[n : n + 256] for n in range(0, parts, 256)], repeat(data)))
             sizes = [min(shard_size, rows - n * shard_size) for n in range(parts)]
             infos = [PartInfo(uri, len(data), n, n, {}, {"evaluations": 0}) for uri, n in zip(uris, sizes, strict=True)]

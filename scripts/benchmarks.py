@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from nstray import images
 from nstray.examples import write_example
+from nstray.images.decode import decode, fit
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def picture(path: Path, size: int) -> Pixels:
     """An image file as (H, W, 3), its longest side at most `size` pixels."""
-    decoded = images.decode(path.read_bytes(), what=path.name, max_bytes=2**26, max_pixels=10**8)
-    return images.fit(decoded, size, "longest", False, what=path.name)
+    decoded = decode(path.read_bytes(), what=path.name, max_bytes=2**26, max_pixels=10**8)
+    return fit(decoded, size, "longest", False, what=path.name)
 
 
 def content_and_style(content: str | None, style: str | None, size: int) -> tuple[Pixels, Pixels]:

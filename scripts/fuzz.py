@@ -41,12 +41,12 @@ MANIFESTS = (
 
 
 def _image() -> Callable[[bytes], object]:
-    from nstray import images
     from nstray.errors import PairError
+    from nstray.images.decode import decode
 
     def run(data: bytes) -> None:
         with contextlib.suppress(PairError):
-            images.decode(data, what="image", **CAPS)
+            decode(data, what="image", **CAPS)
 
     return run
 
@@ -54,7 +54,7 @@ def _image() -> Callable[[bytes], object]:
 def _manifest(kind: str) -> Callable[[bytes], object]:
     from nstray.config import JobConfig
     from nstray.errors import NstrayError
-    from nstray.manifest import Manifest, pairs
+    from nstray.manifest.manifest import Manifest, pairs
 
     config = JobConfig()
     path = Path(tempfile.mkdtemp(prefix="fuzz-")) / f"m.{kind}"

@@ -30,7 +30,7 @@ import jobs  # noqa: E402
 from ports import free_ports  # noqa: E402
 from proxy import FaultProxy  # noqa: E402
 
-from nstray import dataset  # noqa: E402
+from nstray.commands import verify  # noqa: E402
 from nstray.storage import s3 as storage_s3  # noqa: E402
 
 # What storage does for some seconds, to requests at random.
@@ -155,7 +155,7 @@ class Soak:
         """Each pair once and ok; raises SystemExit."""
         rows = jobs.rows(self.out)
         wrong = [r for r in rows if r["status"] != "ok"]
-        report = dataset.verify(self.out)
+        report = verify.verify(self.out)
         if [r["pair_id"] for r in rows] != self.ids or wrong or report.problems:
             raise SystemExit(f"job {self.jobs}: {len(rows)} rows of {len(self.ids)}, written off: {wrong[:5]}, verify: {report.problems[:5]}")
         self.rows += len(rows)

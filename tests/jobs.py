@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 from outputs import picture
 from safetensors.torch import save
 
-from nstray import images, storage
+from nstray import storage
+from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
-from nstray.engine.weights import random_weights
+from nstray.images.decode import encode
 
 NSTRAY = (sys.executable, "-c", "from nstray.cli import main; main()")
 # Three layers of 24-pixel pictures: a pair is a few hundredths of a second. `evaluations` makes it as long as a test needs.
@@ -48,7 +49,7 @@ def write_inputs(
     """
     for role, number in (("c", contents), ("s", styles)):
         for i in range(number):
-            storage.put_new(storage.join(folder, f"{role}{i}.png"), images.encode(picture(100 * (role == "s") + i, 30, 28), "png"))
+            storage.put_new(storage.join(folder, f"{role}{i}.png"), encode(picture(100 * (role == "s") + i, 30, 28), "png"))
     rows = rows or {}
     extra = sorted({name for more in rows.values() for name in more})
     text = io.StringIO()

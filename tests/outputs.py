@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nstray import __version__, config, images, manifest, plan
-from nstray.output import Counts, Output, encode_part, encode_schema, part_schema, read_footer
+from nstray import __version__, config
+from nstray.images.decode import encode
+from nstray.manifest import manifest
+from nstray.manifest.shards import cut_shards, cut_windows, ids_digest
+from nstray.output.folder import Counts, Output, encode_part, encode_schema, part_schema, read_footer
 
 CARRIED = pa.schema([pa.field("caption", pa.string()), pa.field("split", pa.int64())])
 WEIGHTS_ID = "random:0:0123456789abcdef"
@@ -36,7 +39,7 @@ def ok_row(pair_id: str, *, seed: int = 0, content: str = "c.png", style: tuple[
     pixels = picture(seed)
     return {
         "pair_id": pair_id,
-        "image": {"bytes": images.encode(pixels, "png"), "path": f"{pair_id}.png"},
+        "image": {"bytes": encode(pixels, "png"), "path": f"{pair_id}.png"},
         "status": "ok",
         "error_code": None,
         "error_message": None,
@@ -89,7 +92,7 @@ def footer(ids: list[str], *, window: int = 0, number: int = 0, **more: Any) -> 
         "version": __version__,
         "window": window,
         "number": number,
-        "ids_digest": plan.ids_digest(ids),
+        "ids_digest": ids_digest(ids),
         "fingerprint": "f" * 64,
         "seconds": 1.5,
         "evaluations": 3 * len(ids),
@@ -170,7 +173,7 @@ def make_output(
     inputs.mkdir(parents=True)
     for role, number in (("c", contents), ("s", styles)):
         for i in range(number):
-            (inputs / f"{role}{i}.png").write_bytes(images.encode(picture(100 * (role == "s") + i, 60, 40), "png"))
+            (inputs / f"{role}{i}.png").write_bytes(encode(picture(100 * (role == "s") + i, 60, 40), "png"))
     path = inputs / "pairs.csv"
     with path.open("w", newline="") as file:
         lines = csv.writer(file)
@@ -198,8 +201,8 @@ def make_output(
     output.write_card(job)
     made = Made(output.out, str(path), job)
     total = Counts()
-    for window, table in plan.windows(source.tables(info)):
-        for shard in plan.shards(window, table, settings.shard_size):
+    for window, table in cut_windows(source.tables(info)):
+        for shard in cut_shards(window, table, settings.shard_size):
             rows = []
             for pair, more in zip(manifest.pairs(shard.table, info), shard.table.select(list(info.carried)).to_pylist(), strict=True):
                 style = tuple(pair.styles)

@@ -22,10 +22,12 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from nstray import config, images, job, storage, weights
+from nstray import config, storage
+from nstray.commands import load_weights, prepare
+from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
-from nstray.engine.weights import random_weights
 from nstray.errors import ErrorCode
+from nstray.images.decode import encode
 
 Refused = Callable[..., str]
 
@@ -39,15 +41,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.fixture
 def good(shared: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
     """A good manifest, and the options of a good job."""
-    monkeypatch.setattr(weights, "read", lambda source, *, input, taps: _read(source, input, tuple(taps)))
+    monkeypatch.setattr(load_weights, "read", lambda source, *, input, taps: _read(source, input, tuple(taps)))
     return shared[0], jobs.options({**jobs.SETTINGS, "weights": shared[1]})
 
 
-_READ = weights.read
+_READ = load_weights.read
 
 
 @lru_cache
-def _read(source: str, input: str, taps: tuple[str, ...]) -> weights.Weights:
+def _read(source: str, input: str, taps: tuple[str, ...]) -> load_weights.Weights:
     """The real reading takes a process of its own, which these tests need once."""
     return _READ(source, input=input, taps=taps)
 
@@ -59,7 +61,7 @@ def refused(call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.Monke
     def on_ray(*a: object) -> int:
         raise AssertionError("got as far as Ray")
 
-    monkeypatch.setattr(job, "_run_on_ray", on_ray)
+    monkeypatch.setattr(prepare, "_run_on_ray", on_ray)
 
     def run(*argv: object, code: int = 2, words: tuple[str, ...] = ()) -> str:
         got, out, err = call(*argv)
@@ -117,7 +119,7 @@ def test_a_manifest_that_is_not_there_or_no_manifest(refused: Refused, tmp_path:
 def test_building_a_manifest_of_nothing(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "style").mkdir()
-    (tmp_path / "style" / "s.png").write_bytes(images.encode(np.zeros((4, 4, 3), np.uint8), "png"))
+    (tmp_path / "style" / "s.png").write_bytes(encode(np.zeros((4, 4, 3), np.uint8), "png"))
     out = tmp_path / "pairs.csv"
 
     def build(content: object, style: object, *more: object) -> list[object]:
@@ -204,10 +206,10 @@ def test_weights_that_cannot_be_downloaded(refused: Refused, shared: tuple[str, 
 
 
 def test_an_output_of_another_job(refused: Refused, good: tuple[str, list[str]], tmp_path: Path) -> None:
-    begun = job.check(
+    begun = prepare.check(
         good[0], str(tmp_path / "out"), config.make(dict(zip([w[2:].replace("-", "_") for w in good[1][::2]], good[1][1::2], strict=True)))
     )
-    begun.output.open_job(job.record(begun))
+    begun.output.open_job(prepare.record(begun))
     for command in ("plan", "run"):
         said = refused(command, good[0], tmp_path / "out", *good[1], "--size", "30", "--pooling", "max", words=("another job", "use another OUT"))
         assert "size: 24 there, 30 here" in said
@@ -310,14 +312,14 @@ def local_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A small Ray of this test's own, which `nstray run` finds started."""
     import ray
 
-    from nstray import cluster
+    from nstray.cluster import ray_session
 
     with jobs.ray_folder() as folder:
         for name, value in jobs.LOCAL_RAY.items():
             monkeypatch.setenv(name, value)
         ray.init("local", num_cpus=2, include_dashboard=False, _temp_dir=folder, logging_level="ERROR", log_to_driver=False)
-        monkeypatch.setattr(cluster, "start_ray", lambda: None)
-        monkeypatch.setattr(cluster, "stop_ray", lambda: None)
+        monkeypatch.setattr(ray_session, "start_ray", lambda: None)
+        monkeypatch.setattr(ray_session, "stop_ray", lambda: None)
         try:
             yield
         finally:
@@ -326,7 +328,7 @@ def local_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def bad_images(folder: Path) -> dict[str, ErrorCode]:
     """Pictures that can't be used, below `folder`, and the code of each."""
-    good = images.encode(np.random.default_rng(0).integers(0, 255, (30, 30, 3), dtype=np.uint8), "png")
+    good = encode(np.random.default_rng(0).integers(0, 255, (30, 30, 3), dtype=np.uint8), "png")
     (folder / "truncated.png").write_bytes(good[: len(good) // 2])
     (folder / "page.png").write_bytes(b"<html><body>404</body></html>")
     (folder / "empty.png").write_bytes(b"")
@@ -391,14 +393,14 @@ def test_bad_images_cost_their_own_rows(
     def on_ray(*a: object) -> int:
         raise AssertionError("a complete job needs no Ray")
 
-    ours = job._run_on_ray
-    monkeypatch.setattr(job, "_run_on_ray", on_ray)
+    ours = prepare._run_on_ray
+    monkeypatch.setattr(prepare, "_run_on_ray", on_ray)
     before = jobs.parts(str(out))
     assert call(*words)[0] == 3
     assert call(*words, "--max-error-rate", "1")[0] == 0
 
     # A part that was lost, or removed because it was damaged, is made again.
-    monkeypatch.setattr(job, "_run_on_ray", ours)
+    monkeypatch.setattr(prepare, "_run_on_ray", ours)
     name = min(before)
     storage.delete(storage.join(str(out), f"data/{name}"))
     assert call(*words, "--max-error-rate", "1")[0] == 0

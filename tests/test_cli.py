@@ -18,9 +18,11 @@ from jobs import SETTINGS, write_inputs
 from outputs import Made, error_row, footer, make_output, ok_row
 from PIL import Image
 
-from nstray import __version__, cli, config, demonstration, job, plan
+from nstray import __version__, cli, config
+from nstray.commands import demo, prepare
 from nstray.config import JobConfig
-from nstray.output import encode_part
+from nstray.manifest.shards import cut_shards, cut_windows
+from nstray.output.folder import encode_part
 
 Call = Callable[..., tuple[int, str, str]]
 JOB_COMMANDS = {"run": cli.run_command, "plan": cli.plan_command, "demo": cli.demo, "manifest check": cli.manifest_check}
@@ -80,8 +82,8 @@ def made(tmp_path: Path) -> Made:
 def settings_of(monkeypatch: pytest.MonkeyPatch) -> list[JobConfig]:
     """What `run` would run with, instead of running it."""
     seen: list[JobConfig] = []
-    monkeypatch.setattr(job, "check", lambda manifest, out, config, extend: seen.append(config))
-    monkeypatch.setattr(job, "run", lambda checked: 0)
+    monkeypatch.setattr(prepare, "check", lambda manifest, out, config, extend: seen.append(config))
+    monkeypatch.setattr(prepare, "run", lambda checked: 0)
     return seen
 
 
@@ -186,20 +188,18 @@ def test_an_option_can_turn_off_what_the_file_turns_on(call: Call, monkeypatch: 
 
 def test_the_demo_has_settings_of_its_own_that_file_and_options_win_over(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[JobConfig] = []
-    monkeypatch.setattr(demonstration, "run", lambda out, config: seen.append(config) or 0)
+    monkeypatch.setattr(demo, "run", lambda out, config: seen.append(config) or 0)
     (tmp_path / "job.yaml").write_text("size: 100\nevaluations: 11\n")
     assert call("demo", tmp_path, "--config", tmp_path / "job.yaml", "--evaluations", "12")[0] == 0
     assert (seen[0].weights, seen[0].size, seen[0].evaluations) == ("random", 100, 12)
     assert call("demo", tmp_path)[0] == 0
-    assert {name: getattr(seen[1], name) for name in ("size", "shard_size")} == {
-        name: demonstration.SETTINGS[name] for name in ("size", "shard_size")
-    }
+    assert {name: getattr(seen[1], name) for name in ("size", "shard_size")} == {name: demo.SETTINGS[name] for name in ("size", "shard_size")}
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 4])
 def test_run_ends_with_the_code_of_the_job(call: Call, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    monkeypatch.setattr(job, "check", lambda *a, **options: None)
-    monkeypatch.setattr(job, "run", lambda checked: code)
+    monkeypatch.setattr(prepare, "check", lambda *a, **options: None)
+    monkeypatch.setattr(prepare, "run", lambda checked: code)
     assert call("run", "m.csv", "out")[0] == code
 
 
@@ -209,7 +209,7 @@ def test_a_signal_before_the_run_ends_in_a_word_and_a_code_of_its_own(call: Call
         os.kill(os.getpid(), number)
         time.sleep(10)
 
-    monkeypatch.setattr(job, "check", interrupted)
+    monkeypatch.setattr(prepare, "check", interrupted)
     code, out, err = call("run", "m.csv", "out")
     assert (code, out) == (4, "")
     assert "interrupted" in err
@@ -256,10 +256,10 @@ def test_plan_tells_what_is_done_and_to_do_and_writes_nothing(call: Call, tmp_pa
     assert int(told["bytes_to_do_about"]) > 0
     assert not (tmp_path / "out").exists()
 
-    begun = job.check(manifest, str(tmp_path / "out"), config.load(str(file)))
-    begun.output.open_job(job.record(begun))
-    ((window, rows),) = plan.windows(begun.manifest.tables(begun.info))
-    first = plan.shards(window, rows, 4)[0]
+    begun = prepare.check(manifest, str(tmp_path / "out"), config.load(str(file)))
+    begun.output.open_job(prepare.record(begun))
+    ((window, rows),) = cut_windows(begun.manifest.tables(begun.info))
+    first = cut_shards(window, rows, 4)[0]
     ids = first.table["pair_id"].to_pylist()
     foot = footer(ids, fingerprint=begun.spec.fingerprint)
     assert begun.output.commit_part(first.name, encode_part([ok_row(i) for i in ids[:3]] + [error_row(ids[3])], begun.spec.schema, foot))

@@ -18,17 +18,22 @@ import ray
 import ray.exceptions as rex
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 
-from nstray import cluster, config, dataset, job, live, storage
-from nstray.cluster import Devices, Driver, Outcome, Slot, Stylist, actors, crew, devices
+from nstray import config, storage
 from nstray.cluster import driver as policy
-from nstray.cluster.beacon import Beacon
-from nstray.cluster.crew import Crew
+from nstray.cluster import ray_session, worker_pool
+from nstray.cluster.driver import Driver, Outcome
+from nstray.cluster.policy import Backlog, Careful, Strikes
+from nstray.cluster.progress import Display, Tally
+from nstray.cluster.ray_session import Devices, Stylist, devices
+from nstray.cluster.reporter import Beacon
+from nstray.cluster.worker_handle import Slot
+from nstray.cluster.worker_pool import Crew
+from nstray.commands import prepare, verify
 from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, StorageError, Unreachable
-from nstray.output import Output, read_footer
-from nstray.plan import Shard
-from nstray.progress import Display, Tally
-from nstray.schedule import Backlog, Careful, Strikes
-from nstray.worker import Progress
+from nstray.manifest.shards import Shard
+from nstray.output import live
+from nstray.output.folder import Output, read_footer
+from nstray.worker.worker import Progress
 
 DIES, HANGS, RAISES = 661, 662, 663  # the seeds by which a worker knows the pairs that undo it
 
@@ -49,7 +54,7 @@ def one_ray() -> Iterator[None]:
 @pytest.fixture
 def local_ray(one_ray: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """That Ray, and no worker left on it afterwards: one that stays would take the place of a later job's."""
-    monkeypatch.setattr(crew, "POLL", 0.5)
+    monkeypatch.setattr(worker_pool, "POLL", 0.5)
     yield
     jobs.until(lambda: ray.available_resources().get("GPU") == 2, "every worker's end", seconds=60)
 
@@ -82,10 +87,10 @@ class Small:
 
     def driver(self, actor_class: type[Stylist] | None = None, *more: Any, **settings: Any) -> Driver:
         """One driver; with `actor_class`, its workers are of that class, which gets `more` after Stylist's own arguments."""
-        self.job = job.check(self.manifest, self.out, config.make({**self.settings, **settings}))
-        self.job.output.open_job(job.record(self.job))
+        self.job = prepare.check(self.manifest, self.out, config.make({**self.settings, **settings}))
+        self.job.output.open_job(prepare.record(self.job))
         self.display = Recorder(len(self.ids))
-        create = cluster.stylist_factory(self.job.spec, self.job.weights)
+        create = ray_session.stylist_factory(self.job.spec, self.job.weights)
         if actor_class is not None:
             stored = ray.put(self.job.weights)
             groups = {"work": self.job.config.depth + 1, "health": 1}
@@ -104,7 +109,7 @@ class Small:
         rows = jobs.rows(self.out)
         assert [r["pair_id"] for r in rows] == sorted(self.ids)
         assert {r["pair_id"]: r["error_code"] for r in rows if r["status"] == "error"} == (errors or {})
-        report = dataset.verify(self.out)
+        report = verify.verify(self.out)
         assert report.problems == []
 
 
@@ -395,7 +400,7 @@ def test_two_drivers_on_one_output(local_ray: None, tmp_path: Path) -> None:
 def _drain_once(patch: pytest.MonkeyPatch, small: Small, begun: Callable[[], Any]) -> None:
     """This Ray's only node drains from when `begun()` is true on, until a worker leaves."""
     node = ray.get_runtime_context().get_node_id()
-    patch.setattr(actors.ray_state, "get_draining_nodes", lambda: {node: 0} if begun() and not small.display.count("leaving") else {})
+    patch.setattr(ray_session.ray_state, "get_draining_nodes", lambda: {node: 0} if begun() and not small.display.count("leaving") else {})
 
 
 def test_a_worker_whose_node_drains_hands_back_what_it_has_not_begun(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,7 +436,7 @@ class Shown(Stylist):
 def test_workers_share_a_gpu_where_that_is_asked_for_alone(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, cards: set[str]
 ) -> None:
-    monkeypatch.setattr(actors, "Stylist", Shown)
+    monkeypatch.setattr(ray_session, "Stylist", Shown)
     small = Small(tmp_path, contents=3, styles=4, evaluations=60, actors=2, gpus_per_actor=share)
     assert small.run().complete
     ready = [line for line in small.display.lines if "event=worker_ready" in line]
@@ -445,7 +450,7 @@ def test_workers_share_a_gpu_where_that_is_asked_for_alone(
 def _nodes(patch: pytest.MonkeyPatch, *resources: dict[str, float], dead: int = 0, draining: Iterable[str] = ()) -> None:
     """What Ray says it has: nodes "0", "1" and so on, of which the first `dead` are gone."""
     patch.setattr(ray, "nodes", lambda: [{"NodeID": str(i), "Alive": i >= dead, "Resources": r} for i, r in enumerate(resources)])
-    patch.setattr(actors.ray_state, "get_draining_nodes", lambda: dict.fromkeys(draining, 0))
+    patch.setattr(ray_session.ray_state, "get_draining_nodes", lambda: dict.fromkeys(draining, 0))
 
 
 @pytest.mark.parametrize(
@@ -537,7 +542,7 @@ class Lost:
 
 def test_starts_that_die_with_their_node_are_not_held_against_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many in a row; each is said, and every further node makes the pause before the next longer."""
-    monkeypatch.setattr(crew, "POLL", 0.01)
+    monkeypatch.setattr(worker_pool, "POLL", 0.01)
     monkeypatch.setattr(ray, "kill", lambda actor: None)
     _nodes(monkeypatch, *[{"CPU": 8.0}] * 3, dead=2)
     display = Recorder(1)
@@ -667,11 +672,11 @@ def test_progress_of_several_workers_adds_up() -> None:
 
 
 def test_devices_count_as_long_as_their_workers_live(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(worker_pool.time, "monotonic", lambda: 100.0)
     some = Crew.__new__(Crew)
     some._target, some._most, some._buried_seconds = Devices("cuda", 4, 1, per_device=2), 3, 0.0
     some.slots = [Slot("a", None, born=60.0), Slot("b", None, born=80.0), Slot("waits for a place", None)]
     some._remove(some.slots[1])
     assert (some.device_seconds, some.devices) == ((40 + 20) / 2, 2)
-    monkeypatch.setattr(crew.time, "monotonic", lambda: 110.0)
+    monkeypatch.setattr(worker_pool.time, "monotonic", lambda: 110.0)
     assert some.device_seconds == (50 + 20) / 2

@@ -19,14 +19,16 @@ import pytest
 import torch
 from outputs import picture
 
-from nstray import config, images, plan, storage
+from nstray import config, storage
+from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
-from nstray.engine.weights import random_weights
 from nstray.errors import ErrorCode
-from nstray.manifest import Manifest
-from nstray.output import Output
-from nstray.spec import JobSpec
-from nstray.worker import Worker
+from nstray.images.decode import encode
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.shards import cut_shards, cut_windows
+from nstray.output.folder import Output
+from nstray.worker.messages import JobSpec
+from nstray.worker.worker import Worker
 
 CASES = [(group, case) for group in corpus.GROUPS for case in corpus.files(group)]
 GROWTH = 160 * 2**10  # KiB: a picture at the pixel cap is 12 MB, and stands a few times in memory as it is turned and converted
@@ -104,7 +106,7 @@ def test_the_fuzzer_runs_a_file_alone_without_atheris(tmp_path: Path, target: st
 
 def rows_of(folder: Path, offset: int) -> list[tuple[dict[str, str], frozenset[str]]]:
     """Rows of a manifest, good ones between hostile ones, with the status or code each may have: every third file, and all odd names."""
-    good = images.encode(picture(1, 20, 16), "png")
+    good = encode(picture(1, 20, 16), "png")
     (folder / "good.png").write_bytes(good)
     rows: list[tuple[dict[str, str], frozenset[str]]] = []
 
@@ -116,7 +118,7 @@ def rows_of(folder: Path, offset: int) -> list[tuple[dict[str, str], frozenset[s
     for i, name in enumerate(corpus.odd_names()):
         path = os.path.join(folder, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        Path(path).write_bytes(images.encode(picture(i, 20, 16), "png"))
+        Path(path).write_bytes(encode(picture(i, 20, 16), "png"))
         add(name, frozenset({"ok"}))
         add("good.png", frozenset({"ok"}), style=name)
     os.mkfifo(folder / "pipe.png")
@@ -159,8 +161,8 @@ def test_a_worker_gives_every_row_once_and_good_neighbours_are_fine(tmp_path: Pa
     source = Manifest(str(tmp_path / f"pairs.{ending}"))
     info = source.check(settled)
     spec = JobSpec(settled, str(tmp_path / "out"), config.fingerprint(settled, weights.id), weights.id, info, settled.init)
-    ((window, table),) = plan.windows(source.tables(info))
-    (shard,) = plan.shards(window, table, 10_000)
+    ((window, table),) = cut_windows(source.tables(info))
+    (shard,) = cut_shards(window, table, 10_000)
     storage.put_new(Output(spec.out).job_uri, b"{}")  # the job has begun
     worker = Worker(spec, lambda: weights, "cpu")
     report = worker.process(shard)

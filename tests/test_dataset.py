@@ -17,11 +17,12 @@ import pytest
 from outputs import CARRIED, error_row, footer, make_output, ok_row, picture
 from PIL import Image
 
-from nstray import images, storage
-from nstray.dataset import export, status, verify
+from nstray import storage
+from nstray.commands.verify import export, status, verify
 from nstray.errors import ManifestError, NstrayError, OutputError
-from nstray.output import FOOTER_KEY, Output, encode_part, encode_schema, part_schema
-from nstray.record import dump
+from nstray.images.decode import encode
+from nstray.output.folder import FOOTER_KEY, Output, encode_part, encode_schema, part_schema
+from nstray.output.records import dump
 
 PARTS = ["part-00000-0000.parquet", "part-00000-0001.parquet", "part-00000-0002.parquet"]
 
@@ -115,7 +116,7 @@ def other_bytes(data: bytes) -> Callable[[Any], None]:
 
 def truncated() -> bytes:
     noise = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
-    return images.encode(noise, "png")[:-200]
+    return encode(noise, "png")[:-200]
 
 
 def swap(made: Any) -> None:
@@ -188,7 +189,7 @@ DAMAGE: dict[str, tuple[Callable[[Any], None], list[str]]] = {
     ),
     "a truncated picture": (other_bytes(truncated()), ["decode_failed"]),
     "a text for a picture": (other_bytes(b"<html>404</html>"), ["not_an_image"]),
-    "a picture of another size": (other_bytes(images.encode(picture(1, 10, 10), "png")), ["its picture is 10x10, the row says 24x16"]),
+    "a picture of another size": (other_bytes(encode(picture(1, 10, 10), "png")), ["its picture is 10x10, the row says 24x16"]),
     "ok without a picture": (
         lambda made: rewrite(made, PARTS[1], column("image", [None, None])),
         ["status is ok and there is no picture"],
@@ -249,7 +250,7 @@ def test_a_manifest_elsewhere_must_be_the_same_one(tmp_path: Path) -> None:
 
 
 def test_many_problems_are_counted_not_listed_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nstray.dataset.MAX_PROBLEMS", 2)
+    monkeypatch.setattr("nstray.commands.verify.MAX_PROBLEMS", 2)
     made = make_output(tmp_path)
     for name in PARTS:
         put_back(made, name, rows_of(made, name), fingerprint="0" * 64)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nstray import config, examples, images
-from nstray.manifest import Manifest
+from nstray import config, examples
+from nstray.images.decode import decode, decode_mask
+from nstray.manifest.manifest import Manifest
 
 REPOSITORY = Path(__file__).parents[1]
 REPOSITORY_EXAMPLE = REPOSITORY / "manifests" / "example"
@@ -33,7 +34,7 @@ def made(tmp_path_factory) -> Path:
 
 
 def _decoded(path: Path) -> np.ndarray:
-    return images.decode(path.read_bytes(), what=str(path), **LIMITS)
+    return decode(path.read_bytes(), what=str(path), **LIMITS)
 
 
 def test_shapes(drawn):
@@ -112,7 +113,7 @@ def test_the_repository_holds_the_masks_that_the_script_draws(tmp_path):
     for name, drawn in masks.items():
         assert set(np.unique(drawn)) == {0, 255}
         for folder in (tmp_path, REPOSITORY_EXAMPLE / "mask"):
-            held = images.decode_mask((folder / f"{name}.png").read_bytes(), what=name, **LIMITS)
+            held = decode_mask((folder / f"{name}.png").read_bytes(), what=name, **LIMITS)
             assert np.mean(held != drawn) < 1e-4, name  # the line between two points may round otherwise on another processor
 
 

@@ -17,12 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 from outputs import job_record
 
-from nstray import config, dataset, job, plan, record, storage
+from nstray import config, storage
+from nstray.commands import prepare, verify
+from nstray.commands.plan import estimate
 from nstray.errors import OutputError
-from nstray.estimate import estimate
-from nstray.manifest import Manifest
-from nstray.manifest.digests import RowsDigest
-from nstray.output import Output
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.rows_digest import RowsDigest
+from nstray.manifest.shards import part_name
+from nstray.output import records
+from nstray.output.folder import Output
 
 # the digest
 
@@ -127,13 +130,13 @@ class Growing:
     def write(self, rows: int) -> None:
         self.manifest.write_text("".join(self.lines[: rows + 1]))
 
-    def check(self, *, extend: bool = False) -> job.Job:
-        return job.check(str(self.manifest), self.out, self.config, extend=extend)
+    def check(self, *, extend: bool = False) -> prepare.Job:
+        return prepare.check(str(self.manifest), self.out, self.config, extend=extend)
 
     def begin(self, rows: int) -> None:
         self.write(rows)
         begun = self.check()
-        begun.output.open_job(job.record(begun))
+        begun.output.open_job(prepare.record(begun))
 
 
 @pytest.fixture
@@ -145,7 +148,7 @@ def growing(tmp_path: Path) -> Growing:
 
 def test_the_record_grows_with_the_manifest(growing: Growing) -> None:
     first = Output(growing.out).read_job()
-    assert (first["format"], first["cuts"]) == (record.FORMAT, [])
+    assert (first["format"], first["cuts"]) == (records.FORMAT, [])
     growing.write(7)
     with pytest.raises(OutputError, match=r"the manifest has grown from 4 rows to 7; give --extend"):
         growing.check()
@@ -156,8 +159,8 @@ def test_the_record_grows_with_the_manifest(growing: Growing) -> None:
         before = storage.head(grown.output.job_uri)
         estimate(grown)
         assert storage.head(grown.output.job_uri) == before
-        stored = grown.output.open_job(job.record(grown))
-        assert (stored["rows"], stored["cuts"], stored["format"], stored["manifest_digest"]) == (rows, cuts, record.GROWN_FORMAT, grown.info.digest)
+        stored = grown.output.open_job(prepare.record(grown))
+        assert (stored["rows"], stored["cuts"], stored["format"], stored["manifest_digest"]) == (rows, cuts, records.GROWN_FORMAT, grown.info.digest)
         assert stored["created_at"] == first["created_at"]
         assert {**stored, "warnings": []} == {**Output(growing.out).read_job(), "warnings": []}
         growing.check()  # as it now is, it needs no --extend
@@ -195,7 +198,7 @@ def test_old_rows_that_changed_are_refused(growing: Growing, change: Callable[[l
         growing.check(extend=True)
     again = growing.check()
     with pytest.raises(OutputError, match="another job: manifest digest"):
-        again.output.open_job(job.record(again))
+        again.output.open_job(prepare.record(again))
 
 
 def test_a_manifest_that_shrank_is_refused(growing: Growing) -> None:
@@ -228,7 +231,7 @@ def test_other_settings_are_refused_before_the_record_grows(growing: Growing) ->
     other = growing.check(extend=True)
     before = Output(growing.out).read_job()
     with pytest.raises(OutputError, match="evaluations"):
-        other.output.open_job(job.record(other))
+        other.output.open_job(prepare.record(other))
     assert Output(growing.out).read_job() == before
 
 
@@ -241,12 +244,12 @@ def test_of_two_that_extend_at_once_one_puts_and_both_go_on(growing: Growing, mo
     def overtaken(uri: str, data: bytes, *, if_match: str | None = None) -> str:
         if not puts:
             puts.append(uri)
-            one.output.open_job(job.record(one))
+            one.output.open_job(prepare.record(one))
         puts.append(uri)
         return put(uri, data, if_match=if_match)
 
     monkeypatch.setattr(storage, "put_over", overtaken)
-    stored = two.output.open_job({**job.record(two), "created_at": "later"})
+    stored = two.output.open_job({**prepare.record(two), "created_at": "later"})
     assert len(puts) == 3
     assert (stored["rows"], stored["cuts"]) == (7, [4])
 
@@ -256,17 +259,17 @@ def test_of_two_that_extend_differently_the_second_is_told(growing: Growing) -> 
     one = growing.check(extend=True)
     growing.write(8)
     two = growing.check(extend=True)
-    one.output.open_job(job.record(one))
+    one.output.open_job(prepare.record(one))
     with pytest.raises(OutputError, match="another job: manifest digest"):
-        two.output.open_job(job.record(two))
+        two.output.open_job(prepare.record(two))
     two = growing.check(extend=True)
-    assert two.output.open_job(job.record(two))["cuts"] == [4, 7]
+    assert two.output.open_job(prepare.record(two))["cuts"] == [4, 7]
 
 
 @pytest.mark.parametrize("cuts", [[0], [6], [7], [3, 3], [4, 2], "4", [1.5], [None], None, [True]])
 def test_cuts_that_can_not_be_are_damage(tmp_path: Path, cuts: Any) -> None:
     output = Output(str(tmp_path))
-    storage.put_new(output.job_uri, record.dump(job_record(cuts=cuts)))
+    storage.put_new(output.job_uri, records.dump(job_record(cuts=cuts)))
     with pytest.raises(OutputError, match="damaged: it says of cuts what can't be"):
         output.read_job()
 
@@ -287,8 +290,8 @@ def test_a_whole_job_grows_twice(growing: Growing, tmp_path: Path) -> None:
             parts = jobs.parts(out)
             assert {name: parts[name] for name in kept} == kept
             kept = parts
-            assert (dataset.status(out)["rows_done"], dataset.status(out)["state"]) == (rows, "complete")
-    assert sorted(kept) == [plan.part_name(*p) for p in ((0, 0), (0, 1), (1, 0), (2, 0), (2, 1))]
-    report = dataset.verify(out)
+            assert (verify.status(out)["rows_done"], verify.status(out)["state"]) == (rows, "complete")
+    assert sorted(kept) == [part_name(*p) for p in ((0, 0), (0, 1), (1, 0), (2, 0), (2, 1))]
+    report = verify.verify(out)
     assert (report.problems, report.ok) == ([], 10)
     assert sorted(r["pair_id"] for r in jobs.rows(out)) == sorted(jobs.all_pairs(2, 5))

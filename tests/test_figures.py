@@ -14,11 +14,13 @@ import pyarrow as pa
 import pytest
 from outputs import error_row, footer, job_record, ok_row, picture
 
-from nstray import config, plan, report
+from nstray import config
+from nstray.commands.sheet import MOST, _label, sheet
 from nstray.errors import OutputError, UsageError
-from nstray.figures import MOST, _label, sheet
-from nstray.manifest import Manifest
-from nstray.output import Output, encode_part, encode_schema, part_schema
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.shards import part_name
+from nstray.output.folder import Output, encode_part, encode_schema, part_schema
+from nstray.reports import drawing
 
 REPOSITORY = Path(__file__).parents[1]
 PAPER = REPOSITORY / "manifests" / "gatys2015"
@@ -31,7 +33,7 @@ def make(base: Path, rows: list[dict[str, Any]], carried: pa.Schema = LAYOUT, of
     output = Output(str(base / "out"))
     output.open_job(job_record(rows=len(rows) if of is None else of, carried_schema=encode_schema(carried), shard_size=100))
     if rows:
-        output.commit_part(plan.part_name(0, 0), encode_part(rows, part_schema(carried), footer([row["pair_id"] for row in rows])))
+        output.commit_part(part_name(0, 0), encode_part(rows, part_schema(carried), footer([row["pair_id"] for row in rows])))
     return output.out
 
 
@@ -45,20 +47,20 @@ def grid() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[report.Sheet]:
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[drawing.Sheet]:
     """The sheets that were drawn."""
-    seen: list[report.Sheet] = []
-    draw = report.draw
+    seen: list[drawing.Sheet] = []
+    draw = drawing.draw
 
-    def spy(what: report.Sheet, *rest: Any) -> bytes:
+    def spy(what: drawing.Sheet, *rest: Any) -> bytes:
         seen.append(what)
         return draw(what, *rest)
 
-    monkeypatch.setattr(report, "draw", spy)
+    monkeypatch.setattr(drawing, "draw", spy)
     return seen
 
 
-def test_labels_stand_in_their_order_and_pictures_in_their_cells(tmp_path: Path, drawn: list[report.Sheet]) -> None:
+def test_labels_stand_in_their_order_and_pictures_in_their_cells(tmp_path: Path, drawn: list[drawing.Sheet]) -> None:
     out = make(tmp_path, grid())
     assert sheet(out, str(tmp_path / "f.png"), rows="layers", columns="ratio", title="Figure $3") == 6
     (made,) = drawn
@@ -73,7 +75,7 @@ def test_labels_stand_in_their_order_and_pictures_in_their_cells(tmp_path: Path,
             assert np.array_equal(cell.pixels, picture(seeds[layers, ratio]))
 
 
-def test_figure_order_decides_where_it_is_carried(tmp_path: Path, drawn: list[report.Sheet]) -> None:
+def test_figure_order_decides_where_it_is_carried(tmp_path: Path, drawn: list[drawing.Sheet]) -> None:
     rows = [{**row, "figure_order": i} for i, row in enumerate(grid())]
     out = make(tmp_path, rows[::-1], LAYOUT.append(pa.field("figure_order", pa.int64())))
     sheet(out, str(tmp_path / "f.png"), rows="layers", columns="ratio")
@@ -81,7 +83,7 @@ def test_figure_order_decides_where_it_is_carried(tmp_path: Path, drawn: list[re
     assert list(drawn[0].column_labels) == ["1e-2", "1e-5"]
 
 
-def test_without_columns_a_rows_pictures_stand_side_by_side(tmp_path: Path, drawn: list[report.Sheet]) -> None:
+def test_without_columns_a_rows_pictures_stand_side_by_side(tmp_path: Path, drawn: list[drawing.Sheet]) -> None:
     out = make(tmp_path, grid()[:5])
     assert sheet(out, str(tmp_path / "f.png"), rows="layers") == 5
     assert not drawn[0].column_labels
@@ -92,7 +94,7 @@ def test_without_columns_a_rows_pictures_stand_side_by_side(tmp_path: Path, draw
     ]
 
 
-def test_an_error_is_grey_with_its_code_and_a_hole_is_blank(tmp_path: Path, drawn: list[report.Sheet]) -> None:
+def test_an_error_is_grey_with_its_code_and_a_hole_is_blank(tmp_path: Path, drawn: list[drawing.Sheet]) -> None:
     rows = grid()[:5]
     rows[0] = error_row("broken", "too_small", layers="layer 10", ratio=1e-2)
     sheet(make(tmp_path, rows), str(tmp_path / "f.png"), rows="layers", columns="ratio")
@@ -102,14 +104,14 @@ def test_an_error_is_grey_with_its_code_and_a_hole_is_blank(tmp_path: Path, draw
     assert cells[0][0] is None
 
 
-def test_a_job_half_done_says_what_is_missing(tmp_path: Path, drawn: list[report.Sheet]) -> None:
+def test_a_job_half_done_says_what_is_missing(tmp_path: Path, drawn: list[drawing.Sheet]) -> None:
     sheet(make(tmp_path, grid()[:5], of=6), str(tmp_path / "f.png"), rows="layers", columns="ratio")
     hole = drawn[0].cells[0][0]
     assert hole is not None
     assert hole.text == "no such pair yet"
 
 
-def test_a_value_that_is_absent_has_a_label_at_the_end(tmp_path: Path, drawn: list[report.Sheet]) -> None:
+def test_a_value_that_is_absent_has_a_label_at_the_end(tmp_path: Path, drawn: list[drawing.Sheet]) -> None:
     rows = grid()
     rows[2]["layers"] = None
     sheet(make(tmp_path, rows), str(tmp_path / "f.png"), rows="layers", columns="ratio")
@@ -125,7 +127,7 @@ def test_numbers_as_labels(value: float, text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf"])
-def test_the_carried_names_are_used_unasked(tmp_path: Path, drawn: list[report.Sheet], kind: str) -> None:
+def test_the_carried_names_are_used_unasked(tmp_path: Path, drawn: list[drawing.Sheet], kind: str) -> None:
     rows = [ok_row(f"p{i}", figure_row="one row", figure_column=f"({name}) a label long enough for two lines") for i, name in enumerate("ba")]
     out = make(tmp_path, rows, NAMED)
     assert sheet(out, str(tmp_path / f"f.{kind}")) == 2
@@ -134,7 +136,7 @@ def test_the_carried_names_are_used_unasked(tmp_path: Path, drawn: list[report.S
     assert (tmp_path / f"f.{kind}").read_bytes().startswith({"png": b"\x89PNG", "pdf": b"%PDF"}[kind])
 
 
-def test_without_such_columns_it_is_a_contact_sheet(tmp_path: Path, drawn: list[report.Sheet]) -> None:
+def test_without_such_columns_it_is_a_contact_sheet(tmp_path: Path, drawn: list[drawing.Sheet]) -> None:
     out = make(tmp_path, grid())
     assert sheet(out, str(tmp_path / "f.png"), limit=4) == 4
     assert not drawn[0].row_labels

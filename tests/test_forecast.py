@@ -1,4 +1,4 @@
-"""nstray.cost and nstray.forecast: the arithmetic of an estimate, without a clock."""
+"""nstray.commands.cost and nstray.commands.forecast: the arithmetic of an estimate, without a clock."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from nstray import config
-from nstray.cost import Kind, kind_of, kinds
-from nstray.forecast import CURVE_BYTES, SPREAD, UNSETTLED, Forecast, Load, Measured, Sample, full_seconds, makespan
+from nstray.commands.cost import Kind, kind_of, kinds
+from nstray.commands.forecast import CURVE_BYTES, SPREAD, UNSETTLED, Forecast, Load, Measured, Sample, full_seconds, makespan
 
 PLAIN = Kind(100, "none", "200", "exact")
 SMALL = Kind(100, "none", "100", "exact")

@@ -14,9 +14,12 @@ import tifffile
 from outputs import make_output
 from PIL import Image
 
-from nstray import config, cost, dataset, images, report
+from nstray import config
+from nstray.commands import cost, verify
 from nstray.errors import ConfigError, ErrorCode, PairError
-from nstray.record import PICTURE_NAME
+from nstray.images.decode import decode, decode_mask, encode, extension, fit, fit_mask, quantize, read_header, target_shape
+from nstray.output.records import PICTURE_NAME
+from nstray.reports import drawing
 
 RNG = np.random.default_rng(11)
 DEEP = RNG.integers(0, 65536, (24, 40, 3), dtype=np.uint16)
@@ -41,17 +44,17 @@ def opened(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize(("image_format", "kind", "top"), [("png", np.uint8, 255), ("jpeg", np.uint8, 255), ("tiff", np.uint16, 65535)])
 def test_quantize_rounds_to_the_nearest_level(image_format: str, kind: type, top: int) -> None:
     image = RNG.random((50, 60, 3), dtype=np.float32)
-    out = images.quantize(image, image_format)
+    out = quantize(image, image_format)
     assert (out.dtype, out.shape) == (kind, image.shape)
     assert np.abs(out - image.astype(np.float64) * top).max() < 0.505  # float32 at 65535 is within 1/256 of a level
     levels = np.arange(top + 1, dtype=np.float32) / np.float32(top)
-    ramp = images.quantize(np.broadcast_to(levels[:, None, None], (top + 1, 1, 3)), image_format)
+    ramp = quantize(np.broadcast_to(levels[:, None, None], (top + 1, 1, 3)), image_format)
     assert np.array_equal(ramp[:, 0, 0], np.arange(top + 1))
 
 
 def test_quantize_at_8_bits_is_what_rounds_x_255() -> None:
     image = RNG.random((3, 70, 50), dtype=np.float32)
-    out = images.quantize(image.transpose(1, 2, 0), "webp")  # as a worker has it: channels first
+    out = quantize(image.transpose(1, 2, 0), "webp")  # as a worker has it: channels first
     assert np.array_equal(out, (image * 255).round().astype(np.uint8).transpose(1, 2, 0))
     assert out.flags.c_contiguous
 
@@ -59,14 +62,14 @@ def test_quantize_at_8_bits_is_what_rounds_x_255() -> None:
 def test_quantize_cuts_what_lies_beyond() -> None:
     image = np.array([[[-0.25, 1.25, 1.0], [0.0, 1 + 1e-6, -1e-6]]], np.float32)
     for image_format, top in (("png", 255), ("tiff", 65535)):
-        assert images.quantize(image, image_format).tolist() == [[[0, top, top], [0, top, 0]]]
+        assert quantize(image, image_format).tolist() == [[[0, top, top], [0, top, 0]]]
 
 
 def test_misuse_of_quantize() -> None:
     with pytest.raises(ValueError, match="floats"):
-        images.quantize(np.zeros((2, 2, 3), np.uint8), "tiff")  # type: ignore[arg-type]
+        quantize(np.zeros((2, 2, 3), np.uint8), "tiff")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="png, jpeg, webp or tiff"):
-        images.quantize(np.zeros((2, 2, 3), np.float32), "tif")
+        quantize(np.zeros((2, 2, 3), np.float32), "tif")
 
 
 # 16-bit TIFF ----------------------------------------------------------------------------------------------------------
@@ -75,7 +78,7 @@ def test_misuse_of_quantize() -> None:
 @pytest.mark.parametrize("shape", [(24, 40), (1, 1), (1, 7), (7, 1), (3, 3), (3, 5), (4, 4), (700, 300)])
 def test_tiff_is_read_back_exactly(shape: tuple[int, int]) -> None:
     pixels = RNG.integers(0, 65536, (*shape, 3), dtype=np.uint16)
-    data = images.encode(pixels, "tiff")
+    data = encode(pixels, "tiff")
     back = tifffile.imread(io.BytesIO(data))
     assert back.dtype == np.uint16
     assert np.array_equal(back, pixels)
@@ -85,13 +88,13 @@ def test_tiff_is_read_back_exactly(shape: tuple[int, int]) -> None:
 
 
 def test_a_view_is_written_as_it_reads() -> None:
-    assert np.array_equal(tifffile.imread(io.BytesIO(images.encode(DEEP[::-1, ::2], "tiff"))), DEEP[::-1, ::2])
-    assert images.encode(DEEP[::-1, ::2], "tiff") == images.encode(DEEP[::-1, ::2].copy(), "tiff")
+    assert np.array_equal(tifffile.imread(io.BytesIO(encode(DEEP[::-1, ::2], "tiff"))), DEEP[::-1, ::2])
+    assert encode(DEEP[::-1, ::2], "tiff") == encode(DEEP[::-1, ::2].copy(), "tiff")
 
 
 def test_a_tiff_says_nothing_but_its_pixels() -> None:
     """No name and version of a program, no time, no description: the same pixels would give other bytes tomorrow."""
-    data = images.encode(DEEP, "tiff")
+    data = encode(DEEP, "tiff")
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         (page,) = file.pages
         tags = {tag.name: tag.value for tag in page.tags.values()}
@@ -101,34 +104,34 @@ def test_a_tiff_says_nothing_but_its_pixels() -> None:
         *("Compression", "Predictor", "StripOffsets", "StripByteCounts", "RowsPerStrip", "XResolution", "YResolution", "ResolutionUnit"),
     }
     assert (tags["BitsPerSample"], tags["Compression"], tags["PhotometricInterpretation"]) == ((16, 16, 16), 8, 2)
-    assert images.encode(DEEP.copy(), "tiff") == data
+    assert encode(DEEP.copy(), "tiff") == data
     assert b"tifffile" not in data
 
 
 def test_a_smooth_tiff_is_deflated_and_a_noisy_one_as_large_as_planned() -> None:
     y, x = np.mgrid[0:256, 0:256] / 256
     smooth = np.stack([y, x, (x + y) / 2], axis=2)
-    assert len(images.encode(images.quantize(smooth, "tiff"), "tiff")) < smooth.size / 3
+    assert len(encode(quantize(smooth, "tiff"), "tiff")) < smooth.size / 3
     grain = smooth + RNG.normal(0, 0.04, smooth.shape)
-    each = len(images.encode(images.quantize(grain, "tiff"), "tiff")) / 256**2
+    each = len(encode(quantize(grain, "tiff"), "tiff")) / 256**2
     assert each == pytest.approx(cost.BYTES_PER_PIXEL["tiff"], rel=0.05)
 
 
 def test_each_format_takes_its_own_depth() -> None:
     shallow = (DEEP >> 8).astype(np.uint8)
     with pytest.raises(ValueError, match=r"uint16 for tiff; got \(24, 40, 3\) uint8"):
-        images.encode(shallow, "tiff")
+        encode(shallow, "tiff")
     for image_format in ("png", "jpeg", "webp"):
         with pytest.raises(ValueError, match=f"uint8 for {image_format}; got .* uint16"):
-            images.encode(DEEP, image_format)
+            encode(DEEP, image_format)
     for pixels in (DEEP[:, :, 0], DEEP[:, :, :2], DEEP[:0], DEEP.astype(np.int32), DEEP.astype(np.float32)):
         with pytest.raises(ValueError, match="uint16"):
-            images.encode(pixels, "tiff")
+            encode(pixels, "tiff")
 
 
 def test_quality_has_no_meaning_for_tiff() -> None:
     with pytest.raises(ValueError, match="no meaning for tiff"):
-        images.encode(DEEP, "tiff", 90)
+        encode(DEEP, "tiff", 90)
     for image_format in ("png", "tiff"):
         with pytest.raises(ConfigError, match=f"quality has no meaning for {image_format}; use image_format jpeg or webp"):
             config.make({"image_format": image_format, "quality": 90})
@@ -139,20 +142,20 @@ def test_every_format_of_a_job_is_known_everywhere() -> None:
     formats = get_args(config.ImageFormat)
     assert set(cost.BYTES_PER_PIXEL) == set(formats)
     for image_format in formats:
-        assert PICTURE_NAME.fullmatch(f"c0-s1.{images.extension(image_format)}")
-        pixels = images.quantize(np.full((4, 5, 3), 0.25), image_format)
-        assert images.probe(images.encode(pixels, image_format), own=True) == (image_format, 5, 4)
+        assert PICTURE_NAME.fullmatch(f"c0-s1.{extension(image_format)}")
+        pixels = quantize(np.full((4, 5, 3), 0.25), image_format)
+        assert read_header(encode(pixels, image_format), own=True) == (image_format, 5, 4)
 
 
 # An output's own TIFF -------------------------------------------------------------------------------------------------
 
 
 def test_tiff_is_no_input() -> None:
-    for data in (images.encode(DEEP, "tiff"), save(Image.fromarray((DEEP >> 8).astype(np.uint8)), "TIFF")):
+    for data in (encode(DEEP, "tiff"), save(Image.fromarray((DEEP >> 8).astype(np.uint8)), "TIFF")):
         for call in (
-            lambda data: images.decode(data, **ANY_LIMIT),
-            lambda data: images.decode_mask(data, **ANY_LIMIT),
-            images.probe,
+            lambda data: decode(data, **ANY_LIMIT),
+            lambda data: decode_mask(data, **ANY_LIMIT),
+            read_header,
         ):
             with pytest.raises(PairError, match="a picture of format TIFF; convert it to JPEG, PNG or WebP") as caught:
                 call(data)
@@ -160,7 +163,7 @@ def test_tiff_is_no_input() -> None:
 
 
 def test_own_tiff_is_decoded_to_its_high_bytes() -> None:
-    out = images.decode(images.encode(DEEP, "tiff"), own=True, **ANY_LIMIT)
+    out = decode(encode(DEEP, "tiff"), own=True, **ANY_LIMIT)
     assert out.dtype == np.uint8
     assert np.abs(out.astype(int) - (DEEP >> 8)).max() <= 1
     out[0] = 0  # the caller's own
@@ -169,8 +172,8 @@ def test_own_tiff_is_decoded_to_its_high_bytes() -> None:
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_own_adds_tiff_and_takes_nothing_else_away() -> None:
     pixels = (DEEP >> 8).astype(np.uint8)
-    assert np.array_equal(images.decode(images.encode(pixels, "png"), own=True, **ANY_LIMIT), pixels)
-    data = images.encode(DEEP, "tiff")
+    assert np.array_equal(decode(encode(pixels, "png"), own=True, **ANY_LIMIT), pixels)
+    data = encode(DEEP, "tiff")
     for broken, code in (
         (save(Image.fromarray(pixels), "GIF"), ErrorCode.UNSUPPORTED_FORMAT),
         (data[: len(data) // 2], ErrorCode.DECODE_FAILED),
@@ -178,10 +181,10 @@ def test_own_adds_tiff_and_takes_nothing_else_away() -> None:
         (b"", ErrorCode.EMPTY_FILE),
     ):
         with pytest.raises(PairError) as caught:
-            images.decode(broken, own=True, **ANY_LIMIT)
+            decode(broken, own=True, **ANY_LIMIT)
         assert caught.value.code is code
     with pytest.raises(PairError, match="40x24 = 960 pixels") as caught:
-        images.decode(data, own=True, **{**ANY_LIMIT, "max_pixels": 959})
+        decode(data, own=True, **{**ANY_LIMIT, "max_pixels": 959})
     assert caught.value.code is ErrorCode.TOO_MANY_PIXELS
 
 
@@ -191,24 +194,24 @@ def test_an_output_of_tiffs_is_verified_shown_exported_and_loaded(tmp_path: Path
     def change(_name: str, rows: list[dict[str, Any]], _foot: dict[str, Any]) -> None:
         for row in rows:
             pixels = stored[row["pair_id"]] = RNG.integers(0, 65536, (16, 24, 3), dtype=np.uint16)
-            row.update(image={"bytes": images.encode(pixels, "tiff"), "path": f"{row['pair_id']}.tiff"})
+            row.update(image={"bytes": encode(pixels, "tiff"), "path": f"{row['pair_id']}.tiff"})
 
-    seen: list[report.Cell] = []
-    draw = report.draw
+    seen: list[drawing.Cell] = []
+    draw = drawing.draw
 
-    def spy(sheet: report.Sheet, *rest: Any) -> bytes:
+    def spy(sheet: drawing.Sheet, *rest: Any) -> bytes:
         seen.extend(cell for line in sheet.cells for cell in line if cell is not None and not cell.original)
         return draw(sheet, *rest)
 
-    monkeypatch.setattr(report, "draw", spy)
+    monkeypatch.setattr(drawing, "draw", spy)
     made = make_output(tmp_path, contents=2, styles=2, change=change)
-    assert dataset.verify(made.out).problems == []
-    assert report.contact_sheet(made.out, str(tmp_path / "sheet.png")) == 4
+    assert verify.verify(made.out).problems == []
+    assert drawing.contact_sheet(made.out, str(tmp_path / "sheet.png")) == 4
     assert len(seen) == 4
     for cell, pair_id in zip(seen, sorted(stored), strict=True):
         assert cell.pixels is not None
         assert np.abs(cell.pixels.astype(int) - (stored[pair_id] >> 8)).max() <= 1
-    assert dataset.export(made.out, str(tmp_path / "files"))["images"] == 4
+    assert verify.export(made.out, str(tmp_path / "files"))["images"] == 4
     for line in (tmp_path / "files" / "metadata.jsonl").read_text().splitlines():
         name = json.loads(line)["file_name"]
         assert np.array_equal(tifffile.imread(tmp_path / "files" / name), stored[name.removesuffix(".tiff")])
@@ -221,10 +224,10 @@ def test_an_output_of_tiffs_is_verified_shown_exported_and_loaded(tmp_path: Path
 def test_a_damaged_tiff_of_an_output_is_found(tmp_path: Path) -> None:
     def change(_name: str, rows: list[dict[str, Any]], _foot: dict[str, Any]) -> None:
         for row in rows:
-            data = images.encode(RNG.integers(0, 65536, (16, 24, 3), dtype=np.uint16), "tiff")
+            data = encode(RNG.integers(0, 65536, (16, 24, 3), dtype=np.uint16), "tiff")
             row.update(image={"bytes": data[: len(data) // 2], "path": f"{row['pair_id']}.tiff"})
 
-    problems = dataset.verify(make_output(tmp_path, contents=1, styles=1, change=change).out).problems
+    problems = verify.verify(make_output(tmp_path, contents=1, styles=1, change=change).out).problems
     assert any("c0-s0: decode_failed" in problem for problem in problems), problems
 
 
@@ -268,10 +271,10 @@ RULES = [
 @pytest.mark.parametrize(("height", "width"), [(101, 147), (160, 120), (99, 99), (74, 203)])
 @pytest.mark.parametrize("share", [1, 0.5, 2.5])
 def test_a_mask_stays_over_its_picture(size: int | str, rule: str, upsample: bool, height: int, width: int, share: float) -> None:
-    fitted = images.fit(as_picture(scene(height, width)), size, rule, upsample, what="x")
+    fitted = fit(as_picture(scene(height, width)), size, rule, upsample, what="x")
     shape = fitted.shape[0], fitted.shape[1]
-    mask = scene(*images.target_shape(height, width, round(max(height, width) * share), "longest", True))
-    out = images.fit_mask(mask, (height, width), shape, rule, what="mask")
+    mask = scene(*target_shape(height, width, round(max(height, width) * share), "longest", True))
+    out = fit_mask(mask, (height, width), shape, rule, what="mask")
     assert (out.dtype, out.shape) == (np.uint8, shape)
     apart = np.abs(out.astype(int) - fitted[:, :, 1])
     assert apart.mean() < 1
@@ -288,30 +291,30 @@ def test_a_displacement_would_be_seen() -> None:
 @pytest.mark.parametrize("size", ["147x60", "100x101", "99x101", "1x101", "147x101"])
 def test_where_exact_only_crops_the_mask_is_cropped_to_the_pixel(size: str) -> None:
     noise = RNG.integers(0, 256, (101, 147), dtype=np.uint8)
-    fitted = images.fit(as_picture(noise), size, "exact", False, what="x")
-    out = images.fit_mask(noise, (101, 147), (fitted.shape[0], fitted.shape[1]), "exact", what="mask")
+    fitted = fit(as_picture(noise), size, "exact", False, what="x")
+    out = fit_mask(noise, (101, 147), (fitted.shape[0], fitted.shape[1]), "exact", what="mask")
     assert np.array_equal(out, fitted[:, :, 1])
 
 
 def test_a_mask_of_the_pictures_size_is_left_alone() -> None:
     noise = RNG.integers(0, 256, (31, 47), dtype=np.uint8)
-    assert np.array_equal(images.fit_mask(noise, (31, 47), (31, 47), "longest", what="mask"), noise)
+    assert np.array_equal(fit_mask(noise, (31, 47), (31, 47), "longest", what="mask"), noise)
 
 
 @pytest.mark.parametrize(("size", "rule", "upsample"), RULES)
 def test_a_fitted_mask_does_not_ring(size: int | str, rule: str, upsample: bool) -> None:
     steps = np.where(RNG.random((101, 147)) < 0.5, 60, 200).astype(np.uint8)
-    wide, high = images.target_shape(147, 101, size, rule, upsample)
-    out = images.fit_mask(steps, (101, 147), (high, wide), rule, what="mask")
+    wide, high = target_shape(147, 101, size, rule, upsample)
+    out = fit_mask(steps, (101, 147), (high, wide), rule, what="mask")
     assert out.min() >= 60
     assert out.max() <= 200
-    assert (images.fit_mask(np.full((101, 147), 255, np.uint8), (101, 147), (high, wide), rule, what="mask") == 255).all()
+    assert (fit_mask(np.full((101, 147), 255, np.uint8), (101, 147), (high, wide), rule, what="mask") == 255).all()
 
 
 def test_a_shrunken_mask_is_averaged_not_sampled() -> None:
     stripes = np.zeros((128, 128), np.uint8)
     stripes[:, ::2] = 255
-    out = images.fit_mask(stripes, (128, 128), (16, 16), "longest", what="mask")
+    out = fit_mask(stripes, (128, 128), (16, 16), "longest", what="mask")
     assert np.abs(out[1:-1, 1:-1].astype(int) - 127).max() <= 1  # the outermost feel the edge
 
 
@@ -343,10 +346,10 @@ def test_a_mask_of_another_aspect_is_refused(source: tuple[int, int], mask: tupl
     white = np.full(mask, 255, np.uint8)
     for rule, shape in (("longest", source), ("exact", (10, 12))):
         if sound:
-            assert (images.fit_mask(white, source, shape, rule, what="x") == 255).all()
+            assert (fit_mask(white, source, shape, rule, what="x") == 255).all()
             continue
         with pytest.raises(PairError) as caught:
-            images.fit_mask(white, source, shape, rule, what="content mask s3://b/m.png")
+            fit_mask(white, source, shape, rule, what="content mask s3://b/m.png")
         assert caught.value.code is ErrorCode.BAD_MASK
         assert caught.value.message == (
             f"content mask s3://b/m.png: the mask is {mask[1]}x{mask[0]} pixels, its picture {source[1]}x{source[0]}: give a mask of the same aspect"
@@ -356,7 +359,7 @@ def test_a_mask_of_another_aspect_is_refused(source: tuple[int, int], mask: tupl
 def test_a_mask_without_white_is_refused() -> None:
     def refused(mask: np.ndarray, shape: tuple[int, int], rule: str, *words: str) -> None:
         with pytest.raises(PairError) as caught:
-            images.fit_mask(mask, (60, 120), shape, rule, what="mask m.png")
+            fit_mask(mask, (60, 120), shape, rule, what="mask m.png")
         assert caught.value.code is ErrorCode.BAD_MASK
         for word in ("mask m.png: the mask is black all over", "marks no region", *words):
             assert word in caught.value.message
@@ -367,29 +370,29 @@ def test_a_mask_without_white_is_refused() -> None:
     edge = black.copy()
     edge[:, :20] = 255  # marks only what exact crops away
     refused(edge, (30, 30), "exact", "that size_rule exact keeps")
-    assert images.fit_mask(edge, (60, 120), (30, 60), "longest", what="x").max() == 255
+    assert fit_mask(edge, (60, 120), (30, 60), "longest", what="x").max() == 255
     speck = black.copy()
     speck[3, 3] = 255  # less than half a level at this size
     refused(speck, (1, 2), "longest", "2x1 pixels")
-    assert images.fit_mask(speck, (60, 120), (60, 120), "longest", what="x").max() == 255
+    assert fit_mask(speck, (60, 120), (60, 120), "longest", what="x").max() == 255
 
 
 def test_a_mask_is_the_luminance_of_its_picture() -> None:
     pixels = RNG.integers(0, 256, (9, 13, 3), dtype=np.uint8)
-    out = images.decode_mask(save(Image.fromarray(pixels), "PNG"), **ANY_LIMIT)
+    out = decode_mask(save(Image.fromarray(pixels), "PNG"), **ANY_LIMIT)
     assert (out.dtype, out.shape) == (np.uint8, (9, 13))
     assert np.abs(out - pixels @ np.array([0.299, 0.587, 0.114])).max() <= 0.51
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    assert np.array_equal(images.decode_mask(save(Image.fromarray(grey), "PNG"), **ANY_LIMIT), grey)
-    assert images.decode_mask(save(Image.fromarray(grey > 99), "PNG"), **ANY_LIMIT).tolist() == ((grey > 99) * 255).tolist()
-    assert images.decode_mask(save(Image.fromarray(grey), "JPEG"), **ANY_LIMIT).flags.writeable
+    assert np.array_equal(decode_mask(save(Image.fromarray(grey), "PNG"), **ANY_LIMIT), grey)
+    assert decode_mask(save(Image.fromarray(grey > 99), "PNG"), **ANY_LIMIT).tolist() == ((grey > 99) * 255).tolist()
+    assert decode_mask(save(Image.fromarray(grey), "JPEG"), **ANY_LIMIT).flags.writeable
 
 
 def test_a_mask_is_turned_upright() -> None:
     grey = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert np.array_equal(images.decode_mask(save(Image.fromarray(grey), "PNG", exif=exif), **ANY_LIMIT), np.rot90(grey, -1))
+    assert np.array_equal(decode_mask(save(Image.fromarray(grey), "PNG", exif=exif), **ANY_LIMIT), np.rot90(grey, -1))
 
 
 def test_a_mask_has_the_limits_and_errors_of_a_picture() -> None:
@@ -402,7 +405,7 @@ def test_a_mask_has_the_limits_and_errors_of_a_picture() -> None:
         (b"", {}, ErrorCode.EMPTY_FILE),
     ):
         with pytest.raises(PairError, match=r"mask m\.png: ") as caught:
-            images.decode_mask(given, **{**ANY_LIMIT, **limits})
+            decode_mask(given, **{**ANY_LIMIT, **limits})
         assert caught.value.code is code
 
 
@@ -411,6 +414,6 @@ def test_what_is_transparent_in_a_mask_marks_nothing() -> None:
     layer[:3] = 255  # white strokes on a transparent layer
     data = io.BytesIO()
     Image.fromarray(layer, "RGBA").save(data, "png")
-    mask = images.decode_mask(data.getvalue(), what="x", max_bytes=10**6, max_pixels=10**6)
+    mask = decode_mask(data.getvalue(), what="x", max_bytes=10**6, max_pixels=10**6)
     assert (mask[:3] == 255).all()
     assert (mask[3:] == 0).all()

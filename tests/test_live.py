@@ -1,4 +1,4 @@
-"""nstray.live: what a driver writes of a running job, and what `nstray status` makes of it."""
+"""nstray.output.live: what a driver writes of a running job, and what `nstray status` makes of it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from outputs import begun, make_output
 
-from nstray import live, storage
+from nstray import storage
 from nstray.errors import StorageError
-from nstray.live import Live, LiveFile, WorkerNow
-from nstray.output import Output
+from nstray.output import live
+from nstray.output.folder import Output
+from nstray.output.live import Live, LiveFile, WorkerNow
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -13,10 +13,11 @@ import jobs
 import pytest
 from outputs import picture
 
-from nstray import images, storage
+from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ManifestError
-from nstray.manifest import Manifest, pairs
+from nstray.images.decode import encode
+from nstray.manifest.manifest import Manifest, pairs
 
 Call = Callable[..., tuple[int, str, str]]
 PAIR = {"content": "c.png", "style": "s.png"}
@@ -80,7 +81,7 @@ def test_a_manifest_that_is_changed_after_it_was_checked(s3: str) -> None:
 
 def test_a_local_manifest_names_local_files_through_links_too(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
-    (tmp_path / "real" / "c.png").write_bytes(images.encode(picture(1), "png"))
+    (tmp_path / "real" / "c.png").write_bytes(encode(picture(1), "png"))
     (tmp_path / "linked").symlink_to(tmp_path / "real")
     manifest = Manifest(put(str(tmp_path / "m.csv"), {**PAIR, "content": "linked/c.png", "style": (tmp_path / "real").as_uri() + "/c.png"}))
     info = manifest.check(JobConfig())
@@ -92,7 +93,7 @@ def test_a_local_manifest_names_local_files_through_links_too(tmp_path: Path) ->
 def test_the_command_line_says_so_and_may_name_a_local_init(call: Call, s3: str, tmp_path: Path) -> None:
     manifest, weights = jobs.write_inputs(s3, contents=1, styles=1)
     start = tmp_path / "start.png"
-    start.write_bytes(images.encode(picture(3, 30, 28), "png"))
+    start.write_bytes(encode(picture(3, 30, 28), "png"))
     words = [*jobs.options({**jobs.SETTINGS, "weights": weights}), "--init", start]
     assert call("plan", manifest, tmp_path / "out", *words)[0] == 0  # who runs the job names its init, not the manifest's author
 

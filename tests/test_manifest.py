@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nstray import manifest as manifest_module
 from nstray import storage
-from nstray.columns import RESERVED
 from nstray.config import JobConfig
 from nstray.errors import ManifestError
-from nstray.manifest import Manifest, ManifestInfo, Pair, pairs
+from nstray.manifest import duplicates as manifest_ids
 from nstray.manifest import files as manifest_files
-from nstray.manifest import ids as manifest_ids
+from nstray.manifest import manifest as manifest_module
+from nstray.manifest.manifest import Manifest, ManifestInfo, Pair, pairs
+from nstray.output.reserved import RESERVED
 
 CONFIG = JobConfig()
 

@@ -10,7 +10,8 @@ import pytest
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ManifestError
-from nstray.manifest import Manifest, Pair, build, pairs
+from nstray.manifest import build
+from nstray.manifest.manifest import Manifest, Pair, pairs
 
 
 def pictures(folder: Path, *names: str) -> Path:

@@ -13,10 +13,12 @@ import pytest
 import test_manifest
 from test_manifest import CONFIG, load, problem
 
-from nstray import plan, storage
+from nstray import storage
 from nstray.config import JobConfig
-from nstray.manifest import Manifest, ManifestInfo, Pair, pairs
 from nstray.manifest import files as manifest_files
+from nstray.manifest import shards as shards_module
+from nstray.manifest.manifest import Manifest, ManifestInfo, Pair, pairs
+from nstray.manifest.shards import cut_shards, cut_windows
 
 FORMATS = ["m.csv", "m.jsonl", "m.parquet"]
 NAMES = ("content_masks", "style_masks", "fine_style")
@@ -358,12 +360,12 @@ def test_tables_do_not_depend_on_batch_sizes(tmp_path: Path, monkeypatch: pytest
 
 
 def test_shards_carry_each_row_with_its_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "WINDOW_ROWS", 64)
+    monkeypatch.setattr(shards_module, "WINDOW_ROWS", 64)
     monkeypatch.setattr(manifest_files, "BATCH_ROWS", 50)
     rows = masked(150)
     manifest = Manifest(str(write(tmp_path / "m.parquet", rows)))
     info = manifest.check(CONFIG)
-    shards = [s for window, table in plan.windows(manifest.tables(info)) for s in plan.shards(window, table, 16)]
+    shards = [s for window, table in cut_windows(manifest.tables(info)) for s in cut_shards(window, table, 16)]
     order = [r for s in shards for r in s.table["row"].to_pylist()]
     assert order != sorted(order)
     for shard in (*shards, *(pickle.loads(pickle.dumps(s)) for s in shards)):

@@ -14,16 +14,20 @@ import jobs
 import pytest
 from heads import Head
 
-from nstray import dataset, storage
-from nstray.output import Output
-from nstray.stages import STAGES
+from nstray import storage
+from nstray.commands import verify
+from nstray.output.folder import Output
+from nstray.worker.timing import STAGES
 
 DASHBOARD = Path(__file__).parent.parent / "cluster" / "grafana.json"
 # The Prometheus text format: a name, labels, a value.
 SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)$")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 # nstray with the file behind `nstray status` written every second, and its workers looked at as often
-LIVELY = "from nstray import live\nfrom nstray.cluster import crew\nlive.EVERY, crew.POLL = 1.0, 0.5\nfrom nstray.cli import main\nmain()"
+LIVELY = (
+    "from nstray.output import live\nfrom nstray.cluster import worker_pool\nlive.EVERY, worker_pool.POLL = 1.0, 0.5\n"
+    "from nstray.cli import main\nmain()"
+)
 
 EVALUATIONS = 80
 
@@ -87,7 +91,7 @@ def test_the_dashboard_asks_for_what_a_job_exports_and_the_counts_are_the_job_s(
 
     def ended() -> bool:
         seen.extend(scrape(reporting))
-        if Path(Output(out).job_uri).exists() and (run := dataset.status(out).get("run")):
+        if Path(Output(out).job_uri).exists() and (run := verify.status(out).get("run")):
             runs.append(run)
         return reporting.status("seen")["status"] not in ("PENDING", "RUNNING")
 

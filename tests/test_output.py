@@ -16,12 +16,13 @@ import pytest
 import yaml
 from outputs import CARRIED, WEIGHTS_ID, begun, error_row, footer, job_record, make_output, ok_row
 
-from nstray import config, manifest, plan, storage
-from nstray import output as output_module
-from nstray.columns import RESERVED
+from nstray import config, storage
 from nstray.errors import OutputError
-from nstray.output import COLUMNS, Output, carried_schema, encode_part, encode_schema, part_schema, read_footer, stored_schema
-from nstray.plan import part_name
+from nstray.manifest import manifest
+from nstray.manifest.shards import cut_shards, cut_windows, part_name
+from nstray.output import folder as output_module
+from nstray.output.folder import COLUMNS, Output, carried_schema, encode_part, encode_schema, part_schema, read_footer, stored_schema
+from nstray.output.reserved import RESERVED
 
 SCHEMA = part_schema(CARRIED)
 
@@ -151,8 +152,8 @@ def test_what_python_cannot_hold_is_carried_from_manifest_to_part(tmp_path: Path
     source = manifest.Manifest(str(tmp_path / "m.parquet"))
     info = source.check(config.make({"weights": "random"}))
     assert info.carried == tuple(extra)
-    ((window, table),) = plan.windows(source.tables(info))
-    (shard,) = plan.shards(window, table, 16)
+    ((window, table),) = cut_windows(source.tables(info))
+    (shard,) = cut_shards(window, table, 16)
     shard = pickle.loads(pickle.dumps(shard))
     rows = [ok_row(pair.pair_id) for pair in manifest.pairs(shard.table, info)]
     assert [row["pair_id"] for row in rows] == ["a", "b", "c"]
@@ -349,7 +350,7 @@ def test_an_index_says_what_the_footers_say(tmp_path: Path) -> None:
     assert index is not None
     assert [p[:3] for p in index["parts"]] == [[0, 2, 2], [1, 2, 1]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nstray.output.read_footer", lambda uri: pytest.fail("the index was not used"))
+        patch.setattr("nstray.output.folder.read_footer", lambda uri: pytest.fail("the index was not used"))
         assert output.window_counts(2, 2) == from_footers
     assert from_footers is not None
     assert (from_footers.parts, from_footers.rows, from_footers.ok, from_footers.errors) == (2, 4, 3, {"too_small": 1})

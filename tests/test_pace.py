@@ -1,4 +1,4 @@
-"""nstray.pace: the time to go with its spread, and who is behind."""
+"""nstray.cluster.eta: the time to go with its spread, and who is behind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from nstray.pace import LEAST, RECENT, Eta, Pace
+from nstray.cluster.eta import LEAST, RECENT, Eta, Pace
 
 
 def pace(*seconds: float, rows: int = 10) -> Pace:

@@ -9,7 +9,8 @@ import random
 import pyarrow as pa
 import pytest
 
-from nstray import plan
+from nstray.manifest import shards
+from nstray.manifest.shards import WINDOW_ROWS, Shard, cut_shards, cut_windows, parse_part, part_count, part_name, parts_per_window
 
 
 def table(rows: int, seed: int = 0, *, settings: bool = True) -> pa.Table:
@@ -29,20 +30,20 @@ def table(rows: int, seed: int = 0, *, settings: bool = True) -> pa.Table:
     return pa.table(columns)
 
 
-def cut(whole: pa.Table, batch: int, shard_size: int) -> list[plan.Shard]:
+def cut(whole: pa.Table, batch: int, shard_size: int) -> list[Shard]:
     tables = (whole.slice(start, batch) for start in range(0, whole.num_rows, batch))
-    return [s for window, rows in plan.windows(tables) for s in plan.shards(window, rows, shard_size)]
+    return [s for window, rows in cut_windows(tables) for s in cut_shards(window, rows, shard_size)]
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_every_row_in_exactly_one_shard_however_it_arrives(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    monkeypatch.setattr(plan, "WINDOW_ROWS", 128)
+    monkeypatch.setattr(shards, "WINDOW_ROWS", 128)
     draw = random.Random(seed)
     rows, shard_size = draw.randint(1, 700), draw.randint(1, 140)
     whole = table(rows, seed, settings=seed % 2 == 0)
     first = cut(whole, rows, shard_size)
     assert sorted(r for s in first for r in s.table["row"].to_pylist()) == list(range(rows))
-    assert len(first) == sum(plan.layout(rows, shard_size))
+    assert len(first) == sum(parts_per_window(rows, shard_size))
     assert len({s.name for s in first}) == len(first)
     assert all(1 <= s.table.num_rows <= shard_size for s in first)
     assert all(r // 128 == s.window for s in first for r in s.table["row"].to_pylist())
@@ -83,31 +84,31 @@ def test_ids_digest_is_of_the_ids_in_order() -> None:
 
 
 def test_windows_and_counts_of_the_real_size() -> None:
-    assert plan.WINDOW_ROWS == 65_536
-    assert [plan.count(n, 16) for n in (0, 1, 16, 17, 65_536, 65_537)] == [0, 1, 1, 2, 4096, 4097]
-    assert plan.layout(65_536 * 2 + 1, 1000) == [66, 66, 1]
-    assert (plan.layout(0, 16), plan.layout(65_536, 16)) == ([], [4096])
+    assert WINDOW_ROWS == 65_536
+    assert [part_count(n, 16) for n in (0, 1, 16, 17, 65_536, 65_537)] == [0, 1, 1, 2, 4096, 4097]
+    assert parts_per_window(65_536 * 2 + 1, 1000) == [66, 66, 1]
+    assert (parts_per_window(0, 16), parts_per_window(65_536, 16)) == ([], [4096])
     whole = pa.table({"row": pa.array(range(150_000))})
-    got = list(plan.windows(whole.slice(i, 40_000) for i in range(0, 150_000, 40_000)))
+    got = list(cut_windows(whole.slice(i, 40_000) for i in range(0, 150_000, 40_000)))
     assert [(n, t.num_rows, t["row"][0].as_py()) for n, t in got] == [(0, 65_536, 0), (1, 65_536, 65_536), (2, 18_928, 131_072)]
-    assert list(plan.windows([])) == []
-    assert list(plan.windows([whole.slice(0, 0)])) == []
+    assert list(cut_windows([])) == []
+    assert list(cut_windows([whole.slice(0, 0)])) == []
 
 
 def test_a_window_ends_where_the_manifest_did(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was cut before rows were added is cut the same way after it, however often they are."""
-    monkeypatch.setattr(plan, "WINDOW_ROWS", 10)
+    monkeypatch.setattr(shards, "WINDOW_ROWS", 10)
     whole = pa.table({"row": pa.array(range(60))})
     cuts: tuple[int, ...] = ()
     before: list[list[int]] = []
     for rows in (4, 10, 13, 43, 44, 60):
-        got = list(plan.windows([whole.slice(i, min(7, rows - i)) for i in range(0, rows, 7)], cuts))
+        got = list(cut_windows([whole.slice(i, min(7, rows - i)) for i in range(0, rows, 7)], cuts))
         assert [number for number, _ in got] == list(range(len(got)))
         now = [table["row"].to_pylist() for _, table in got]
         assert now[: len(before)] == before
         assert [r for window in now for r in window] == list(range(rows))
         assert max(map(len, now)) <= 10
-        assert plan.layout(rows, 3, cuts) == [-(-len(window) // 3) for window in now]
+        assert parts_per_window(rows, 3, cuts) == [-(-len(window) // 3) for window in now]
         cuts, before = (*cuts, rows), now
 
 
@@ -116,15 +117,15 @@ def test_a_window_ends_where_the_manifest_did(monkeypatch: pytest.MonkeyPatch) -
     [(3, 17, "part-00003-0017.parquet"), (0, 0, "part-00000-0000.parquet"), (123456, 65535, "part-123456-65535.parquet")],
 )
 def test_part_names_and_back(window: int, number: int, name: str) -> None:
-    assert plan.part_name(window, number) == name
-    assert plan.parse_part(name) == (window, number)
+    assert part_name(window, number) == name
+    assert parse_part(name) == (window, number)
 
 
 @pytest.mark.parametrize(
     "name", ["part-3-17.parquet", "part-00003-0017.parquet.tmp", "x-part-00003-0017.parquet", "part-000003-0017.parquet", "README.md", ""]
 )
 def test_other_names_are_no_parts(name: str) -> None:
-    assert plan.parse_part(name) is None
+    assert parse_part(name) is None
 
 
 def test_a_shard_pickles_as_its_own_rows_alone() -> None:

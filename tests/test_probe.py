@@ -1,4 +1,4 @@
-"""nstray.probe: which pairs are probed, on a real Ray what a probe says, and what a run then shows beside it."""
+"""nstray.commands.probe: which pairs are probed, on a real Ray what a probe says, and what a run then shows beside it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from typing import Any
 import jobs
 import pytest
 
-from nstray import config, dataset, job, probe, spent
-from nstray.cost import Kind, kind_of, kinds
+from nstray import config
+from nstray.commands import prepare, probe, spent, verify
+from nstray.commands.cost import Kind, kind_of, kinds
+from nstray.commands.probe import Wish, lasting, pick, to_do
 from nstray.errors import JobFailed, UsageError
-from nstray.output import Output
-from nstray.plan import Shard
-from nstray.probe import Wish, lasting, pick, to_do
-from nstray.spec import ShardReport
+from nstray.manifest.shards import Shard
+from nstray.output.folder import Output
+from nstray.worker.messages import ShardReport
 
 Call = Callable[..., tuple[int, str, str]]
 SETTINGS = {**jobs.SETTINGS, "evaluations": 12, "shard_size": 4}
 
 
-def checked(folder: Path, rows: dict[str, dict[str, Any]] | None = None, **settings: Any) -> job.Job:
+def checked(folder: Path, rows: dict[str, dict[str, Any]] | None = None, **settings: Any) -> prepare.Job:
     manifest, weights = jobs.write_inputs(str(folder / "in"), contents=4, styles=5, rows=rows)
-    return job.check(manifest, str(folder / "out"), config.make({**SETTINGS, "weights": weights, **settings}))
+    return prepare.check(manifest, str(folder / "out"), config.make({**SETTINGS, "weights": weights, **settings}))
 
 
-def rows_of(made: job.Job) -> Counter[Kind]:
+def rows_of(made: prepare.Job) -> Counter[Kind]:
     return Counter(kind for shard in to_do(made) for kind in kinds(shard.table, made.config))
 
 
@@ -222,7 +223,7 @@ def test_a_probe_and_the_run_after_it(call: Call, own_ray: None, tmp_path: Path)
     assert summary["last_run_evaluations_per_s"] * summary["last_run_seconds"] == pytest.approx(65, rel=0.01)
     assert "event=cost devices=1 device_hours=" in err
     assert " estimated_device_hours=" in err
-    said = dataset.status(str(out))
+    said = verify.status(str(out))
     assert said["last_run"]["device_hours"] == summary["last_run_device_hours"]
     assert said["estimate"]["wall_seconds"] == summary["estimate"]["wall_seconds"]
 

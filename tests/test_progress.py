@@ -1,4 +1,4 @@
-"""nstray.progress: the line and the bar; stdout stays empty, it is for data."""
+"""nstray.cluster.progress: the line and the bar; stdout stays empty, it is for data."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from nstray import progress
-from nstray.pace import LEAST
-from nstray.progress import Display, Tally
+from nstray.cluster import progress
+from nstray.cluster.eta import LEAST
+from nstray.cluster.progress import Display, Tally
 
 
 def started_ago(seconds: float, **more: object) -> Tally:

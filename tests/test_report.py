@@ -11,9 +11,9 @@ import pytest
 from outputs import make_output, picture
 from PIL import Image
 
-from nstray import report
 from nstray.errors import OutputError, UsageError
-from nstray.report import MAX_BYTES, caption, choose_grid, contact_sheet
+from nstray.reports import drawing
+from nstray.reports.drawing import MAX_BYTES, caption, choose_grid, contact_sheet
 
 
 def drawn(path: Path) -> np.ndarray:
@@ -29,13 +29,13 @@ def area_of(sheet: np.ndarray, colour: tuple[int, int, int]) -> int:
 def texts(monkeypatch: pytest.MonkeyPatch) -> list[list[list[Any]]]:
     """Collect the cells that sheets are drawn of."""
     seen: list[list[list[Any]]] = []
-    draw = report.draw
+    draw = drawing.draw
 
-    def spy(sheet: report.Sheet, *rest: Any) -> bytes:
+    def spy(sheet: drawing.Sheet, *rest: Any) -> bytes:
         seen.append([list(line) for line in sheet.cells])
         return draw(sheet, *rest)
 
-    monkeypatch.setattr(report, "draw", spy)
+    monkeypatch.setattr(drawing, "draw", spy)
     return seen
 
 

@@ -13,13 +13,15 @@ import pytest
 from outputs import picture
 from test_worker import Bench, pair, read, weights
 
-from nstray import dataset, images, kept
-from nstray.cluster.intake import intakes
+from nstray.cluster.resume import intakes
+from nstray.commands import verify
 from nstray.errors import OutputError
-from nstray.manifest import Manifest
-from nstray.output import Output
-from nstray.plan import Shard, windows
-from nstray.worker import Worker
+from nstray.images.decode import encode
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.shards import Shard, cut_windows
+from nstray.output.folder import Output
+from nstray.worker import previous_rows
+from nstray.worker.worker import Worker
 
 __all__ = ["weights"]  # a fixture
 
@@ -95,10 +97,10 @@ def test_a_part_that_is_gone_or_damaged_is_said(bench: Bench) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:1000])
     with pytest.raises(OutputError, match="is damaged"):
-        kept.of_part(worker.output, shard, ("not_found",))
+        previous_rows.of_part(worker.output, shard, ("not_found",))
     path.unlink()
     with pytest.raises(OutputError, match="is gone; run the job again"):
-        kept.of_part(worker.output, shard, ("not_found",))
+        previous_rows.of_part(worker.output, shard, ("not_found",))
 
 
 def test_the_intake_takes_parts_with_such_rows_alone(bench: Bench) -> None:
@@ -107,7 +109,7 @@ def test_the_intake_takes_parts_with_such_rows_alone(bench: Bench) -> None:
     def taken(*codes: str) -> Any:
         tables = Manifest(worker.spec.info.uri).tables(worker.spec.info)
         spec = dataclasses.replace(worker.spec, retry=codes)
-        return next(intakes(windows(tables), spec, worker.output))
+        return next(intakes(cut_windows(tables), spec, worker.output))
 
     assert [s.number for s in taken("timed_out").shards if s.number not in taken("timed_out").present] == []
     assert [s.number for s in taken("not_found").shards if s.number not in taken("not_found").present] == [0]
@@ -139,16 +141,16 @@ def test_a_whole_retry(tmp_path: Path, call: Callable[..., tuple[int, str, str]]
         assert [(r["pair_id"], r["error_code"]) for r in rows if r["status"] == "error"] == [("c1-s0", "not_found")]
         code, said = ended("retry", out, "--code", "timed_out")
         assert (code, "event=retry rows=0 codes=timed_out" in said) == (3, True), said
-        (tmp_path / "in" / "late.png").write_bytes(images.encode(picture(9, 24, 24), "png"))
+        (tmp_path / "in" / "late.png").write_bytes(encode(picture(9, 24, 24), "png"))
         code, said = ended("retry", out)
         assert (code, "event=retry rows=1 codes=all" in said, "event=complete rows=4 ok=4" in said) == (0, True, True), said
     now = jobs.parts(out)
     assert [name for name in parts if now[name] != parts[name]] == ["part-00000-0002.parquet"]
     assert [(r["pair_id"], r["status"], r["attempt"]) for r in jobs.rows(out)] == [(p, "ok", 2 if p == "c1-s0" else 1) for p in jobs.all_pairs(2, 2)]
-    report = dataset.verify(out)
+    report = verify.verify(out)
     assert (report.problems, report.ok) == ([], 4)
     assert Output(out).read_summary()["errors"] == {}  # type: ignore[index]
-    assert dataset.status(out)["state"] == "complete"
+    assert verify.status(out)["state"] == "complete"
     assert pq.read_metadata(Output(out).data_uri("part-00000-0002.parquet")).num_rows == 1
     code, _, err = call("retry", out, "--evaluations", "7")
     assert (code, "--evaluations" in err) == (2, True)

@@ -1,4 +1,4 @@
-"""nstray.schedule: what goes to whom, and whose fault a death is."""
+"""nstray.cluster.policy: what goes to whom, and whose fault a death is."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from nstray.cluster.policy import KILLS, LOOK_AHEAD, NODE_FAULTS, Backlog, Careful, Fuse, Nodes, Strikes, Window
 from nstray.errors import ErrorCode
-from nstray.plan import Shard
-from nstray.record import PartInfo
-from nstray.schedule import KILLS, LOOK_AHEAD, NODE_FAULTS, Backlog, Careful, Fuse, Nodes, Strikes, Window
+from nstray.manifest.shards import Shard
+from nstray.output.records import PartInfo
 
 
 def shard(number: int, style: str = "s.png", *, window: int = 0, rows: int = 1) -> Shard:

@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from outputs import picture
 
-from nstray import config, dataset, images, storage
+from nstray import config, storage
+from nstray.commands import verify
 from nstray.errors import ErrorCode, NotFound, NstrayError, PairError
-from nstray.output import Output
-from nstray.redaction import log_to_stderr, redact, shown
+from nstray.images.decode import encode
+from nstray.output.folder import Output
+from nstray.text import log_to_stderr, redact, shown
 
 Call = Callable[..., tuple[int, str, str]]
 SIGNED = "?X-Amz-Algorithm=A&X-Amz-Credential=canary1&X-Amz-Signature=canary2"
@@ -74,10 +76,10 @@ def signed_inputs(bucket: str) -> tuple[str, str]:
     """A manifest whose images are named with signatures, in every column; half of them exist under just these names."""
     _, weights = jobs.write_inputs(bucket, contents=2, styles=2)
     for name in ("c.png", "s.png", "i.png", "f.png"):
-        storage.put_new(f"{bucket}/{name}{SIGNED}", images.encode(picture(len(name), 30, 28), "png"))
+        storage.put_new(f"{bucket}/{name}{SIGNED}", encode(picture(len(name), 30, 28), "png"))
     mask = picture(1, 30, 28)
     mask[:] = 255
-    storage.put_new(f"{bucket}/m.png{SIGNED}", images.encode(mask, "png"))
+    storage.put_new(f"{bucket}/m.png{SIGNED}", encode(mask, "png"))
 
     def of(name: str) -> str:
         return f"{bucket}/{name}{SIGNED}"
@@ -298,7 +300,7 @@ def test_what_nobody_foresaw_and_other_libraries_warnings(call: Call, tmp_path: 
             logging.getLogger("nstray").exception("pair=%s", "\x1b]0;title\x07")
         raise RuntimeError("s3://me:canary@b/k")
 
-    monkeypatch.setattr(dataset, "status", fail)
+    monkeypatch.setattr(verify, "status", fail)
     code, told, err = call("status", tmp_path)
     assert (code, told) == (1, "")
     assert "Retrying http://host" in err

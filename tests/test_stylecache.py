@@ -1,4 +1,4 @@
-"""nstray.stylecache: one fetch per image and machine, whoever asks; nothing of it outlives its users for long."""
+"""nstray.worker.style_cache: one fetch per image and machine, whoever asks; nothing of it outlives its users for long."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nstray.errors import NotFound
-from nstray.stylecache import StyleCache
+from nstray.worker.style_cache import StyleCache
 
 DATA = b"bytes of an image" * 1000
 
@@ -122,7 +122,7 @@ def test_the_last_to_leave_removes_it(temporary: Path) -> None:
 
 
 def test_what_a_killed_worker_left_goes_with_the_next_one_and_what_is_in_use_stays(temporary: Path) -> None:
-    code = "import sys, time; from nstray.stylecache import StyleCache\n"
+    code = "import sys, time; from nstray.worker.style_cache import StyleCache\n"
     code += "StyleCache(sys.argv[1]).get('s3://b/x', lambda: b'x'); print(1, flush=True); time.sleep(60)"
     env = {**os.environ, "TMPDIR": str(temporary)}
     workers = [subprocess.Popen([sys.executable, "-c", code, run], env=env, stdout=subprocess.PIPE) for run in ("dead", "alive")]

@@ -8,7 +8,7 @@ from pathlib import Path
 import jobs
 from heads import Head
 
-from nstray import dataset
+from nstray.commands import verify
 
 PAIRS = 15
 
@@ -22,7 +22,7 @@ def _entrypoint(base: Path, evaluations: int) -> tuple[str, list[str]]:
 
 def _check(out: str) -> None:
     assert [(r["pair_id"], r["status"]) for r in jobs.rows(out)] == [(i, "ok") for i in jobs.all_pairs()]
-    assert dataset.verify(out).problems == []
+    assert verify.verify(out).problems == []
 
 
 def test_submitted_job_completes(head: Head, tmp_path: Path) -> None:

@@ -26,13 +26,16 @@ from outputs import Made, make_output
 from PIL import Image
 
 import nstray
-from nstray import images, plan, record, storage
+from nstray import storage
+from nstray.commands.verify import MAX_PIXELS
 from nstray.config import JobConfig
-from nstray.dataset import MAX_PIXELS
-from nstray.engine.weights import CONV_LAYERS, load_weights, parse_weights, random_weights
+from nstray.engine.network.weights import CONV_LAYERS, load_weights, parse_weights, random_weights
 from nstray.errors import ManifestError, OutputError, WeightsError
-from nstray.manifest import Manifest, pairs
-from nstray.output import Output
+from nstray.images.decode import encode
+from nstray.manifest.manifest import Manifest, pairs
+from nstray.manifest.shards import part_count
+from nstray.output import records
+from nstray.output.folder import Output
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -172,7 +175,8 @@ def test_parquet_with_pickles_in_its_metadata(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "m.parquet")
     assert b"py_extension_type" in base64.b64decode(pq.read_metadata(tmp_path / "m.parquet").metadata[b"ARROW:schema"])
     program = (
-        "import sys\nfrom nstray import cli, cluster, config, manifest, worker, dataset\n"
+        "import sys\nfrom nstray import cli, config\nfrom nstray.cluster import driver\nfrom nstray.commands import verify\n"
+        "from nstray.manifest import manifest\nfrom nstray.worker import worker\n"
         "m = manifest.Manifest(sys.argv[1]); info = m.check(config.JobConfig()); t = list(m.tables(info))\n"
         "assert not info.schema.metadata and not any(f.metadata for f in info.schema), info.schema\n"
         "print(sorted(n for n in sys.modules if n == 'ray.data'), t[0].num_rows)"
@@ -232,7 +236,7 @@ def test_a_pair_id_is_no_path(tmp_path: Path, name: str, kind: str) -> None:
     with pytest.raises(ManifestError, match=r"row 1: pair_id: .* must be 1 to 128 of A-Z a-z 0-9 . _ -") as caught:
         Manifest(str(path)).check(JobConfig())
     assert len(str(caught.value)) < 1500
-    assert not record.PICTURE_NAME.fullmatch(f"{name}.png") or len(name) in (129, 1000)
+    assert not records.PICTURE_NAME.fullmatch(f"{name}.png") or len(name) in (129, 1000)
 
 
 @pytest.mark.parametrize("name", ["CON", "nul", "aux.txt", "a..b", "a.", "a" * 128, "0", "metadata.jsonl", "README.md", "A-_."])
@@ -241,7 +245,7 @@ def test_a_pair_id_that_looks_odd_and_is_a_file_name(tmp_path: Path, name: str) 
     source = Manifest(str(tmp_path / "m.csv"))
     (pair,) = (p for table in source.tables(source.check(JobConfig())) for p in pairs(table, source.check(JobConfig())))
     assert pair.pair_id == name
-    assert record.PICTURE_NAME.fullmatch(f"{name}.png")
+    assert records.PICTURE_NAME.fullmatch(f"{name}.png")
     assert storage.name(storage.join(str(tmp_path), f"{name}.png")) == f"{name}.png"
 
 
@@ -445,7 +449,7 @@ def test_a_picture_that_unpacks_to_more_than_memory_is_not_decoded(call: Call, m
 def test_a_sheet_draws_no_file_whose_bytes_the_rows_do_not_know(call: Call, tmp_path: Path) -> None:
     """A stranger's output may name any file of this machine as an original."""
     mine = tmp_path / "private.png"
-    mine.write_bytes(images.encode(np.full((40, 60, 3), (1, 254, 3), np.uint8), "png"))
+    mine.write_bytes(encode(np.full((40, 60, 3), (1, 254, 3), np.uint8), "png"))
 
     def shows(path: Path) -> bool:
         pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
@@ -487,12 +491,12 @@ def test_two_pictures_of_one_name_are_not_mixed_up(call: Call, made: Made, tmp_p
 def test_the_record_s_limits_let_every_real_job_through(tmp_path: Path) -> None:
     made = make_output(tmp_path / "ours")
     assert Output(made.out).read_job()["rows"] == made.job["rows"]
-    assert record.MAX_ROWS >= 1e9
-    most = JobConfig.model_validate({"shard_size": record.MAX_SHARD})
-    assert most.shard_size == record.MAX_SHARD
-    assert plan.count(record.MAX_ROWS, 1) > 0
+    assert records.MAX_ROWS >= 1e9
+    most = JobConfig.model_validate({"shard_size": records.MAX_SHARD})
+    assert most.shard_size == records.MAX_SHARD
+    assert part_count(records.MAX_ROWS, 1) > 0
     with pytest.raises(OutputError, match="damaged"):
-        record.load_job(json.dumps({**made.job, "rows": record.MAX_ROWS + 1}).encode(), "x")
+        records.load_job(json.dumps({**made.job, "rows": records.MAX_ROWS + 1}).encode(), "x")
 
 
 def test_each_claim_of_the_security_page_names_a_test_that_exists() -> None:
@@ -517,7 +521,10 @@ def listening(pids: set[int]) -> set[str]:
 
 @pytest.mark.parametrize("last", [None, "127.0.0.1:9"], ids=["first", "after one that died"])
 def test_a_cluster_of_our_own_listens_on_loopback_alone(last: str | None) -> None:
-    program = "import sys\nfrom nstray import cluster\ncluster.start_ray()\nprint('started', flush=True)\nsys.stdin.read()\ncluster.stop_ray()"
+    program = (
+        "import sys\nfrom nstray.cluster.ray_session import start_ray, stop_ray\n"
+        "start_ray()\nprint('started', flush=True)\nsys.stdin.read()\nstop_ray()"
+    )
     with jobs.ray_folder() as folder:
         env = {**{k: v for k, v in os.environ.items() if not k.startswith("RAY_")}, "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
         if last:  # as `ray start` leaves it, and a machine that goes down does not clean up

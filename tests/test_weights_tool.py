@@ -14,12 +14,14 @@ import torch
 from outputs import picture
 from safetensors import safe_open
 
-from nstray import images, storage, weights_tool
-from nstray.engine.normalise import normalise, to_safetensors
+from nstray import storage
+from nstray.commands import weights
+from nstray.engine.network.normalise import normalise, to_safetensors
+from nstray.engine.network.vgg import Features
+from nstray.engine.network.weights import FEATURE_INDEX, VGGWeights, load_weights, parse_weights, random_weights
 from nstray.engine.settings import CONV_LAYERS
-from nstray.engine.vgg import Features
-from nstray.engine.weights import FEATURE_INDEX, VGGWeights, load_weights, parse_weights, random_weights
 from nstray.errors import Unreachable
+from nstray.images.decode import decode, encode, fit
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -54,7 +56,7 @@ def given(tmp_path: Path) -> tuple[Path, Path]:
 
 def fill(folder: str) -> None:
     for i, path in enumerate(("a.png", "b.PNG", "below/c.png")):
-        storage.put_new(storage.join(folder, path), images.encode(picture(i, 30, 20 + 8 * i), "png"))
+        storage.put_new(storage.join(folder, path), encode(picture(i, 30, 20 + 8 * i), "png"))
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -79,7 +81,7 @@ def test_normalise_writes_what_the_engine_makes(call: Call, given: tuple[Path, P
     assert (code, err) == (0, "")
     said = json.loads(out)
     made = load_weights(str(tmp_path / "n.safetensors"))
-    pixels = [images.decode(p.read_bytes(), what="", max_bytes=10**6, max_pixels=10**6) for p in sorted(folder.rglob("[abc].*"))]
+    pixels = [decode(p.read_bytes(), what="", max_bytes=10**6, max_pixels=10**6) for p in sorted(folder.rglob("[abc].*"))]
     expected = normalise(load_weights(str(source)), pixels, "max")
     assert equal(made, expected.weights)
     assert made.input == "rgb"
@@ -105,8 +107,7 @@ def test_size_and_limit(call: Call, given: tuple[Path, Path], tmp_path: Path) ->
     assert code == 0
     assert "images      2\n" in out
     pixels = [
-        images.fit(images.decode((folder / n).read_bytes(), what="", max_bytes=10**6, max_pixels=10**6), 16, "longest", False, what="")
-        for n in ("a.png", "b.PNG")
+        fit(decode((folder / n).read_bytes(), what="", max_bytes=10**6, max_pixels=10**6), 16, "longest", False, what="") for n in ("a.png", "b.PNG")
     ]
     assert equal(load_weights(str(tmp_path / "n.safetensors")), normalise(network(), pixels).weights)
     assert metadata(tmp_path / "n.safetensors")["size"] == "16"
@@ -114,7 +115,7 @@ def test_size_and_limit(call: Call, given: tuple[Path, Path], tmp_path: Path) ->
 
 def test_a_limit_takes_pictures_evenly(given: tuple[Path, Path]) -> None:
     def taken(limit: int | None) -> list[str]:
-        return [storage.name(u) for u in weights_tool._Pictures(str(given[1]), 16, limit, print).uris]
+        return [storage.name(u) for u in weights._Pictures(str(given[1]), 16, limit, print).uris]
 
     assert taken(None) == taken(3) == taken(9) == ["a.png", "b.PNG", "c.png"]
     assert taken(2) == ["a.png", "b.PNG"]
@@ -127,7 +128,7 @@ def test_pictures_that_cannot_be_used_are_named_skipped_and_counted(call: Call, 
     source, folder = given
     (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:200])
     (folder / "page.jpg").write_text("<html>404</html>")
-    (folder / "dot.png").write_bytes(images.encode(picture(1, 1, 1), "png"))
+    (folder / "dot.png").write_bytes(encode(picture(1, 1, 1), "png"))
     code, out, err = call("weights", "normalise", "--weights", source, "--images", folder, "-o", tmp_path / "n.safetensors", "--json")
     assert code == 0
     assert (json.loads(out)["images"], json.loads(out)["skipped"]) == (3, 3)
@@ -138,7 +139,7 @@ def test_pictures_that_cannot_be_used_are_named_skipped_and_counted(call: Call, 
 
 
 def test_a_minute_gives_a_line(call: Call, given: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights_tool, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(weights, "LINE_EVERY", 0.0)
     _, _, err = call("weights", "normalise", "--weights", given[0], "--images", given[1], "-o", tmp_path / "n.safetensors")
     assert err.splitlines()[-1] == "event=progress done=3 total=3 skipped=0"
 
@@ -292,13 +293,13 @@ def test_an_output_that_appears_meanwhile_is_kept(
     source, folder = given
     words = ["weights", command, *(["--weights", source, "--images", folder] if command == "normalise" else [source])]
     out = tmp_path / "n.safetensors"
-    reading = weights_tool._read
+    reading = weights._read
 
     def read(*a: Any) -> VGGWeights:
         out.write_text("theirs")
         return reading(*a)
 
-    monkeypatch.setattr(weights_tool, "_read", read)
+    monkeypatch.setattr(weights, "_read", read)
     code, _, err = call(*words, "-o", out)
     assert code == 2
     assert "appeared meanwhile" in err

@@ -1,4 +1,4 @@
-"""nstray.worker: a shard's whole way without Ray, with the first three layers of a random network and tiny pictures."""
+"""nstray.worker.worker: a shard's whole way without Ray, with the first three layers of a random network and tiny pictures."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ import torch
 from outputs import picture
 from PIL import Image
 
-from nstray import config, images, manifest, plan, storage
+from nstray import config, storage
+from nstray.engine.network.weights import VGGWeights, random_weights
 from nstray.engine.pair import pair_seed
 from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.stylizer import Stylizer
-from nstray.engine.weights import VGGWeights, random_weights
 from nstray.errors import AccessDenied, ErrorCode, OutputError, Unreachable
-from nstray.manifest import Manifest
-from nstray.output import Output, read_footer
-from nstray.patience import STORAGE_TRIES
-from nstray.plan import Shard
-from nstray.spec import JobSpec, ShardReport
-from nstray.stages import STAGES
-from nstray.worker import Worker
+from nstray.images import decode
+from nstray.images.decode import encode, fit
+from nstray.manifest import manifest
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.shards import Shard, cut_shards, cut_windows
+from nstray.output.folder import Output, read_footer
+from nstray.storage.backoff import STORAGE_TRIES
+from nstray.worker.messages import JobSpec, ShardReport
+from nstray.worker.timing import STAGES
+from nstray.worker.worker import Worker
 
 SETTINGS = {"content_layers": "conv2_1", "style_layers": "conv1_1,conv2_1", "size": 24, "evaluations": 4}
 
@@ -75,8 +78,8 @@ class Bench:
         out = str(self.folder / f"out-{self.jobs}")
         storage.put_new(Output(out).job_uri, b"{}")  # the job has begun
         spec = JobSpec(settled, out, config.fingerprint(settled, self.weights.id), self.weights.id, info, settled.init)
-        ((window, table),) = plan.windows(source.tables(info))
-        (shard,) = plan.shards(window, table, 1000)
+        ((window, table),) = cut_windows(source.tables(info))
+        (shard,) = cut_shards(window, table, 1000)
         return Worker(spec, lambda: self.weights, "cpu"), shard
 
     def run(self, rows: Sequence[Mapping[str, Any]], **settings: Any) -> dict[str, dict[str, Any]]:
@@ -163,7 +166,7 @@ def test_a_part_holds_the_rows_of_its_shard_with_everything_known_about_them(ben
 def test_the_optimisation_lowers_the_loss_and_changes_the_picture(bench: Bench) -> None:
     row = bench.run([pair("a")], evaluations=10)["a"]
     assert row["loss_curve"][-1] < 0.5 * row["loss_curve"][0]
-    start = images.fit(picture(0, 36, 30), 24, "longest", False, what="c0")
+    start = fit(picture(0, 36, 30), 24, "longest", False, what="c0")
     assert np.abs(pixels(row) - start.astype(int)).mean() > 2
 
 
@@ -255,10 +258,10 @@ MISSING = "gone.png"
 @pytest.fixture
 def bad(bench: Bench) -> dict[str, ErrorCode]:
     """Bad files by name, with the code each must get."""
-    good = images.encode(picture(5, 36, 30), "png")
+    good = encode(picture(5, 36, 30), "png")
     frames = [Image.fromarray(picture(i, 20, 20)) for i in range(2)]
     bench.save("truncated.png", good[: len(good) // 2])
-    bench.save("truncated.jpg", images.encode(picture(5, 36, 30), "jpeg")[:400])
+    bench.save("truncated.jpg", encode(picture(5, 36, 30), "jpeg")[:400])
     bench.save("page.jpg", b"<!DOCTYPE html><html><body>404 Not Found</body></html>")
     bench.save("empty.png", b"")
     bench.save("huge.png", png_header(20_000, 20_000))
@@ -534,9 +537,9 @@ def test_the_time_of_each_stage_is_told_while_it_runs_and_afterwards(bench: Benc
 
     for stage, where, name in (
         ("fetch", storage, "read"),
-        ("decode", images, "decode"),
+        ("decode", decode, "decode"),
         ("optimise", worker.stylizer, "run"),
-        ("encode", images, "encode"),
+        ("encode", decode, "encode"),
         ("put", worker.output, "commit_part"),
     ):
         monkeypatch.setattr(where, name, watched(stage, getattr(where, name)))

@@ -16,8 +16,8 @@ from outputs import picture
 from PIL import Image
 from test_worker import Bench, pair, pixels, same
 
+from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
-from nstray.engine.weights import random_weights
 
 
 @pytest.fixture

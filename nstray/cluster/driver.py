@@ -14,22 +14,21 @@ from typing import Any, TypeVar
 
 import ray.exceptions as rex
 
-from nstray import plan
-from nstray.cluster import crew
-from nstray.cluster.actors import Devices, short
-from nstray.cluster.beacon import Beacon
-from nstray.cluster.crew import Crew
-from nstray.cluster.intake import intakes
-from nstray.cluster.slot import Slot
+from nstray.cluster import worker_pool
+from nstray.cluster.policy import KILLS, Backlog, Careful, Fuse, Strikes, Window
+from nstray.cluster.progress import Display
+from nstray.cluster.ray_session import Devices, short
+from nstray.cluster.reporter import Beacon
+from nstray.cluster.resume import intakes
+from nstray.cluster.worker_handle import Slot
+from nstray.cluster.worker_pool import Crew
 from nstray.errors import AccessDenied, ErrorCode, JobFailed, NstrayError, OutputError, StorageError, Unreachable
-from nstray.manifest import Manifest
-from nstray.output import Output, PartInfo, read_footer
-from nstray.patience import patiently
-from nstray.plan import Shard
-from nstray.progress import Display
-from nstray.record import Counts, total
-from nstray.schedule import KILLS, Backlog, Careful, Fuse, Strikes, Window
-from nstray.spec import JobSpec, ShardReport
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.shards import Shard, cut_windows
+from nstray.output.folder import Output, PartInfo, read_footer
+from nstray.output.records import Counts, total
+from nstray.storage.backoff import patiently
+from nstray.worker.messages import JobSpec, ShardReport
 
 T = TypeVar("T")
 LOW_WATER = 512  # shards in the backlog below which the next window is planned
@@ -108,7 +107,7 @@ class Driver:
                 self._display.show()
                 self._changed.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), crew.POLL)
+                    await asyncio.wait_for(self._changed.wait(), worker_pool.POLL)
             with contextlib.suppress(JobFailed):  # for what was done since the last look; all that was to be committed is
                 await self._crew.look()
             devices, device_seconds = self._crew.devices, self._crew.device_seconds
@@ -178,7 +177,7 @@ class Driver:
 
     async def _feed(self) -> None:
         """Windows in order: what is committed already is counted, the rest goes to the backlog."""
-        windows = plan.windows(self.manifest.tables(self.spec.info), self.spec.cuts)
+        windows = cut_windows(self.manifest.tables(self.spec.info), self.spec.cuts)
         looked_at = intakes(windows, self.spec, self.output, self._wait_on)
         while not self._stopping:
             if len(self._backlog) >= LOW_WATER:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from ray.util.metrics import Counter, Gauge, Metric
 
-from nstray.spec import Progress
+from nstray.worker.messages import Progress
 
 BUSY_OVER = 1.0  # seconds that the busy share is taken over, at least
 

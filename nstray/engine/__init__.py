@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from nstray.engine.settings import StylizeConfig
 
 if TYPE_CHECKING:
-    from nstray.engine.batches import stylize
+    from nstray.engine.batching import stylize
+    from nstray.engine.network.weights import VGGWeights, load_weights
     from nstray.engine.pair import Pair, Result
     from nstray.engine.stylizer import Stylizer
-    from nstray.engine.weights import VGGWeights, load_weights
 
 _HOMES = {
     "Pair": "pair",

@@ -27,7 +27,7 @@ class Pair:
         styles: the same, each of its own size; several are blended by `blend`. Empty where there is no style term.
         blend: one weight per style, summing to 1; equal by default.
         guides: where in the content each style applies, (H, W) of the content's size, float over 0..1 or uint8: one per style, and then
-            the styles are not blended. See `nstray.engine.guides`.
+            the styles are not blended. See `nstray.engine.losses.guides`.
         style_guides: which part of each style is used, (h, w) of its own size; None for the whole.
         fine: an image (3, h, w) from which the styles take their fine-scale statistics first, as in section 6 of arXiv 1611.07865: each is
             optimised from itself to the fine image's statistics at `fine_layers` alone, and the result is the style.

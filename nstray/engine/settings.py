@@ -233,7 +233,7 @@ class StylizeConfig:
         style_layers: taps of the style term; ``conv1_1 ... conv5_1`` in the paper, each weighted 1/k.
         style_layer_weights: w_l of equation 5, one per style layer, taken as they are; empty for the paper's 1/k.
         style_statistic: what of the activations is matched: ``gram``, as in the paper; ``wasserstein``, mean and covariance; or
-            ``mean-std``; see `nstray.engine.statistics`.
+            ``mean-std``; see `nstray.engine.losses.style_statistics`.
         fine_layers: where a pair has a second, fine style: the layers whose statistics the first one takes from it; see `Pair.fine`.
         content_weight: alpha of equation 7.
         style_weight: beta of equation 7. The paper's ratio alpha/beta is 1e-3 or 1e-4.
@@ -252,7 +252,7 @@ class StylizeConfig:
         color_match: the affine map for it: ``cholesky``, ``pca`` or ``symmetric``; see `nstray.engine.color`.
         seed: of the job; a pair's own seed is derived from it and the pair's id where the row gives none.
         optimizer: ``lbfgs``; ``lbfgs-spectral``, which takes its steps on frequencies, each band with its own scale, and ends lower after as
-            many evaluations (see `nstray.engine.spectrum`); or ``adam``.
+            many evaluations (see `nstray.engine.optim.dct`); or ``adam``.
         learning_rate: Adam's step, in pixel units where black is 0 and white is 1; L-BFGS finds its own.
         evaluations: forward + backward passes per pair, line search included; in each stage of ``auto``, ``half`` and ``sqrt2`` too.
         dtype: of the convolutions: ``float32``; ``bfloat16``; or ``auto``, bfloat16 where the device computes in it natively, else float32.

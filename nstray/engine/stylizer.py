@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nstray.engine import guides
 from nstray.engine.color import grey, luminance, match_color, match_luminance, with_chroma_of
-from nstray.engine.fine import refined
-from nstray.engine.loops import Outcome, adam_loop, lbfgs_loop
-from nstray.engine.objective import TERMS, Objective, activations, summaries
+from nstray.engine.fine_style import refined
+from nstray.engine.losses import guides
+from nstray.engine.losses.objective import TERMS, Objective, activations, summaries
+from nstray.engine.network.vgg import Features, chosen, minimum_side
+from nstray.engine.network.weights import VGGWeights
+from nstray.engine.optim.minimise import Outcome, adam_loop, lbfgs_loop
 from nstray.engine.pair import Pair, Result
 from nstray.engine.settings import NAMES, StylizeConfig, coarse_stages
-from nstray.engine.vgg import Features, chosen, minimum_side
-from nstray.engine.weights import VGGWeights
 
 
 class Stylizer:

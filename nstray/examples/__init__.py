@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nstray import images
 from nstray.examples.contents import lake, still_life
 from nstray.examples.styles import mosaic, swirls, waves
 from nstray.examples.tools import RNG, Array
+from nstray.images.decode import encode
 
 # painter, width, height
 _PICTURES: dict[str, tuple[Callable[[RNG, int, int], Array], int, int]] = {
@@ -51,7 +51,7 @@ def write_example(folder: str) -> str:
     for kind, names in (("content", CONTENTS), ("style", STYLES)):
         (root / kind).mkdir(parents=True, exist_ok=True)
         for name in names:
-            (root / kind / f"{name}.jpg").write_bytes(images.encode(draw(name), "jpeg", _JPEG_QUALITY))
+            (root / kind / f"{name}.jpg").write_bytes(encode(draw(name), "jpeg", _JPEG_QUALITY))
     manifest = root / MANIFEST
     with manifest.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

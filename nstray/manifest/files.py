@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from nstray import storage
 from nstray.config import ROW_FIELDS
 from nstray.errors import ManifestError, NotFound
-from nstray.manifest.names import MASKS, PAIR_COLUMNS
+from nstray.manifest.column_names import MASKS, PAIR_COLUMNS
 
 ENDINGS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 BATCH_ROWS = 65_536

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nstray.errors import UsageError
-from nstray.redaction import redact
 from nstray.storage import local, s3
 from nstray.storage.uri import absolute, is_uri, join, name, parent, resolve, split
+from nstray.text import redact
 
 __all__ = [
     "LIST_THREADS",

@@ -47,7 +47,7 @@ from nstray.errors import (
     Unreachable,
     UsageError,
 )
-from nstray.redaction import redact
+from nstray.text import redact
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

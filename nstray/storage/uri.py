@@ -7,7 +7,7 @@ import re
 from urllib.parse import unquote
 
 from nstray.errors import UsageError
-from nstray.redaction import USER_INFO, redact
+from nstray.text import USER_INFO, redact
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 

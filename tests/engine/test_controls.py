@@ -9,7 +9,7 @@ import pytest
 import torch
 from nets import THREE, config, pair, picture, stylizer, weights
 
-from nstray.engine.batches import run_batches, stylize
+from nstray.engine.batching import run_batches, stylize
 from nstray.engine.color import luminance
 from nstray.engine.pair import Pair, Result
 from nstray.engine.settings import coarse_stages

@@ -10,10 +10,10 @@ from nets import FIVE, config, pair, picture, relative, weights
 from torch import Tensor
 from torch.nn import functional as F
 
-from nstray.engine.losses import style_tap
+from nstray.engine.losses.gatys import style_tap
+from nstray.engine.network.vgg import Features, chosen
 from nstray.engine.settings import Dtype
 from nstray.engine.stylizer import Stylizer
-from nstray.engine.vgg import Features, chosen
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

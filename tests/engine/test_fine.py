@@ -9,8 +9,8 @@ import torch
 from nets import pair, picture, stylizer
 from test_stylize import count_passes
 
-from nstray.engine.fine import refined
-from nstray.engine.losses import gram
+from nstray.engine.fine_style import refined
+from nstray.engine.losses.gatys import gram
 from nstray.engine.pair import Pair
 from nstray.engine.stylizer import Stylizer
 

@@ -10,12 +10,12 @@ import torch
 from nets import pair, picture, stylizer
 from torch import Tensor
 
-from nstray.engine.batches import run_batches
-from nstray.engine.guides import areas, shares
-from nstray.engine.objective import Objective
+from nstray.engine.batching import run_batches
+from nstray.engine.losses.guides import areas, shares
+from nstray.engine.losses.objective import Objective
+from nstray.engine.network.vgg import Features
 from nstray.engine.pair import Pair
 from nstray.engine.stylizer import Stylizer
-from nstray.engine.vgg import Features
 
 STATISTICS = ["gram", "wasserstein", "mean-std"]
 

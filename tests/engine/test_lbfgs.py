@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nstray.engine.lbfgs import FLOAT32_NOISE, MAX_STALLED, BatchedLBFGS
-from nstray.engine.loops import lbfgs_loop
+from nstray.engine.optim.lbfgs import FLOAT32_NOISE, MAX_STALLED, BatchedLBFGS
+from nstray.engine.optim.minimise import lbfgs_loop
 from nstray.engine.settings import StylizeConfig
 
 Problem = Callable[[Tensor], tuple[Tensor, Tensor]]

@@ -15,9 +15,9 @@ from nets import picture, weights
 from PIL import Image
 from torch import Tensor
 
-from nstray.engine.normalise import Normalised, normalise, to_safetensors
-from nstray.engine.vgg import Features
-from nstray.engine.weights import RGB_STD, VGGWeights, load_weights, parse_weights
+from nstray.engine.network.normalise import Normalised, normalise, to_safetensors
+from nstray.engine.network.vgg import Features
+from nstray.engine.network.weights import RGB_STD, VGGWeights, load_weights, parse_weights
 from nstray.errors import WeightsError
 
 SHARED = Path(__file__).parents[2].parent / "shared/data"

@@ -9,8 +9,8 @@ from nets import picture, weights
 from torch.nn import functional as F
 
 from nstray.config import fingerprint, make
-from nstray.engine.losses import content_loss, gram, style_loss, tv_loss
-from nstray.presets import PRESETS
+from nstray.engine.losses.gatys import content_loss, gram, style_loss, tv_loss
+from nstray.engine.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -52,7 +52,7 @@ def test_the_ports_constants_on_this_scale() -> None:
 
 
 def test_a_preset_runs() -> None:
-    from nstray.engine.batches import stylize
+    from nstray.engine.batching import stylize
 
     shallow = {"content_layers": "conv2_1", "style_layers": "conv1_1,conv2_1", "style_layer_weights": "1,2", "evaluations": 3}
     config = make({"preset": "johnson", **shallow}).engine()

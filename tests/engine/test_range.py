@@ -9,8 +9,8 @@ import pytest
 import torch
 from nets import pair, picture, stylizer
 
-from nstray.engine.lbfgs import BatchedLBFGS
-from nstray.engine.losses import range_loss
+from nstray.engine.losses.gatys import range_loss
+from nstray.engine.optim.lbfgs import BatchedLBFGS
 
 
 def test_the_penalty_is_the_squared_excess() -> None:

@@ -10,9 +10,9 @@ import torch
 from nets import FIVE, pair, picture, stylizer
 from torch import Tensor
 
-from nstray.engine.batches import run_batches
-from nstray.engine.lbfgs import BatchedLBFGS
-from nstray.engine.spectrum import BANDS, Spectrum
+from nstray.engine.batching import run_batches
+from nstray.engine.optim.dct import BANDS, Spectrum
+from nstray.engine.optim.lbfgs import BatchedLBFGS
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (17, 40), (1, 5), (3, 2)])

@@ -10,9 +10,9 @@ import torch
 from nets import pair, picture, stylizer
 from torch import Tensor
 
-from nstray.engine.losses import gram, style_loss
+from nstray.engine.losses.gatys import gram, style_loss
+from nstray.engine.losses.style_statistics import COVARIANCE_EPSILON, STD_EPSILON, distance, summarise
 from nstray.engine.settings import StyleStatistic
-from nstray.engine.statistics import COVARIANCE_EPSILON, STD_EPSILON, distance, summarise
 
 STATISTICS = get_args(StyleStatistic)
 

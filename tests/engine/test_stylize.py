@@ -17,7 +17,7 @@ from nets import FIVE, TWO, config, pair, picture, stylizer, weights
 from PIL import Image
 
 from nstray.engine import stylize
-from nstray.engine.batches import Memory, as_image, run_batches
+from nstray.engine.batching import Memory, as_image, run_batches
 from nstray.engine.pair import Pair, Result, pair_seed
 from nstray.engine.settings import StylizeConfig
 from nstray.engine.stylizer import Stylizer
@@ -402,7 +402,7 @@ def test_stylize_raises_what_a_pair_raised() -> None:
 
 
 def test_the_engine_imports_torch_and_nothing_of_the_job() -> None:
-    code = "import sys, nstray.engine.batches; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    code = "import sys, nstray.engine.batching; print(*sorted({m.split('.')[0] for m in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=True)
     loaded = set(done.stdout.split())
     assert "torch" in loaded

@@ -13,11 +13,11 @@ import torch
 from nets import pair, picture, stylizer, weights
 
 from nstray.engine import load_weights
-from nstray.engine.batches import Memory, run_batches
+from nstray.engine.batching import Memory, run_batches
+from nstray.engine.losses.tiles import cut, margin
 from nstray.engine.pair import Pair, Result
 from nstray.engine.settings import CONV_LAYERS, StylizeConfig
 from nstray.engine.stylizer import Stylizer
-from nstray.engine.tiles import cut, margin
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "weights" / "vgg19-normalised-conv1_1-conv3_1.safetensors"
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
+from nstray.engine.network.vgg import Features, minimum_side
+from nstray.engine.network.weights import FEATURE_INDEX, RANDOM_ID, VGGWeights, calibration_images, load_weights, parse_weights, random_weights
 from nstray.engine.settings import CONV_LAYERS, StylizeConfig
 from nstray.engine.stylizer import Stylizer
-from nstray.engine.vgg import Features, minimum_side
-from nstray.engine.weights import FEATURE_INDEX, RANDOM_ID, VGGWeights, calibration_images, load_weights, parse_weights, random_weights
 from nstray.errors import WeightsError
 
 CAFFE = {k: v.contiguous() for k, v in weights(3).tensors.items()}
@@ -198,7 +198,7 @@ def test_imagenet_takes_the_file_it_finds_in_the_cache(tmp_path: Path, monkeypat
     path.write_bytes(pth(TORCHVISION))
     with pytest.raises(WeightsError, match="is not torchvision's file"):
         load_weights("imagenet")
-    monkeypatch.setattr("nstray.engine.weights._IMAGENET_SHA256", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
+    monkeypatch.setattr("nstray.engine.network.weights._IMAGENET_SHA256", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
     network = load_weights("imagenet")
     assert (network.input, network.source) == ("rgb", "imagenet")
     assert same(network)

@@ -8,10 +8,10 @@ from nets import picture, relative
 from torch import Tensor
 from torch.nn import functional as F
 
-from nstray.engine import winograd
+from nstray.engine.network import winograd
+from nstray.engine.network.vgg import Features
+from nstray.engine.network.weights import VGGWeights, random_weights
 from nstray.engine.settings import CONV_LAYERS
-from nstray.engine.vgg import Features
-from nstray.engine.weights import VGGWeights, random_weights
 
 TAPS = ("conv3_3",)
 

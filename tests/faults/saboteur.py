@@ -1,4 +1,4 @@
-"""Faults inside workers: a folder for PYTHONPATH whose sitecustomize alters nstray.worker as a worker imports it. Production code has no hook."""
+"""Faults inside workers: a folder for PYTHONPATH whose sitecustomize alters nstray.worker.worker as it is imported. Production code has no hook."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def alter(module):
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "nstray.worker":
+        if name != "nstray.worker.worker":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

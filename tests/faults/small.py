@@ -5,14 +5,14 @@ from __future__ import annotations
 import jobs
 import torch
 
-from nstray import config, plan, storage
+from nstray import config, storage
+from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
-from nstray.engine.weights import random_weights
-from nstray.manifest import Manifest
-from nstray.output import Output
-from nstray.plan import Shard
-from nstray.spec import JobSpec
-from nstray.worker import Worker
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.shards import Shard, cut_shards, cut_windows
+from nstray.output.folder import Output
+from nstray.worker.messages import JobSpec
+from nstray.worker.worker import Worker
 
 
 class Small:
@@ -28,8 +28,8 @@ class Small:
         weights = random_weights(CONV_LAYERS[:3])
         storage.put_new(Output(out).job_uri, b"{}")  # the job has begun
         spec = JobSpec(settled, out, config.fingerprint(settled, weights.id), weights.id, info, settled.init)
-        ((window, table),) = plan.windows(source.tables(info))
-        self.shards: list[Shard] = plan.shards(window, table, 1)
+        ((window, table),) = cut_windows(source.tables(info))
+        self.shards: list[Shard] = cut_shards(window, table, 1)
         self.worker = Worker(spec, lambda: weights, "cpu")
 
     def rows(self) -> list[tuple[str, str, str | None]]:

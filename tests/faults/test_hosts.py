@@ -17,8 +17,9 @@ import jobs
 import pytest
 import saboteur
 
-from nstray import dataset, storage
-from nstray.output import read_footer
+from nstray import storage
+from nstray.commands import verify
+from nstray.output.folder import read_footer
 
 PAIRS = 15
 
@@ -80,7 +81,7 @@ class Run:
             pytest.fail(f"still running\n{self.text()}")
         assert code == 0, self.text()
         assert [(r["pair_id"], r["status"]) for r in jobs.rows(self.out)] == [(i, "ok") for i in jobs.all_pairs()]
-        report = dataset.verify(self.out)
+        report = verify.verify(self.out)
         assert (report.problems, report.rows) == ([], PAIRS)
         log, kept = self.text(), jobs.parts(self.out)
         assert self.start().wait(60) == 0
@@ -125,7 +126,7 @@ def test_a_node_cut_off_is_replaced_and_its_late_part_loses(cluster: hosts.Netwo
         os.kill(pid, signal.SIGCONT)
     jobs.until(lambda: not two.workers(), "the end of the node that was given up by Ray", seconds=60)
     assert jobs.parts(run.out) == kept
-    assert dataset.verify(run.out).problems == []
+    assert verify.verify(run.out).problems == []
 
 
 def test_a_slow_node_holds_nothing_up(cluster: hosts.Network, tmp_path: Path) -> None:

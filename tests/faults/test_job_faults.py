@@ -12,8 +12,10 @@ import pytest
 from proxy import FaultProxy
 from small import Small
 
-from nstray import dataset, patience, storage
+from nstray import storage
+from nstray.commands import verify
 from nstray.errors import AccessDenied, BadCredentials, Unreachable
+from nstray.storage import backoff
 
 # Together three requests in twenty.
 MIX: dict[str, dict[str, Any]] = {
@@ -112,7 +114,7 @@ def test_credentials_that_no_image_could_be_read_with_are_no_pairs_error(small: 
 
 def test_an_outage_beyond_patience_gives_the_shard_back(small: Small, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(patience, "PATIENCE", 2.0)  # seconds; the tries alone would last ten minutes
+    monkeypatch.setattr(backoff, "PATIENCE", 2.0)  # seconds; the tries alone would last ten minutes
     proxy.add("stall", method="GET", seconds=2)
     began = time.monotonic()
     with pytest.raises(Unreachable):
@@ -149,7 +151,7 @@ def test_runs_through_a_mix_and_after_a_refusal(rgw: str, proxy: FaultProxy, tmp
     now = jobs.parts(out)
     assert {name: now[name] for name in kept} == kept
     assert [(r["pair_id"], r["status"]) for r in jobs.rows(out)] == [(pair, "ok") for pair in jobs.all_pairs()]
-    report = dataset.verify(out)
+    report = verify.verify(out)
     assert (report.problems, report.rows) == ([], 15)
     assert sum(proxy.caused.values()) > 5
     assert "event=storage_retry" in log.read_text()

@@ -15,7 +15,7 @@ import pytest
 import saboteur
 from heads import Head
 
-from nstray import dataset
+from nstray.commands import verify
 
 PAIRS = 15
 
@@ -53,7 +53,7 @@ class Run:
         assert {name: now[name] for name in kept} == kept
         rows = jobs.rows(self.out)
         assert [(r["pair_id"], r["status"]) for r in rows] == [(i, "ok") for i in jobs.all_pairs()]
-        report = dataset.verify(self.out)
+        report = verify.verify(self.out)
         assert (report.problems, report.rows) == ([], PAIRS)
 
 
@@ -140,7 +140,7 @@ def test_a_pair_that_crashes_and_one_that_fills_the_memory_take_nobody_along(run
     assert list(found) == jobs.all_pairs()
     assert {i: found.pop(i) for i in ("c0-s1", "c0-s3")} == dict.fromkeys(("c0-s1", "c0-s3"), ("error", "worker_died"))
     assert set(found.values()) == {("ok", None)}
-    assert dataset.verify(run.out).problems == []
+    assert verify.verify(run.out).problems == []
     assert "event=node_given_up" not in run.log.read_text()
 
 

@@ -17,8 +17,8 @@ from proxy import FaultProxy
 
 from nstray import storage
 from nstray.errors import NotFound
-from nstray.output import Output, encode_part, part_schema
-from nstray.plan import part_name
+from nstray.manifest.shards import part_name
+from nstray.output.folder import Output, encode_part, part_schema
 from nstray.storage import local
 
 # Every call of `local` that changes something or may be the last before a death; a put of a part makes ten or so.

@@ -1,0 +1,209 @@
+"""Which shard goes to which worker, and who is to blame when one dies: policy alone, without Ray, so that it can be tested without it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nstray.errors import ErrorCode
+from nstray.manifest.shards import Shard
+from nstray.output.records import PartInfo
+
+LOOK_AHEAD = 32  # shards an affine one may be fetched from behind the head
+STRIKES = 2  # deaths with a shard on board before it runs pair by pair
+FUSE_ROWS = 100  # finished rows before a job may be stopped for its share of error rows
+KILLS = 2  # deaths of a lone worker on one pair before the pair is given up
+NODE_FAULTS = 3  # of a node in a row, with nothing finished there, before it is given up
+
+ShardKey = tuple[int, int]
+
+
+class Backlog:
+    """Shards to be done, in order; a worker may take one of a style it has cached from a bounded distance ahead.
+
+    The head is passed over at most `look_ahead` times, so that no window waits for ever.
+    """
+
+    def __init__(self, look_ahead: int = LOOK_AHEAD) -> None:
+        self.look_ahead = look_ahead
+        self._shards: deque[tuple[tuple[str, ...], Shard]] = deque()
+        self._passed = 0
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def extend(self, shards: Iterable[Shard]) -> None:
+        """Append shards in order."""
+        self._shards.extend((s.style_key, s) for s in shards)
+
+    def put_back(self, shard: Shard) -> None:
+        """Return a shard to the front: its worker went away."""
+        self._shards.appendleft((shard.style_key, shard))
+
+    def clear(self) -> None:
+        """Forget what is not handed out."""
+        self._shards.clear()
+
+    def take(self, cached: Collection[tuple[str, ...]]) -> Shard:
+        """The next shard for a worker that has the styles in `cached`; raises IndexError when empty."""
+        if self._passed < self.look_ahead:
+            for i in range(min(self.look_ahead, len(self._shards))):
+                if self._shards[i][0] in cached:
+                    self._passed = self._passed + 1 if i else 0
+                    shard = self._shards[i][1]
+                    del self._shards[i]
+                    return shard
+        self._passed = 0
+        return self._shards.popleft()[1]
+
+
+@dataclass
+class Careful:
+    """A shard that is run pair by pair, by a worker that does nothing else.
+
+    Attributes:
+        rows: finished rows by index in the shard.
+        kills: deaths by index.
+        lost: (code, message) of pairs that are not touched again.
+        touching: the pair that is with the worker. commit_deaths: of workers while they wrote the part.
+        nodes: where lone workers died of it: the next one to try it is elsewhere, if there is one.
+    """
+
+    shard: Shard
+    attempt: int
+    started: float
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    kills: dict[int, int] = field(default_factory=dict)
+    lost: dict[int, tuple[str, str]] = field(default_factory=dict)
+    touching: int | None = None
+    commit_deaths: int = 0
+    nodes: set[str] = field(default_factory=set)
+
+    def next(self) -> int | None:
+        """The index of the next pair without a row, or None."""
+        return next((i for i in range(self.shard.table.num_rows) if i not in self.rows), None)
+
+    def blame(self, *, stalled: bool, reason: str) -> None:
+        """The lone worker died while touching a pair: at the second time the pair is given up."""
+        if self.touching is None:
+            return
+        i = self.touching
+        self.kills[i] = self.kills.get(i, 0) + 1
+        if self.kills[i] >= KILLS:
+            code = ErrorCode.TIMED_OUT if stalled else ErrorCode.WORKER_DIED
+            what = "made no progress before its deadline" if stalled else "took its worker along"
+            self.lost[i] = (code.value, f"{what} {KILLS} times, alone: {reason}")
+        self.touching = None
+
+
+class Fuse:
+    """What share of the rows made so far are error rows, and whether that is more than chance explains.
+
+    Args:
+        allowed: the share that is.
+    """
+
+    def __init__(self, allowed: float) -> None:
+        self.allowed = allowed
+        self._rows = 0
+        self._errors: Counter[str] = Counter()
+        self._example: str | None = None
+
+    def add(self, rows: int, errors: Mapping[str, int], example: str | None) -> None:
+        """Count rows, those of them that are errors by code, and a pair with its reason."""
+        self._rows += rows
+        self._errors.update(errors)
+        self._example = example or self._example
+
+    @property
+    def blown(self) -> bool:
+        """Three standard deviations of the binomial above its mean, and never before `FUSE_ROWS` rows."""
+        spread = math.sqrt(self.allowed * (1 - self.allowed) * self._rows)
+        return self._rows >= FUSE_ROWS and self._errors.total() > self.allowed * self._rows + 3 * spread + 1
+
+    def __str__(self) -> str:
+        codes = ", ".join(f"{n} {code}" for code, n in self._errors.most_common())
+        return (
+            f"{self._errors.total()} of the {self._rows} rows made so far are error rows ({codes}), far above the share of {self.allowed:g} allowed "
+            f"(max_error_rate); the last: {self._example}. What is written stays. Mend the cause and run the same command again, then nstray retry "
+            "OUT for the error rows; or raise --max-error-rate"
+        )
+
+
+class Strikes:
+    """How often each shard was on board when a worker died."""
+
+    def __init__(self) -> None:
+        self._counts: dict[ShardKey, int] = {}
+
+    def add(self, shard: Shard) -> bool:
+        """Count one; True where the shard must now run pair by pair."""
+        key = (shard.window, shard.number)
+        self._counts[key] = self._counts.get(key, 0) + 1
+        return self._counts[key] >= STRIKES
+
+    def of(self, shard: Shard) -> int:
+        """Deaths so far."""
+        return self._counts.get((shard.window, shard.number), 0)
+
+    def forget(self, shard: Shard) -> None:
+        """The shard is committed."""
+        self._counts.pop((shard.window, shard.number), None)
+
+
+class Nodes:
+    """Which machines are broken: those whose workers die of shards that other machines then finish.
+
+    A death is held against its node when every shard that was on board has been finished elsewhere, so that a shard that kills
+    its workers everywhere is held against none. A worker that does not start is held against its node where others work.
+    What a node finishes clears it. `given_up`: nodes that are not used again, with the reason.
+    """
+
+    def __init__(self) -> None:
+        self.given_up: dict[str, str] = {}
+        self._faults: dict[str, int] = {}
+        self._open: dict[str, list[tuple[set[ShardKey], str]]] = {}  # deaths of which not every shard is finished yet
+
+    def died(self, node: str, shards: Iterable[ShardKey], reason: str) -> None:
+        """A worker on `node` died with `shards` on board."""
+        if aboard := set(shards):
+            self._open.setdefault(node, []).append((aboard, reason))
+
+    def finished(self, node: str, shard: ShardKey) -> list[str]:
+        """A worker on `node` finished a shard, every pair of it; returns the nodes that this gives up."""
+        self._faults.pop(node, None)
+        self._open.pop(node, None)
+        found = []
+        for other, deaths in self._open.items():
+            for aboard, _ in deaths:
+                aboard.discard(shard)
+            found += [other for aboard, reason in deaths if not aboard and self._fault(other, reason)]
+            deaths[:] = [death for death in deaths if death[0]]
+        return found
+
+    def did_not_start(self, node: str, reason: str) -> bool:
+        """A worker on `node` failed to start while others work; True where this gives the node up."""
+        return self._fault(node, reason)
+
+    def _fault(self, node: str, reason: str) -> bool:
+        self._faults[node] = self._faults.get(node, 0) + 1
+        if self._faults[node] < NODE_FAULTS or node in self.given_up:
+            return False
+        self.given_up[node] = reason
+        return True
+
+
+@dataclass
+class Window:
+    """A window whose parts are not all committed yet."""
+
+    expected: int
+    parts: list[PartInfo] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part is there."""
+        return len(self.parts) >= self.expected

@@ -1,0 +1,82 @@
+"""A job's workers, as many and started as a run's, that write nothing: what a probe measures on."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from types import TracebackType
+from typing import Any
+
+import ray
+import ray.exceptions as rex
+
+from nstray.cluster.ray_session import devices, dismiss, short, start_ray, stop_ray, stylist_factory
+from nstray.errors import ConfigError, JobFailed, NstrayError
+from nstray.manifest.shards import Shard
+from nstray.worker.messages import JobSpec, ShardReport
+
+MOST = 8  # workers: those of one machine, since what workers slow each other down by is what they share there
+
+
+class Trial:
+    """Use as a context manager. Raises what keeps a run's workers from starting, JobFailed where one dies or hangs.
+
+    Attributes:
+        workers: how many there are; `wanted`: how many the job would have; `per_device`: how many share a device.
+        cpu: whether they are a CPU's.
+        ray_seconds: for starting Ray and, after the end, for leaving it. start_seconds: until every worker had its network.
+    """
+
+    def __init__(self, spec: JobSpec, weights: Any) -> None:
+        self._spec = dataclasses.replace(spec, trial=True)
+        self._weights = weights
+        self._actors: list[Any] = []
+        self.ray_seconds = self.start_seconds = 0.0
+
+    def __enter__(self) -> Trial:
+        began = time.monotonic()
+        start_ray()
+        self.ray_seconds = time.monotonic() - began
+        try:
+            self._begin()
+        except BaseException:
+            stop_ray()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        config = self._spec.config
+        found = devices(config)
+        if not found.count:
+            raise ConfigError("device cuda: the cluster has no GPU yet, so there is nothing to probe on; probe again once there is one")
+        self.wanted = config.actors or found.count
+        self.workers = min(self.wanted, found.count, MOST)
+        began = time.monotonic()
+        create = stylist_factory(self._spec, self._weights)
+        self._actors = [create(found) for _ in range(self.workers)]
+        ready = self._all([actor.ready.remote() for actor in self._actors])
+        self.start_seconds = time.monotonic() - began
+        self.device = str(ready[0]["device"])
+        self.cpu = self.device == "cpu"
+        self.per_device = found.per_device
+
+    def run(self, shard: Shard) -> list[ShardReport]:
+        """The shard on every worker at once; a report of each."""
+        return self._all([actor.process.remote(shard, 1) for actor in self._actors])
+
+    def _all(self, asked: list[Any]) -> list[Any]:
+        try:
+            found: list[Any] = ray.get(asked, timeout=self._spec.config.stall_timeout)
+        except rex.GetTimeoutError:
+            raise JobFailed(f"a worker has not answered for {self._spec.config.stall_timeout:g} s (stall_timeout) while the job was probed") from None
+        except rex.RayError as error:
+            if isinstance(cause := getattr(error, "cause", None), NstrayError):
+                raise cause from None
+            raise JobFailed(f"a worker failed while the job was probed: {short(error)}") from None
+        return found
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        began = time.monotonic()
+        dismiss(self._actors)
+        stop_ray()
+        self.ray_seconds += time.monotonic() - began

@@ -1,0 +1,88 @@
+"""What a window still needs: the manifest's rows beside what storage already holds of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from nstray import storage
+from nstray.errors import OutputError, Unreachable
+from nstray.manifest.shards import Shard, cut_shards, part_count
+from nstray.output.folder import Output, PartInfo
+from nstray.output.records import Counts
+from nstray.storage.backoff import patiently
+from nstray.worker.messages import JobSpec
+
+T = TypeVar("T")
+Listed = Mapping[int, storage.ObjectInfo]
+AHEAD = 4  # windows that are listed at once: their rows are held meanwhile, some 7 MB each
+
+
+@dataclass
+class Intake:
+    """A window as resume finds it.
+
+    Attributes:
+        number: the window's.
+        shards: all of its shards (of a retry: those with a part), and `present` the parts it has by number and needs no others for (of
+            a retry: those without an error row to be made again); neither is filled where
+        finished: is what its index counts, because every part is there.
+    """
+
+    number: int
+    shards: list[Shard] = field(default_factory=list)
+    present: dict[int, PartInfo] = field(default_factory=dict)
+    finished: Counts | None = None
+
+
+def intakes(windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Output, on_wait: Callable[[], None] = lambda: None) -> Iterator[Intake]:
+    """Windows in order, each with what is committed of it. After one that is finished the next few are listed at once: a store takes its time.
+
+    Blocks on storage, with patience for the output's. Raises OutputError where a part is not of this job, StorageError, and whatever
+    `on_wait`, called before each pause, raises.
+    """
+
+    def patient(look: Callable[..., T], number: int, *rest: Any) -> T:
+        return patiently(f"window {number}", Unreachable, lambda: look(number, *rest, spec, output), on_wait)
+
+    ahead: deque[tuple[int, Any, Future[tuple[Listed, Counts | None]]]] = deque()
+    pool = ThreadPoolExecutor(AHEAD)
+    room = 1
+    try:
+        while True:
+            while len(ahead) < room and (found := next(windows, None)) is not None:
+                ahead.append((*found, pool.submit(patient, _committed, *found)))
+            if not ahead:
+                return
+            number, table, looked = ahead.popleft()
+            listed, finished = looked.result()
+            room = 1 if finished is None else min(AHEAD, 2 * room)
+            yield patient(_unfinished, number, table, listed) if finished is None else Intake(number, finished=finished)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _committed(number: int, table: Any, spec: JobSpec, output: Output) -> tuple[Listed, Counts | None]:
+    """The parts of a window that are there, and what its index counts where none is missing or to be made again."""
+    listed = output.list_window(number)
+    finished = output.indexed_counts(number, listed, part_count(table.num_rows, spec.config.shard_size))
+    sound = finished is not None and finished.rows == table.num_rows and not set(finished.errors) & set(spec.retry)
+    return listed, finished if sound else None
+
+
+def _unfinished(number: int, table: Any, listed: Listed, spec: JobSpec, output: Output) -> Intake:
+    shards = cut_shards(number, table, spec.config.shard_size)
+    present = dict(zip(listed, output.read_parts(listed), strict=True))
+    digests = {s.number: s.ids_digest for s in shards if s.number in present}
+    for place, part in present.items():
+        if part.footer.get("fingerprint") != spec.fingerprint or part.footer.get("ids_digest") != digests.get(place):
+            raise OutputError(f"{storage.redact(part.uri)} is not a part of this job; move it away, or use another OUT")
+    if spec.retry:
+        shards = [s for s in shards if s.number in present]
+        present = {place: part for place, part in present.items() if not set(part.errors) & set(spec.retry)}
+        if len(present) < len(shards):
+            output.forget_index(number)
+    return Intake(number, shards, present)

@@ -1,0 +1,44 @@
+"""What a run would do and take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nstray import storage
+from nstray.commands import cost
+from nstray.commands.prepare import Job, record
+from nstray.output.folder import Counts
+
+
+def estimate(job: Job) -> dict[str, Any]:
+    """What a run would do: rows, shards, done and to do, evaluations, bytes; starts nothing, writes nothing."""
+    done = Counts()
+    if storage.head(job.output.job_uri) is None:
+        job.output.refuse_foreign_parts()
+    else:
+        job.output.compare_job(job.output.read_job(), record(job))
+        for window, parts in enumerate(job.layout):
+            counts = job.output.window_counts(window, parts)
+            if counts is not None:
+                done.merge(counts)
+    share = 1 - done.rows / job.info.rows
+    per_picture = done.bytes / done.rows if done.rows else cost.kind_of(job.config).pixels * cost.BYTES_PER_PIXEL[job.config.image_format]
+    return {
+        "manifest": storage.redact(job.info.uri),
+        "output": str(job.output),
+        "weights": job.weights.id,
+        "rows": job.info.rows,
+        "rows_done": done.rows,
+        "rows_to_do": job.info.rows - done.rows,
+        "error_rows": sum(done.errors.values()),
+        "shards": job.shards,
+        "shards_done": done.parts,
+        "shards_to_do": job.shards - done.parts,
+        "evaluations_to_do": round(job.evaluations * share),
+        "bytes_done": done.bytes,
+        "bytes_to_do_about": round(per_picture * (job.info.rows - done.rows)),
+        "overrides": list(job.info.overrides),
+        "images": list(job.info.images),
+        "carried": list(job.info.carried),
+        "warnings": list(job.info.warnings),
+    }

@@ -1,0 +1,289 @@
+"""What a pair needs, fetched, decoded and brought to size: its images and masks, or the reason why it ends here. No torch runs here."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nstray import storage
+from nstray.engine import settings
+from nstray.engine.network.vgg import minimum_side
+from nstray.engine.pair import pair_seed
+from nstray.errors import AccessDenied, BadCredentials, ErrorCode, NotFound, PairError, StorageError, TooLarge, Unreachable
+from nstray.images.decode import decode, decode_mask, fit, fit_mask
+from nstray.manifest import manifest
+from nstray.manifest.manifest import Pair
+from nstray.manifest.shards import Shard
+from nstray.storage.backoff import patiently
+from nstray.worker.messages import JobSpec
+from nstray.worker.style_cache import StyleCache
+from nstray.worker.timing import Stages
+
+log = logging.getLogger("nstray.worker.worker")
+CACHE_BYTES = 256 * 2**20
+_SHARED = ("style", "fine style")  # what many pairs of a job use
+_MASK = "mask"  # the rule of an image that is decoded to one channel and fitted to its picture later
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pixels (H, W, 3), or (H, W) of a mask; `source` is height and width before resizing."""
+
+    pixels: np.ndarray[Any, np.dtype[np.uint8]]
+    sha256: str
+    source: tuple[int, int]
+
+
+@dataclass
+class Prepared:
+    """A pair on its way: its images, or the reason why it ends here."""
+
+    pair: Pair
+    seed: int
+    content: Picture | None = None
+    styles: list[Picture] = field(default_factory=list)
+    masks: list[Picture] = field(default_factory=list)  # of the content, one per style, or none
+    style_masks: list[Picture | None] = field(default_factory=list)
+    fine: Picture | None = None
+    start: Picture | None = None
+    error: PairError | None = None
+
+
+class Inputs:
+    """The images of a job's pairs, with a cache of those used last. Methods may be called from several threads.
+
+    Args:
+        pool: where images are fetched and decoded.
+        merged: the job's settings with a pair's own.
+        stages: told of the time that fetching and decoding take.
+        on_step: told of each image, and of each pause for a store that is out of reach.
+    """
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        pool: ThreadPoolExecutor,
+        merged: Callable[[Mapping[str, Any]], settings.StylizeConfig],
+        stages: Stages,
+        on_step: Callable[[], None],
+    ) -> None:
+        self.spec, self._pool, self._merged, self._stages, self._on_step = spec, pool, merged, stages, on_step
+        self._cache = _ImageCache(CACHE_BYTES)
+        self._styles = StyleCache(spec.run)
+        self._given: dict[str, str] = {}  # the image that each store gave last
+
+    def prepare(self, shard: Shard) -> list[Prepared]:
+        """Every pair of the shard with its images or its error. Raises StorageError where a store stays out of reach."""
+        pairs = manifest.pairs(shard.table, self.spec.info)
+        # By role too: an error names what the image is to its pair.
+        wanted = dict.fromkeys((role, *key) for pair in pairs for role, key in self._images_of(pair))
+        futures = {each: self._pool.submit(self._fetch, *each) for each in wanted}
+        return [self._assemble(pair, futures) for pair in pairs]
+
+    def _images_of(self, pair: Pair) -> list[tuple[str, tuple[Any, ...]]]:
+        """(role, (uri, size, rule, upsample)) of every image a pair needs; `size` None leaves an image as it is, rule ``mask`` makes it one."""
+        config, own = self.spec.config, pair.overrides
+        size, rule = own.get("size", config.size), own.get("size_rule", config.size_rule)
+        out: list[tuple[str, tuple[Any, ...]]] = [("content", (pair.content, size, rule, config.upsample))]
+        # A style keeps its own aspect: the rule that crops would cut away statistics, so it takes the area of the crop.
+        style_size, style_rule = (_area(size), "area") if rule == "exact" else (size, rule)
+        style_size = max(1, round(style_size * own.get("style_scale", config.style_scale)))
+        out += [("style", (uri, style_size, style_rule, False)) for uri in pair.styles]
+        out += [("fine style", (uri, style_size, style_rule, False)) for uri in (pair.fine_style,) if uri]
+        for role, masks in (("content mask", pair.content_masks), ("style mask", pair.style_masks)):
+            out += [(role, (uri, None, _MASK, False)) for uri in masks if uri]
+        init = own.get("init", self.spec.init)
+        if init not in settings.INITS:
+            out.append(("init", (init, None, "", False)))
+        return out
+
+    def _assemble(self, pair: Pair, futures: dict[tuple[Any, ...], Any]) -> Prepared:
+        ready = Prepared(pair, self.seed(pair))
+        try:
+            masks: dict[str, list[Picture]] = {"content mask": [], "style mask": []}
+            for role, key in self._images_of(pair):
+                image = futures[role, *key].result()
+                if role == "content":
+                    ready.content = image
+                elif role == "style":
+                    ready.styles.append(image)
+                elif role == "fine style":
+                    ready.fine = image
+                elif role == "init":
+                    ready.start = image
+                else:
+                    masks[role].append(image)
+            self._fit_masks(ready, masks["content mask"], masks["style mask"])
+            self._check_sides(ready)
+        except PairError as error:
+            ready.error = error
+        except StorageError:
+            raise  # the store is away, which is no pair's fault
+        except Exception as error:
+            log.exception("pair=%s", pair.pair_id)
+            ready.error = PairError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+        return ready
+
+    def _fit_masks(self, ready: Prepared, masks: Sequence[Picture], style_masks: Sequence[Picture]) -> None:
+        """Every mask brought to its picture; raises PairError BAD_MASK."""
+        pair, content = ready.pair, ready.content
+        assert content is not None
+        rule = pair.overrides.get("size_rule", self.spec.config.size_rule)
+        ready.masks = [_fitted(m, content, rule, f"content mask {storage.redact(u)}") for m, u in zip(masks, pair.content_masks, strict=True)]
+        given = iter(style_masks)
+        # a style keeps its aspect whatever the rule
+        ready.style_masks = [
+            _fitted(next(given), style, "area", f"style mask {storage.redact(uri)}") if uri else None
+            for uri, style in zip(pair.style_masks, ready.styles, strict=bool(pair.style_masks))
+        ]
+
+    def _check_sides(self, ready: Prepared) -> None:
+        config = self._merged(self.own_settings(ready.pair))
+        content_taps = config.content_layers if config.content_weight > 0 else ()
+        style_taps = config.style_layers if ready.styles and config.style_weight > 0 else ()
+        least, least_style = minimum_side((*content_taps, *style_taps)), minimum_side(style_taps)
+        assert ready.content is not None
+        sides = [("content", ready.pair.content or "", ready.content, least)]
+        sides += [("style", uri, image, least_style) for uri, image in zip(ready.pair.styles, ready.styles, strict=True)]
+        if ready.fine is not None:
+            least_fine = minimum_side(config.fine_layers)
+            sides += [("style", uri, image, least_fine) for uri, image in zip(ready.pair.styles, ready.styles, strict=True)]
+            sides += [("fine style", ready.pair.fine_style or "", ready.fine, least_fine)]
+        for role, uri, image, side in sides:
+            h, w = image.pixels.shape[:2]
+            if min(h, w) < side:
+                raise PairError(
+                    ErrorCode.TOO_SMALL,
+                    f"{role} {storage.redact(uri)} is {w} x {h} pixels after resizing; the deepest layer needs {side} a side: "
+                    "use a larger size or image, or shallower layers",
+                )
+
+    def _fetch(self, role: str, uri: str, size: Any, rule: str, upsample: bool) -> Picture:
+        """One image, decoded and resized. Kept in the cache.
+
+        Raises PairError for what is wrong with this image, StorageError where its store stays out of reach or knows nothing of the credentials.
+        """
+        key = (uri, size, rule, upsample)
+        if (kept := self._cache.get(key)) is not None:
+            return kept
+        config = self.spec.config
+        what = f"{role} {storage.redact(uri)}"
+        try:
+            with self._stages.timed("fetch"):
+                data = patiently(storage.redact(uri), Unreachable, lambda: self._read(role, uri), self._on_step, lambda: self._gives_others(uri))
+        except NotFound as error:
+            raise PairError(ErrorCode.NOT_FOUND, f"{role}: {error}") from None
+        except BadCredentials:  # every image would be refused
+            raise
+        except AccessDenied as error:
+            raise PairError(ErrorCode.ACCESS_DENIED, f"{role}: {error}") from None
+        except TooLarge as error:
+            raise PairError(ErrorCode.TOO_MANY_BYTES, f"{role}: {error}") from None
+        except Unreachable as error:
+            if not self._gives_others(uri):
+                raise
+            # it is this object that its store can't give
+            raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
+        except StorageError as error:
+            raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
+        read_pixels = decode_mask if rule == _MASK else decode
+        with self._stages.timed("decode"):
+            pixels = read_pixels(data, what=what, max_bytes=config.max_bytes, max_pixels=config.max_pixels)
+            source = pixels.shape[:2]
+            if size is not None:
+                pixels = fit(pixels, size, rule, upsample, what=what, max_pixels=config.max_pixels)
+        image = Picture(pixels, hashlib.sha256(data).hexdigest(), source)
+        self._cache.put(key, image)
+        self._on_step()
+        return image
+
+    def leave(self) -> None:
+        """Give up what is shared with the other workers of this machine."""
+        self._styles.leave()
+
+    def _read(self, role: str, uri: str) -> bytes:
+        def fetch() -> bytes:
+            data = storage.read(uri, max_bytes=self.spec.config.max_bytes)
+            self._given[_store(uri)] = uri
+            return data
+
+        # Contents are of a pair or a few, which come one after another; a local file needs no copy.
+        return self._styles.get(uri, fetch) if role in _SHARED and storage.split(uri)[0] else fetch()
+
+    def _gives_others(self, uri: str) -> bool:
+        """Whether the store of an image that can't be read gives now another one that it gave before: then it is not away."""
+        other = self._given.get(_store(uri), uri)
+        if other == uri:
+            return False
+        self._on_step()
+        try:
+            storage.read(other, max_bytes=self.spec.config.max_bytes)
+        except Unreachable:
+            return False
+        except StorageError:  # an answer too
+            pass
+        return True
+
+    def seed(self, pair: Pair) -> int:
+        """The row's own seed, or one derived from the job's and the pair's id."""
+        own = pair.overrides.get("seed")
+        return int(own) if own is not None else pair_seed(self.spec.config.seed, pair.pair_id)
+
+    def own_settings(self, pair: Pair) -> dict[str, Any]:
+        """What the engine is told of the row's own settings; an `init` that is an image is the pair's `start` instead."""
+        own = {name: value for name, value in pair.overrides.items() if name in settings.NAMES and name != "seed"}
+        if own.get("init", "content") not in settings.INITS:
+            del own["init"]
+        return own
+
+
+class _ImageCache:
+    """Decoded images under a bound of bytes, least recently used out first; safe for threads."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound, self._used = bound, 0
+        self._kept: OrderedDict[tuple[Any, ...], Picture] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[Any, ...]) -> Picture | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: tuple[Any, ...], image: Picture) -> None:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = image
+                self._used += image.pixels.nbytes
+            while self._used > self._bound:
+                self._used -= self._kept.popitem(last=False)[1].pixels.nbytes
+
+
+def _store(uri: str) -> str:
+    """The bucket of a URI, or "" for local files."""
+    return uri.split("/")[2] if storage.is_uri(uri) else ""
+
+
+def _fitted(mask: Picture, picture: Picture, rule: str, what: str) -> Picture:
+    """A mask brought to its picture; raises PairError BAD_MASK."""
+    height, width = picture.pixels.shape[:2]
+    pixels = fit_mask(mask.pixels, picture.source, (height, width), rule, what=what)
+    return Picture(pixels, mask.sha256, mask.source)
+
+
+def _area(size: int | str) -> int:
+    """The side of the square with as many pixels as ``WIDTHxHEIGHT``."""
+    if isinstance(size, int):
+        return size
+    width, height = (int(s) for s in size.split("x"))
+    return max(1, round(math.sqrt(width * height)))

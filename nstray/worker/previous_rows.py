@@ -1,0 +1,49 @@
+"""What a retry keeps: the rows of a committed part, but for the error rows that are to be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nstray.manifest.shards import Shard
+from nstray.output.folder import Output
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a shard's part holds already.
+
+    Attributes:
+        rows: by place in the shard; None for one that is to be made.
+        attempts: how often each was tried before.
+        etag: of the part; None where there is no part yet.
+    """
+
+    rows: list[dict[str, Any] | None]
+    attempts: list[int]
+    etag: str | None = None
+
+    @property
+    def missing(self) -> list[int]:
+        """The places of the rows that are to be made."""
+        return [i for i, row in enumerate(self.rows) if row is None]
+
+    def with_made(self, made: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+        """All rows of the shard, those that were missing taken from `made` in order."""
+        return [self.again(i, next(made)) if row is None else row for i, row in enumerate(self.rows)]
+
+    def again(self, index: int, row: dict[str, Any]) -> dict[str, Any]:
+        """A row made anew, its attempts counted on from those before."""
+        return {**row, "attempt": row["attempt"] + self.attempts[index]}
+
+
+def nothing(shard: Shard) -> Kept:
+    """Of a shard without a part."""
+    return Kept([None] * shard.table.num_rows, [0] * shard.table.num_rows)
+
+
+def of_part(output: Output, shard: Shard, codes: Collection[str]) -> Kept:
+    """The rows of the shard's part without the error rows of `codes`; raises OutputError where it is gone or damaged, StorageError."""
+    rows, etag = output.read_part(shard.name)
+    return Kept([None if row["error_code"] in codes else row for row in rows], [row["attempt"] for row in rows], etag)

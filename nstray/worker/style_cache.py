@@ -1,0 +1,186 @@
+"""Style images that the workers of one run share on one machine: each is fetched from its store once there, not once per worker.
+
+A folder of this user alone (mode 0700) below the temporary one (``TMPDIR``), with a file per image: SHA-256 of the bytes, then the bytes.
+Each worker holds a shared lock on the folder, which the kernel lets go of when a process dies, however it dies: the last one that leaves
+removes the folder, and the next worker on the machine removes one that was left by processes that were killed. The cache is of one run:
+the next one asks the store again. Whatever goes wrong with the folder costs a fetch, never a pair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+log = logging.getLogger("nstray.worker.worker")
+BOUND = 2**30  # bytes of images kept on a machine, least recently used out first
+RESERVE = 2 * 2**30  # bytes of the disk that are left free
+WAIT = 5.0  # seconds that a worker waits for the fetch of another one before it fetches itself
+_PREFIX = "nstray-styles-"
+_IN_USE = "in-use"
+_DIGEST = 32
+
+
+class StyleCache:
+    """Bytes of images by URI. Safe for threads, and between processes that name the same run.
+
+    Args:
+        run: a name that no other run has, of letters and digits.
+        bound, reserve, wait: see the constants.
+    """
+
+    def __init__(self, run: str, *, bound: int = BOUND, reserve: int = RESERVE, wait: float = WAIT) -> None:
+        self._path = Path(tempfile.gettempdir()) / f"{_PREFIX}{run}"
+        self._bound, self._reserve, self._wait = bound, reserve, wait
+        self._lock = threading.Lock()
+        self._use: int | None = None  # descriptor that holds the shared lock
+        self._off = False
+
+    def get(self, uri: str, fetch: Callable[[], bytes]) -> bytes:
+        """The image's bytes, from here or from `fetch`, whose exceptions pass through."""
+        name = hashlib.sha256(uri.encode()).hexdigest()
+        if not self._joined():
+            return fetch()
+        if (data := self._kept(name)) is not None:
+            return data
+        with self._alone(name):
+            if (data := self._kept(name)) is None:
+                data = fetch()
+                self._keep(name, data)
+        return data
+
+    def leave(self) -> None:
+        """Use it no more; the last one to leave removes the folder."""
+        with self._lock:
+            self._off = True
+            if self._use is not None:
+                os.close(self._use)
+                self._use = None
+                _remove_unused(self._path)
+
+    def _joined(self) -> bool:
+        with self._lock:
+            if self._use is None and not self._off:
+                try:
+                    for left in self._path.parent.glob(f"{_PREFIX}*"):
+                        if left != self._path:
+                            _remove_unused(left)
+                    self._use = _join(self._path)
+                except OSError as error:
+                    self._off = True
+                    log.warning("event=style_cache_off reason=%s", error)
+            return self._use is not None
+
+    def _kept(self, name: str) -> bytes | None:
+        """What is kept under a name, if it is whole."""
+        path = self._path / name
+        try:
+            data = path.read_bytes()
+            if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
+                path.unlink()
+                return None
+            os.utime(path)
+        except OSError:
+            return None
+        return data[_DIGEST:]
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """While this holds no other worker fetches the image, unless it has waited long."""
+        try:
+            lock = os.open(self._path / f"lock-{name[:2]}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            yield
+            return
+        try:
+            until = time.monotonic() + self._wait
+            while not _locked(lock, fcntl.LOCK_EX) and time.monotonic() < until:
+                time.sleep(0.02)
+            yield
+        finally:
+            os.close(lock)
+
+    def _keep(self, name: str, data: bytes) -> None:
+        if len(data) > self._bound // 4:
+            return
+        try:
+            if shutil.disk_usage(self._path).free - len(data) < self._reserve:
+                return
+            with tempfile.NamedTemporaryFile(dir=self._path, prefix="new-", delete=False) as file:
+                try:
+                    file.write(hashlib.sha256(data).digest() + data)
+                    file.close()
+                    os.replace(file.name, self._path / name)
+                except OSError:
+                    os.unlink(file.name)
+                    raise
+            self._make_room()
+        except OSError as error:
+            log.debug("event=style_not_kept reason=%s", error)
+
+    def _make_room(self) -> None:
+        with os.scandir(self._path) as entries:
+            images = sorted((e.stat().st_mtime_ns, e.stat().st_size, e.path) for e in entries if len(e.name) == 2 * _DIGEST)
+        used = sum(size for _, size, _ in images)
+        for _, size, path in images:
+            if used <= self._bound:
+                return
+            os.unlink(path)
+            used -= size
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    """Whether a lock could be had at once."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _join(path: Path) -> int:
+    """A descriptor that holds the shared lock of a folder, which is made where it is not there; raises OSError."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise PermissionError(f"{path} is not a folder of this user alone")
+        try:
+            use = os.open(path / _IN_USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:  # removed since, by one that found it unused
+            continue
+        if _locked(use, fcntl.LOCK_SH) and _same(use, path / _IN_USE):
+            return use
+        os.close(use)
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_unused(path: Path) -> None:
+    """Remove a folder that no process uses; one of another user's, or that is in use, stays."""
+    try:
+        if path.lstat().st_uid != os.geteuid():
+            return
+        use = os.open(path / _IN_USE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        if _locked(use, fcntl.LOCK_EX):
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(use)
