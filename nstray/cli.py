@@ -17,7 +17,7 @@ from nstray import __version__
 from nstray.config import RUN_FIELDS, JobConfig, load, make
 from nstray.engine.settings import Pooling
 from nstray.errors import NstrayError, UsageError
-from nstray.text import log_to_stderr, shown
+from nstray.text import log_to_stderr, printable
 
 _GROUPS = {
     "Preset": ("preset",),
@@ -98,7 +98,7 @@ def _config(config_file: str | None, options: dict[str, Any]) -> JobConfig:
 
 
 def _say(text: str, *, err: bool = False) -> None:
-    click.echo(shown(text), err=err)
+    click.echo(printable(text), err=err)
 
 
 def _print(record: dict[str, Any], as_json: bool) -> None:
@@ -254,14 +254,14 @@ def plan_command(
     nstray plan pairs.csv OUT --probe --devices 1,8,64 --price 2.5
     """
     from nstray.commands import prepare, probe
-    from nstray.commands.plan import estimate
+    from nstray.commands.plan import plan
 
     given = {"--probe-seconds": probe_seconds, "--devices": devices, "--price": price, "--record": record or None}
     if not with_probe and (idle := [name for name, value in given.items() if value is not None]):
         raise UsageError(f"{', '.join(idle)}: only with --probe")
-    wish = probe.Wish(probe.SECONDS if probe_seconds is None else probe_seconds, _counts("--devices", devices), price)
+    wish = probe.ProbeOptions(probe.SECONDS if probe_seconds is None else probe_seconds, _counts("--devices", devices), price)
     checked = prepare.check(manifest_uri, out, _config(config_file, options), extend=extend)
-    told = estimate(checked)
+    told = plan(checked)
     if with_probe:
         _say(f"probing for about {wish.seconds:g} s, once Ray and its workers have started", err=True)
     found = probe.probe(checked, wish) if with_probe else None
@@ -299,9 +299,9 @@ def run_command(manifest_uri: str, out: str, extend: bool, config_file: str | No
     nstray run pairs.csv OUT --weights random --size 256 --evaluations 100
     nstray run s3://bucket/pairs.parquet s3://bucket/out --config job.yaml
     """
-    from nstray.commands import prepare
+    from nstray.commands import prepare, run
 
-    sys.exit(prepare.run(prepare.check(manifest_uri, out, _config(config_file, options), extend=extend)))
+    sys.exit(run.run(prepare.check(manifest_uri, out, _config(config_file, options), extend=extend)))
 
 
 # What a retry may be told otherwise than the run: how it runs, and where the job's weights and first image are now.
@@ -323,9 +323,9 @@ def retry(out: str, codes: tuple[str, ...], manifest_uri: str | None, **options:
     nstray retry OUT
     nstray retry s3://bucket/out --code not_found --code fetch_failed
     """
-    from nstray.commands import prepare
+    from nstray.commands import retry
 
-    sys.exit(prepare.retry(out, codes, {name: value for name, value in options.items() if value is not None}, manifest_uri))
+    sys.exit(retry.retry(out, codes, {name: value for name, value in options.items() if value is not None}, manifest_uri))
 
 
 @cli.command(short_help="Say where a job stands.")
@@ -333,16 +333,15 @@ def retry(out: str, codes: tuple[str, ...], manifest_uri: str | None, **options:
 @_json_option
 def status(out: str, as_json: bool) -> None:
     """Say where a job stands, from its output alone; of one that is running also what its workers do, who straggles, and when it will end."""
-    from nstray.commands import verify
-    from nstray.output import live
+    from nstray.commands import status as command
 
-    said = verify.status(out)
+    said = command.status(out)
     if as_json or "run" not in said:
         _print(said, as_json)
         return
     run = said.pop("run")
-    _print({**said, **live.summary(run)}, as_json)
-    for line in live.table(run):
+    _print({**said, **command.run_summary(run)}, as_json)
+    for line in command.worker_table(run):
         _say(line)
 
 
@@ -371,9 +370,9 @@ def verify(out: str, manifest_uri: str | None, decode: bool, as_json: bool) -> N
 @_json_option
 def export(out: str, to: str, overwrite: bool, as_json: bool) -> None:
     """Write the pictures as plain image files, with metadata.jsonl beside them."""
-    from nstray.commands import verify
+    from nstray.commands import export
 
-    _print(verify.export(out, to, overwrite=overwrite), as_json)
+    _print(export.export(out, to, overwrite=overwrite), as_json)
 
 
 @cli.command(short_help="Draw a sheet of the pictures.")
@@ -411,7 +410,7 @@ def demo(out: str, config_file: str | None, **options: Any) -> None:
     from nstray.commands import demo
 
     given = _config(config_file, options)
-    sys.exit(demo.run(out, make({**demo.SETTINGS, **{k: getattr(given, k) for k in given.model_fields_set}})))
+    sys.exit(demo.demo(out, make({**demo.SETTINGS, **{k: getattr(given, k) for k in given.model_fields_set}})))
 
 
 def _terminated(*_: Any) -> None:

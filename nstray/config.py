@@ -31,9 +31,9 @@ from nstray.engine.settings import (
     check,
     check_layer_weights,
     check_terms,
-    did_you_mean,
 )
 from nstray.errors import ConfigError
+from nstray.text import did_you_mean
 
 SizeRule = Literal["longest", "shortest", "area", "exact"]
 ImageFormat = Literal["png", "jpeg", "webp", "tiff"]

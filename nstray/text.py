@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 import sys
+from collections.abc import Iterable
 
 # The first of a password with an @ in it, the second of one with a slash, as AWS secrets have; but HOST:PORT/a@b is none.
 # Every repetition has a bound: what is redacted may be a stranger's text.
@@ -31,7 +33,7 @@ def redact(text: str) -> str:
     return text
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """`text` as a terminal or a log may have it: redacted, and with control characters (but newline and tab) as escapes that JSON has too."""
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", redact(text))
 
@@ -40,7 +42,7 @@ class _Stderr(logging.Handler):
     """Writes to whatever stderr is at the time, as logging's own last resort does."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(shown(self.format(record)), file=sys.stderr, flush=True)
+        print(printable(self.format(record)), file=sys.stderr, flush=True)
 
 
 def log_to_stderr(layout: str | None = None) -> None:
@@ -51,3 +53,18 @@ def log_to_stderr(layout: str | None = None) -> None:
         handler.setLevel(logging.WARNING)
         handler.setFormatter(logging.Formatter(layout))
         root.addHandler(handler)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as ``9s``, ``3m05s`` or ``26h07m``; ``?`` for None."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """``; did you mean X?`` for the nearest of the `known` names, to end a message with; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]}?" if near else ""

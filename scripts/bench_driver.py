@@ -26,13 +26,14 @@ import pyarrow.parquet as pq
 import ray
 
 from nstray.cluster.driver import Driver
-from nstray.cluster.progress import Display, Tally
+from nstray.cluster.progress import Display, JobProgress
 from nstray.cluster.ray_session import start_ray, stop_ray
 from nstray.config import JobConfig
 from nstray.manifest.manifest import Manifest
-from nstray.manifest.shards import WINDOW_ROWS, Shard, cut_shards, cut_windows
+from nstray.manifest.shards import Shard, cut_shards, cut_windows
 from nstray.output.folder import Output
-from nstray.worker.messages import JobSpec, Progress, ShardReport
+from nstray.output.layout import WINDOW_ROWS
+from nstray.worker.messages import JobSpec, ShardReport, WorkerProgress
 
 
 class Noop:
@@ -41,8 +42,8 @@ class Noop:
     def ready(self) -> dict[str, Any]:
         return {"node": ray.get_runtime_context().get_node_id(), "host": "here", "device": "none", "pid": os.getpid(), "seconds": 0.0}
 
-    def progress(self) -> Progress:
-        return Progress(now=time.time())
+    def progress(self) -> WorkerProgress:
+        return WorkerProgress(now=time.time())
 
     def drain(self) -> None:
         pass
@@ -130,7 +131,7 @@ def main() -> None:
         sampler = threading.Thread(target=sample)
         sampler.start()
         started = time.perf_counter()
-        with Display(Tally(info.rows)) as display:
+        with Display(JobProgress(info.rows)) as display:
             outcome = asyncio.run(Driver(spec, manifest, output, lambda devices: ready.pop(), display).run())
         seconds = time.perf_counter() - started
         stop.set()

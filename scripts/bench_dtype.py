@@ -41,7 +41,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     weights = load_weights(arguments.weights, layers=CONV_LAYERS[: CONV_LAYERS.index(arguments.layers_up_to) + 1])
     config = settings("gatys2015", arguments.layers_up_to, style_weight=1e4, init=arguments.init, evaluations=arguments.evaluations)
-    pays = winograd.pays
+    pays = winograd.is_faster
     full, half = (Stylizer(dataclasses.replace(config, dtype=d), weights, device) for d in ("float32", "bfloat16"))
     others = ("bfloat16", "moved", *(["direct"] if device == "cpu" else []))
     columns = " ".join(f"{name:>10}" for name in ("float32", *others))
@@ -53,9 +53,9 @@ def main() -> None:
         moved = dataclasses.replace(pair, start=(full._start(full._colored(pair)).cpu() + 1e-7 * noise).clamp(0, 1))
         results = [s.run([p])[0] for s, p in ((full, pair), (half, pair), (full, moved))]
         if "direct" in others:
-            winograd.pays = lambda x, weight: False
+            winograd.is_faster = lambda x, weight: False
             results.append(full.run([pair])[0])
-            winograd.pays = pays
+            winograd.is_faster = pays
         losses = [float("inf") if r.diverged else written(config, weights, device, pair, r) for r in results]
         ratios.append([loss / losses[0] for loss in losses[1:]])
         lines.append(f"{i:4d} {' '.join(f'{loss:10.5g}' for loss in losses)}   {' '.join(f'{ratio:8.4f}' for ratio in ratios[-1])}")

@@ -23,7 +23,7 @@ import torch
 from benchmarks import header, picture, publish
 
 from nstray.engine import StylizeConfig, load_weights
-from nstray.engine.network.vgg import chosen
+from nstray.engine.network.vgg import resolve_dtype
 from nstray.engine.network.weights import VGGWeights
 from nstray.engine.pair import Pair, Result
 from nstray.engine.presets import preset
@@ -89,7 +89,7 @@ def main() -> None:
         header(),
         f"longest side {arguments.size} px, content {','.join(quick.content_layers)}, style {','.join(quick.style_layers)}, alpha/beta 1e-3; "
         f"fast: {quick.optimizer} from {quick.init}, coarse {quick.coarse}, {quick.evaluations} evaluations, "
-        f"{chosen(quick.dtype, torch.device(device))}, range_weight {quick.range_weight:g}",
+        f"{resolve_dtype(quick.dtype, torch.device(device))}, range_weight {quick.range_weight:g}",
         f"{'pair':<40} {' '.join(f'{name:>9}' for name in runs)}   {' '.join(f'/ {name:<7}' for name in references)} {'time':>6}",
     ]
     shares: list[tuple[float, ...]] = []

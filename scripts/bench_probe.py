@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import header, publish
 
-from nstray.commands import spent
+from nstray.commands import cost
 from nstray.examples import CONTENTS, STYLES, write_example
 from nstray.output.folder import Output
 
@@ -81,7 +81,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found, summary = measure(arguments, Path(folder))
         (forecast,) = found["forecasts"]
-        actual = spent.shown(summary)["last_run"]
+        actual = cost.cost_summary(summary)["last_run"]
         text += f"{arguments.pairs} pairs, {found['pairs']} of them probed in {found['seconds']:.1f} s\n"
         for name in COMPARED:
             low, high = forecast.get(f"{name}_low", forecast[name]), forecast.get(f"{name}_high", forecast[name])

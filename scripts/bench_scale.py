@@ -34,7 +34,8 @@ from botocore.credentials import Credentials
 from nstray import config, storage
 from nstray.commands import prepare
 from nstray.manifest.manifest import Manifest
-from nstray.manifest.shards import WINDOW_ROWS, cut_shards, cut_windows, part_name
+from nstray.manifest.shards import cut_shards, cut_windows
+from nstray.output.layout import WINDOW_ROWS, part_name
 from nstray.output.records import Counts, PartInfo
 from nstray.storage import s3
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from nstray.examples import write_example
-from nstray.images.decode import decode, fit
+from nstray.images.decode import decode
+from nstray.images.resize import fit
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 

@@ -54,7 +54,8 @@ def _image() -> Callable[[bytes], object]:
 def _manifest(kind: str) -> Callable[[bytes], object]:
     from nstray.config import JobConfig
     from nstray.errors import NstrayError
-    from nstray.manifest.manifest import Manifest, pairs
+    from nstray.manifest.manifest import Manifest
+    from nstray.manifest.pair import pairs
 
     config = JobConfig()
     path = Path(tempfile.mkdtemp(prefix="fuzz-")) / f"m.{kind}"

@@ -24,7 +24,7 @@ from safetensors.torch import save
 from nstray import storage
 from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
-from nstray.images.decode import encode
+from nstray.images.encode import encode
 
 NSTRAY = (sys.executable, "-c", "from nstray.cli import main; main()")
 # Three layers of 24-pixel pictures: a pair is a few hundredths of a second. `evaluations` makes it as long as a test needs.

@@ -14,10 +14,15 @@ import numpy as np
 import pyarrow as pa
 
 from nstray import __version__, config
-from nstray.images.decode import encode
+from nstray.images.encode import encode
 from nstray.manifest import manifest
-from nstray.manifest.shards import cut_shards, cut_windows, ids_digest
-from nstray.output.folder import Counts, Output, encode_part, encode_schema, part_schema, read_footer
+from nstray.manifest.pair import pairs
+from nstray.manifest.shards import cut_shards, cut_windows
+from nstray.output.folder import Output
+from nstray.output.layout import ids_digest
+from nstray.output.part import encode_part, read_footer
+from nstray.output.records import Counts
+from nstray.output.schema import encode_schema, part_schema
 
 CARRIED = pa.schema([pa.field("caption", pa.string()), pa.field("split", pa.int64())])
 WEIGHTS_ID = "random:0:0123456789abcdef"
@@ -204,7 +209,7 @@ def make_output(
     for window, table in cut_windows(source.tables(info)):
         for shard in cut_shards(window, table, settings.shard_size):
             rows = []
-            for pair, more in zip(manifest.pairs(shard.table, info), shard.table.select(list(info.carried)).to_pylist(), strict=True):
+            for pair, more in zip(pairs(shard.table, info), shard.table.select(list(info.carried)).to_pylist(), strict=True):
                 style = tuple(pair.styles)
                 content, *digests = (hashlib.sha256(Path(uri).read_bytes()).hexdigest() for uri in (str(pair.content), *style))
                 same = {"content": str(pair.content), "style": style, "content_sha256": content, "style_sha256": digests, **more}

@@ -24,10 +24,11 @@ from safetensors.torch import save_file
 
 from nstray import config, storage
 from nstray.commands import load_weights, prepare
+from nstray.commands import run as run_command
 from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.errors import ErrorCode
-from nstray.images.decode import encode
+from nstray.images.encode import encode
 
 Refused = Callable[..., str]
 
@@ -61,7 +62,7 @@ def refused(call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.Monke
     def on_ray(*a: object) -> int:
         raise AssertionError("got as far as Ray")
 
-    monkeypatch.setattr(prepare, "_run_on_ray", on_ray)
+    monkeypatch.setattr(run_command, "_run_on_ray", on_ray)
 
     def run(*argv: object, code: int = 2, words: tuple[str, ...] = ()) -> str:
         got, out, err = call(*argv)
@@ -393,14 +394,14 @@ def test_bad_images_cost_their_own_rows(
     def on_ray(*a: object) -> int:
         raise AssertionError("a complete job needs no Ray")
 
-    ours = prepare._run_on_ray
-    monkeypatch.setattr(prepare, "_run_on_ray", on_ray)
+    ours = run_command._run_on_ray
+    monkeypatch.setattr(run_command, "_run_on_ray", on_ray)
     before = jobs.parts(str(out))
     assert call(*words)[0] == 3
     assert call(*words, "--max-error-rate", "1")[0] == 0
 
     # A part that was lost, or removed because it was damaged, is made again.
-    monkeypatch.setattr(prepare, "_run_on_ray", ours)
+    monkeypatch.setattr(run_command, "_run_on_ray", ours)
     name = min(before)
     storage.delete(storage.join(str(out), f"data/{name}"))
     assert call(*words, "--max-error-rate", "1")[0] == 0

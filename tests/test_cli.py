@@ -19,10 +19,10 @@ from outputs import Made, error_row, footer, make_output, ok_row
 from PIL import Image
 
 from nstray import __version__, cli, config
-from nstray.commands import demo, prepare
+from nstray.commands import demo, prepare, run
 from nstray.config import JobConfig
 from nstray.manifest.shards import cut_shards, cut_windows
-from nstray.output.folder import encode_part
+from nstray.output.part import encode_part
 
 Call = Callable[..., tuple[int, str, str]]
 JOB_COMMANDS = {"run": cli.run_command, "plan": cli.plan_command, "demo": cli.demo, "manifest check": cli.manifest_check}
@@ -83,7 +83,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch) -> list[JobConfig]:
     """What `run` would run with, instead of running it."""
     seen: list[JobConfig] = []
     monkeypatch.setattr(prepare, "check", lambda manifest, out, config, extend: seen.append(config))
-    monkeypatch.setattr(prepare, "run", lambda checked: 0)
+    monkeypatch.setattr(run, "run", lambda checked: 0)
     return seen
 
 
@@ -188,7 +188,7 @@ def test_an_option_can_turn_off_what_the_file_turns_on(call: Call, monkeypatch: 
 
 def test_the_demo_has_settings_of_its_own_that_file_and_options_win_over(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[JobConfig] = []
-    monkeypatch.setattr(demo, "run", lambda out, config: seen.append(config) or 0)
+    monkeypatch.setattr(demo, "demo", lambda out, config: seen.append(config) or 0)
     (tmp_path / "job.yaml").write_text("size: 100\nevaluations: 11\n")
     assert call("demo", tmp_path, "--config", tmp_path / "job.yaml", "--evaluations", "12")[0] == 0
     assert (seen[0].weights, seen[0].size, seen[0].evaluations) == ("random", 100, 12)
@@ -199,7 +199,7 @@ def test_the_demo_has_settings_of_its_own_that_file_and_options_win_over(call: C
 @pytest.mark.parametrize("code", [0, 1, 3, 4])
 def test_run_ends_with_the_code_of_the_job(call: Call, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     monkeypatch.setattr(prepare, "check", lambda *a, **options: None)
-    monkeypatch.setattr(prepare, "run", lambda checked: code)
+    monkeypatch.setattr(run, "run", lambda checked: code)
     assert call("run", "m.csv", "out")[0] == code
 
 

@@ -19,20 +19,22 @@ import ray.exceptions as rex
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 
 from nstray import config, storage
+from nstray.cluster import actor, ray_session, worker_pool
 from nstray.cluster import driver as policy
-from nstray.cluster import ray_session, worker_pool
+from nstray.cluster.actor import WorkerActor
 from nstray.cluster.driver import Driver, Outcome
-from nstray.cluster.policy import Backlog, Careful, Strikes
-from nstray.cluster.progress import Display, Tally
-from nstray.cluster.ray_session import Devices, Stylist, devices
-from nstray.cluster.reporter import Beacon
-from nstray.cluster.worker_handle import Slot
-from nstray.cluster.worker_pool import Crew
+from nstray.cluster.policy import Backlog, FailureCounter, IsolatedShard
+from nstray.cluster.progress import Display, JobProgress
+from nstray.cluster.reporter import Reporter
+from nstray.cluster.resources import Devices, devices
+from nstray.cluster.worker_handle import WorkerHandle
+from nstray.cluster.worker_pool import WorkerPool
 from nstray.commands import prepare, verify
 from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, StorageError, Unreachable
 from nstray.manifest.shards import Shard
 from nstray.output import live
-from nstray.output.folder import Output, read_footer
+from nstray.output.folder import Output
+from nstray.output.part import read_footer
 from nstray.worker.worker import Progress
 
 DIES, HANGS, RAISES = 661, 662, 663  # the seeds by which a worker knows the pairs that undo it
@@ -63,7 +65,7 @@ class Recorder(Display):
     """A display that keeps its lines."""
 
     def __init__(self, total: int) -> None:
-        super().__init__(Tally(total), terminal=False)
+        super().__init__(JobProgress(total), terminal=False)
         self.lines: list[str] = []
 
     def log(self, line: str) -> None:
@@ -85,12 +87,12 @@ class Small:
         self.settings = {**jobs.SETTINGS, "weights": self.weights, "actors": 1, **settings}
         self.display = Recorder(len(self.ids))
 
-    def driver(self, actor_class: type[Stylist] | None = None, *more: Any, **settings: Any) -> Driver:
+    def driver(self, actor_class: type[WorkerActor] | None = None, *more: Any, **settings: Any) -> Driver:
         """One driver; with `actor_class`, its workers are of that class, which gets `more` after Stylist's own arguments."""
         self.job = prepare.check(self.manifest, self.out, config.make({**self.settings, **settings}))
         self.job.output.open_job(prepare.record(self.job))
         self.display = Recorder(len(self.ids))
-        create = ray_session.stylist_factory(self.job.spec, self.job.weights)
+        create = actor.actor_factory(self.job.spec, self.job.weights)
         if actor_class is not None:
             stored = ray.put(self.job.weights)
             groups = {"work": self.job.config.depth + 1, "health": 1}
@@ -101,7 +103,7 @@ class Small:
 
         return Driver(self.job.spec, self.job.manifest, self.job.output, create, self.display)
 
-    def run(self, actor_class: type[Stylist] | None = None, *more: Any, **settings: Any) -> Outcome:
+    def run(self, actor_class: type[WorkerActor] | None = None, *more: Any, **settings: Any) -> Outcome:
         return run(self.driver(actor_class, *more, **settings))
 
     def check(self, errors: dict[str, str] | None = None) -> None:
@@ -198,7 +200,7 @@ def test_drain_then_rerun(local_ray: None, tmp_path: Path) -> None:
 # workers that break
 
 
-class Interfering(Stylist):
+class Interfering(WorkerActor):
     """A worker that dies of one pair, hangs on another, and raises on a third."""
 
     def __init__(self, spec: Any, weights: Any, want: str, threads: int) -> None:
@@ -234,7 +236,7 @@ def test_bad_pairs_take_nobody_along(local_ray: None, tmp_path: Path) -> None:
     assert small.display.count("pairs=c0-s1") >= 2  # the stall report names it
 
 
-class Faulty(Stylist):
+class Faulty(WorkerActor):
     """A worker with a fault outside of what a pair's own row catches."""
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
@@ -262,7 +264,7 @@ def test_worker_that_raises_loses_one_pair(local_ray: None, tmp_path: Path) -> N
     assert "RuntimeError: a fault of the worker" in row["error_message"]
 
 
-class Stillborn(Stylist):
+class Stillborn(WorkerActor):
     def __init__(self, spec: Any, weights: Any, want: str, threads: int, user: bool) -> None:
         if not user:
             raise RuntimeError("no such library: libfoo.so.3")
@@ -288,7 +290,7 @@ def test_worker_without_the_device_asked_for(local_ray: None, tmp_path: Path) ->
         small.run(Stillborn, True)
 
 
-class Unwritable(Stylist):
+class Unwritable(WorkerActor):
     """A worker whose output can't be written, for good or `times` times."""
 
     def __init__(self, spec: Any, weights: Any, want: str, threads: int, times: int) -> None:
@@ -364,7 +366,7 @@ def test_a_file_for_status_that_can_t_be_written_hurts_no_job(local_ray: None, t
     small.check()
 
 
-class Late(Stylist):
+class Late(WorkerActor):
     """A worker that is ready when a file appears."""
 
     def __init__(self, spec: Any, weights: Any, want: str, threads: int, file: str) -> None:
@@ -424,7 +426,7 @@ def test_a_careful_shard_goes_on_elsewhere_where_its_node_drains(local_ray: None
     assert (small.display.count("event=worker_leaving"), small.display.count("event=careful")) == (1, 1)
 
 
-class Shown(Stylist):
+class Shown(WorkerActor):
     """A worker that says which GPU is its own."""
 
     @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
@@ -436,7 +438,7 @@ class Shown(Stylist):
 def test_workers_share_a_gpu_where_that_is_asked_for_alone(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, cards: set[str]
 ) -> None:
-    monkeypatch.setattr(ray_session, "Stylist", Shown)
+    monkeypatch.setattr(actor, "WorkerActor", Shown)
     small = Small(tmp_path, contents=3, styles=4, evaluations=60, actors=2, gpus_per_actor=share)
     assert small.run().complete
     ready = [line for line in small.display.lines if "event=worker_ready" in line]
@@ -546,17 +548,17 @@ def test_starts_that_die_with_their_node_are_not_held_against_the_job(monkeypatc
     monkeypatch.setattr(ray, "kill", lambda actor: None)
     _nodes(monkeypatch, *[{"CPU": 8.0}] * 3, dead=2)
     display = Recorder(1)
-    some = Crew(config.make({"weights": "random"}), Lost, display, needed=lambda: True, begin=lambda work: None, changed=lambda: None)  # type: ignore[arg-type]
+    some = WorkerPool(config.make({"weights": "random"}), Lost, display, needed=lambda: True, begin=lambda work: None, changed=lambda: None)  # type: ignore[arg-type]
     pauses = []
     for i, node in enumerate("000011"):
-        some.slots.append(slot := Slot(f"w{i}", Lost(node)))
+        some.slots.append(slot := WorkerHandle(f"w{i}", Lost(node)))
         asyncio.run(some._start(slot))
         pauses.append(round(some._not_before - time.monotonic()))
     assert pauses == [2, 2, 2, 2, 4, 4]
     assert some.slots == []
     assert display.count("event=start_lost") == 6
     assert (display.count("node=0 nodes_in_a_row=1"), display.count("node=1 nodes_in_a_row=2")) == (4, 2)
-    some.slots.append(slot := Slot("alive", Lost("2")))  # a node that lives: that is the worker's own failure
+    some.slots.append(slot := WorkerHandle("alive", Lost("2")))  # a node that lives: that is the worker's own failure
     asyncio.run(some._start(slot))
     assert display.count("event=start_failed worker=alive") == 1
 
@@ -606,7 +608,7 @@ def test_backlog_put_back_comes_first() -> None:
 
 
 def test_second_death_makes_a_shard_careful() -> None:
-    strikes, shard, other = Strikes(), _shard(0, "a"), _shard(1, "a")
+    strikes, shard, other = FailureCounter(), _shard(0, "a"), _shard(1, "a")
     assert not strikes.add(shard)
     assert not strikes.add(other)
     assert strikes.add(shard)
@@ -618,7 +620,7 @@ def test_second_death_makes_a_shard_careful() -> None:
 
 @pytest.mark.parametrize(("stalled", "code"), [(False, ErrorCode.WORKER_DIED), (True, ErrorCode.TIMED_OUT)])
 def test_careful_gives_a_pair_up_at_its_second_kill(stalled: bool, code: ErrorCode) -> None:
-    careful = Careful(_shard(0, "a", rows=3), attempt=3, started=0.0)
+    careful = IsolatedShard(_shard(0, "a", rows=3), attempt=3, started=0.0)
     careful.rows[0] = {}
     assert careful.next() == 1
     careful.touching = 1
@@ -635,18 +637,18 @@ def test_careful_gives_a_pair_up_at_its_second_kill(stalled: bool, code: ErrorCo
 
 
 def test_what_is_told_of_each_worker(tmp_path: Path) -> None:
-    display, some, now = Recorder(100), Crew.__new__(Crew), time.monotonic()
+    display, some, now = Recorder(100), WorkerPool.__new__(WorkerPool), time.monotonic()
     for _ in range(4):
         display.tally.pace.add(10.0, 1)
     busy = {"ready": True, "node": "n", "host": "h", "device": "d", "moved": now - 2, "seen": Progress(evaluations=9, pairs=("a", "b"))}
     some.slots = [
-        Slot("new", None),
-        Slot("idle", None, ready=True),
-        Slot("busy", None, inflight={(0, 4): _shard(4, "a", rows=3), (0, 5): _shard(5, "a")}, since=now - 29, **busy),
-        Slot("alone", None, careful=_shard(6, "a", rows=2), since=now - 31, **busy),
-        Slot("hung", None, stalled=True, inflight={(0, 7): _shard(7, "a")}, since=now - 900, **busy),
+        WorkerHandle("new", None),
+        WorkerHandle("idle", None, ready=True),
+        WorkerHandle("busy", None, inflight={(0, 4): _shard(4, "a", rows=3), (0, 5): _shard(5, "a")}, since=now - 29, **busy),
+        WorkerHandle("alone", None, careful=_shard(6, "a", rows=2), since=now - 31, **busy),
+        WorkerHandle("hung", None, stalled=True, inflight={(0, 7): _shard(7, "a")}, since=now - 900, **busy),
     ]
-    told = Beacon(Output(str(tmp_path)), some, display, lambda: 8)._live()
+    told = Reporter(Output(str(tmp_path)), some, display, lambda: 8)._live()
     assert [(w.name, w.state, w.part, w.rows, w.straggler) for w in told.workers] == [
         ("new", "starting", None, None, False),
         ("idle", "idle", None, None, False),
@@ -662,20 +664,20 @@ def test_what_is_told_of_each_worker(tmp_path: Path) -> None:
 
 def test_progress_of_several_workers_adds_up() -> None:
     display = Recorder(8)
-    some = Crew.__new__(Crew)
+    some = WorkerPool.__new__(WorkerPool)
     some._tally, some._buried_evaluations = display.tally, 5
-    one = Slot("a", None, ready=True, seen=Progress(evaluations=30, stages={"optimise": 8.0}, first=100.0, now=110.0))
-    two = Slot("b", None, ready=True, seen=Progress(evaluations=10, stages={"optimise": 4.0}, first=105.0, now=115.0))
-    some.slots = [one, two, Slot("c", None)]
+    one = WorkerHandle("a", None, ready=True, seen=Progress(evaluations=30, stages={"optimise": 8.0}, first=100.0, now=110.0))
+    two = WorkerHandle("b", None, ready=True, seen=Progress(evaluations=10, stages={"optimise": 4.0}, first=105.0, now=115.0))
+    some.slots = [one, two, WorkerHandle("c", None)]
     some._sum_up()
     assert (display.tally.workers, display.tally.evaluations, display.tally.busy) == (2, 45, 0.6)
 
 
 def test_devices_count_as_long_as_their_workers_live(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool.time, "monotonic", lambda: 100.0)
-    some = Crew.__new__(Crew)
+    some = WorkerPool.__new__(WorkerPool)
     some._target, some._most, some._buried_seconds = Devices("cuda", 4, 1, per_device=2), 3, 0.0
-    some.slots = [Slot("a", None, born=60.0), Slot("b", None, born=80.0), Slot("waits for a place", None)]
+    some.slots = [WorkerHandle("a", None, born=60.0), WorkerHandle("b", None, born=80.0), WorkerHandle("waits for a place", None)]
     some._remove(some.slots[1])
     assert (some.device_seconds, some.devices) == ((40 + 20) / 2, 2)
     monkeypatch.setattr(worker_pool.time, "monotonic", lambda: 110.0)

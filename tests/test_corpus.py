@@ -23,7 +23,7 @@ from nstray import config, storage
 from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.errors import ErrorCode
-from nstray.images.decode import encode
+from nstray.images.encode import encode
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.folder import Output

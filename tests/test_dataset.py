@@ -18,11 +18,15 @@ from outputs import CARRIED, error_row, footer, make_output, ok_row, picture
 from PIL import Image
 
 from nstray import storage
-from nstray.commands.verify import export, status, verify
+from nstray.commands.export import export
+from nstray.commands.status import status
+from nstray.commands.verify import verify
 from nstray.errors import ManifestError, NstrayError, OutputError
-from nstray.images.decode import encode
-from nstray.output.folder import FOOTER_KEY, Output, encode_part, encode_schema, part_schema
+from nstray.images.encode import encode
+from nstray.output.folder import Output
+from nstray.output.part import FOOTER_KEY, encode_part
 from nstray.output.records import dump
+from nstray.output.schema import encode_schema, part_schema
 
 PARTS = ["part-00000-0000.parquet", "part-00000-0001.parquet", "part-00000-0002.parquet"]
 

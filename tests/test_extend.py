@@ -18,14 +18,14 @@ import pytest
 from outputs import job_record
 
 from nstray import config, storage
-from nstray.commands import prepare, verify
-from nstray.commands.plan import estimate
+from nstray.commands import prepare, status, verify
+from nstray.commands.plan import plan
 from nstray.errors import OutputError
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.rows_digest import RowsDigest
-from nstray.manifest.shards import part_name
 from nstray.output import records
 from nstray.output.folder import Output
+from nstray.output.layout import part_name
 
 # the digest
 
@@ -157,7 +157,7 @@ def test_the_record_grows_with_the_manifest(growing: Growing) -> None:
         grown = growing.check(extend=True)
         assert (grown.spec.cuts, grown.shards) == (tuple(cuts), rows)
         before = storage.head(grown.output.job_uri)
-        estimate(grown)
+        plan(grown)
         assert storage.head(grown.output.job_uri) == before
         stored = grown.output.open_job(prepare.record(grown))
         assert (stored["rows"], stored["cuts"], stored["format"], stored["manifest_digest"]) == (rows, cuts, records.GROWN_FORMAT, grown.info.digest)
@@ -290,7 +290,7 @@ def test_a_whole_job_grows_twice(growing: Growing, tmp_path: Path) -> None:
             parts = jobs.parts(out)
             assert {name: parts[name] for name in kept} == kept
             kept = parts
-            assert (verify.status(out)["rows_done"], verify.status(out)["state"]) == (rows, "complete")
+            assert (status.status(out)["rows_done"], status.status(out)["state"]) == (rows, "complete")
     assert sorted(kept) == [part_name(*p) for p in ((0, 0), (0, 1), (1, 0), (2, 0), (2, 1))]
     report = verify.verify(out)
     assert (report.problems, report.ok) == ([], 10)

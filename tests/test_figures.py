@@ -18,8 +18,10 @@ from nstray import config
 from nstray.commands.sheet import MOST, _label, sheet
 from nstray.errors import OutputError, UsageError
 from nstray.manifest.manifest import Manifest
-from nstray.manifest.shards import part_name
-from nstray.output.folder import Output, encode_part, encode_schema, part_schema
+from nstray.output.folder import Output
+from nstray.output.layout import part_name
+from nstray.output.part import encode_part
+from nstray.output.schema import encode_schema, part_schema
 from nstray.reports import drawing
 
 REPOSITORY = Path(__file__).parents[1]

@@ -9,21 +9,21 @@ import pyarrow as pa
 import pytest
 
 from nstray import config
-from nstray.commands.cost import Kind, kind_of, kinds
-from nstray.commands.forecast import CURVE_BYTES, SPREAD, UNSETTLED, Forecast, Load, Measured, Sample, full_seconds, makespan
+from nstray.commands.cost import PairCost, cost_of, row_costs
+from nstray.commands.forecast import CURVE_BYTES, SPREAD, UNSETTLED, Forecast, Measured, RemainingWork, SampleCost, full_seconds, makespan
 
-PLAIN = Kind(100, "none", "200", "exact")
-SMALL = Kind(100, "none", "100", "exact")
-
-
-def sample(kind: Kind = PLAIN, device: float = 50.0, host: float = 1.0, size: float = 1000.0, *, settled: bool = True) -> Sample:
-    return Sample(kind, device, host, size, settled)
+PLAIN = PairCost(100, "none", "200", "exact")
+SMALL = PairCost(100, "none", "100", "exact")
 
 
-def forecast(*samples: Sample, load: Load | None = None, depth: int = 2, **more: Any) -> Forecast:
+def sample(kind: PairCost = PLAIN, device: float = 50.0, host: float = 1.0, size: float = 1000.0, *, settled: bool = True) -> SampleCost:
+    return SampleCost(kind, device, host, size, settled)
+
+
+def forecast(*samples: SampleCost, load: RemainingWork | None = None, depth: int = 2, **more: Any) -> Forecast:
     """Of four shards of two pairs, unless `load` says otherwise."""
     measured: dict[str, Any] = {"per_device": 1, "cpu": True, "ray": 10.0, "start": 5.0, "warm_up": 1.0, "part_bytes": 100, **more}
-    return Forecast(load or Load([{PLAIN: 2}], [0] * 4), Measured(samples or (sample(),), **measured), depth, "png")
+    return Forecast(load or RemainingWork([{PLAIN: 2}], [0] * 4), Measured(samples or (sample(),), **measured), depth, "png")
 
 
 # what settings cost
@@ -31,26 +31,26 @@ def forecast(*samples: Sample, load: Load | None = None, depth: int = 2, **more:
 
 def test_the_work_of_a_pair_counts_its_stages_by_their_pixels() -> None:
     assert PLAIN.stages == [(40_000.0, 100)]
-    assert Kind(100, "none", "320x200", "exact").pixels == 64_000
-    assert Kind(100, "none", "200", "longest").pixels == 200 * 150
-    staged = Kind(100, "half", "200", "exact")
+    assert PairCost(100, "none", "320x200", "exact").pixels == 64_000
+    assert PairCost(100, "none", "200", "longest").pixels == 200 * 150
+    staged = PairCost(100, "half", "200", "exact")
     assert (staged.budget, staged.work) == (200, 40_000 * 100 + 10_000 * 100)
-    own = Kind(100, "50:40,50%:8", "200", "exact")
+    own = PairCost(100, "50:40,50%:8", "200", "exact")
     assert (own.budget, own.work) == (148, 40_000 * 100 + 2500 * 40 + 10_000 * 8)
 
 
 @pytest.mark.parametrize(("evaluations", "coarse"), [(50, "50:20,100:4"), (1, "50:1,100:1"), (100, "50:40,100:8")])
 def test_a_shorter_kind_shortens_its_own_stages_too(evaluations: int, coarse: str) -> None:
-    assert Kind(100, "50:40,100:8", "200", "exact").shortened(evaluations) == Kind(evaluations, coarse, "200", "exact")
-    assert Kind(100, "auto", "200", "exact").shortened(evaluations).coarse == "auto"
+    assert PairCost(100, "50:40,100:8", "200", "exact").shortened(evaluations) == PairCost(evaluations, coarse, "200", "exact")
+    assert PairCost(100, "auto", "200", "exact").shortened(evaluations).coarse == "auto"
 
 
 def test_rows_have_kinds_of_their_own() -> None:
     job = config.make({"size": 64, "evaluations": 7})
     rows = pa.table({"pair_id": ["a", "b", "c"], "size": ["32", None, "64"], "evaluations": [None, 9, None], "seed": [1, 2, 3]})
-    default = kind_of(job)
-    assert kinds(rows, job) == [dataclasses.replace(default, size="32"), dataclasses.replace(default, evaluations=9), default]
-    assert kinds(rows.select(["pair_id", "seed"]), job) == [default] * 3
+    default = cost_of(job)
+    assert row_costs(rows, job) == [dataclasses.replace(default, size="32"), dataclasses.replace(default, evaluations=9), default]
+    assert row_costs(rows.select(["pair_id", "seed"]), job) == [default] * 3
 
 
 # extrapolation
@@ -128,7 +128,7 @@ def test_the_spread_is_that_of_the_samples_and_never_less_than_a_machines_own() 
 
 
 def test_every_kind_counts_as_often_as_it_stands() -> None:
-    load = Load([{PLAIN: 2}, {PLAIN: 1, SMALL: 1}], [0, 1, 1])
+    load = RemainingWork([{PLAIN: 2}, {PLAIN: 1, SMALL: 1}], [0, 1, 1])
     assert load.rows == {PLAIN: 4, SMALL: 2}
     told = forecast(sample(), sample(SMALL, device=10.0, host=0.5, size=300), load=load).on(1)
     assert told["wall_seconds"] == 16 + 4 * 51 + 2 * 10.5
@@ -137,11 +137,11 @@ def test_every_kind_counts_as_often_as_it_stands() -> None:
 
 def test_a_kind_that_was_not_probed_is_taken_from_the_nearest_size_by_its_work() -> None:
     longer = dataclasses.replace(SMALL, evaluations=300)
-    load = Load([{longer: 1}], [0])
+    load = RemainingWork([{longer: 1}], [0])
     told = forecast(sample(), sample(SMALL, device=10.0, host=0.5, size=300), load=load).on(1)
     assert told["wall_seconds"] == 16 + 3 * 10 + 0.5
     larger = dataclasses.replace(PLAIN, size="400")
-    told = forecast(sample(), sample(SMALL, device=10.0), load=Load([{larger: 1}], [0])).on(1)
+    told = forecast(sample(), sample(SMALL, device=10.0), load=RemainingWork([{larger: 1}], [0])).on(1)
     assert told["wall_seconds"] == 16 + 4 * 51
     assert told["bytes"] == 4 * 1000 + 100
 

@@ -15,11 +15,13 @@ from outputs import make_output
 from PIL import Image
 
 from nstray import config
-from nstray.commands import cost, verify
+from nstray.commands import cost, export, verify
 from nstray.errors import ConfigError, ErrorCode, PairError
-from nstray.images.decode import decode, decode_mask, encode, extension, fit, fit_mask, quantize, read_header, target_shape
+from nstray.images.decode import decode, decode_mask, read_header
+from nstray.images.encode import encode, extension, quantize
+from nstray.images.resize import fit, fit_mask, target_shape
 from nstray.output.records import PICTURE_NAME
-from nstray.reports import drawing
+from nstray.reports import contact_sheet, drawing
 
 RNG = np.random.default_rng(11)
 DEEP = RNG.integers(0, 65536, (24, 40, 3), dtype=np.uint16)
@@ -206,12 +208,12 @@ def test_an_output_of_tiffs_is_verified_shown_exported_and_loaded(tmp_path: Path
     monkeypatch.setattr(drawing, "draw", spy)
     made = make_output(tmp_path, contents=2, styles=2, change=change)
     assert verify.verify(made.out).problems == []
-    assert drawing.contact_sheet(made.out, str(tmp_path / "sheet.png")) == 4
+    assert contact_sheet.contact_sheet(made.out, str(tmp_path / "sheet.png")) == 4
     assert len(seen) == 4
     for cell, pair_id in zip(seen, sorted(stored), strict=True):
         assert cell.pixels is not None
         assert np.abs(cell.pixels.astype(int) - (stored[pair_id] >> 8)).max() <= 1
-    assert verify.export(made.out, str(tmp_path / "files"))["images"] == 4
+    assert export.export(made.out, str(tmp_path / "files"))["images"] == 4
     for line in (tmp_path / "files" / "metadata.jsonl").read_text().splitlines():
         name = json.loads(line)["file_name"]
         assert np.array_equal(tifffile.imread(tmp_path / "files" / name), stored[name.removesuffix(".tiff")])

@@ -11,12 +11,13 @@ import pytest
 from test_worker import Bench, pair, weights
 
 from nstray.cluster import resume as intake_module
-from nstray.cluster.resume import intakes
+from nstray.cluster.resume import pending_windows
 from nstray.errors import Unreachable
-from nstray.manifest import shards as shards_module
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import cut_shards, cut_windows
-from nstray.output.folder import Output, read_footer
+from nstray.output import layout
+from nstray.output.folder import Output
+from nstray.output.part import read_footer
 
 __all__ = ["weights"]  # a fixture
 
@@ -35,7 +36,7 @@ def test_a_window_is_looked_at_again_and_none_is_passed_over(tmp_path: Path, wei
 
     monkeypatch.setattr(Output, "list_window", listed)
     taken = cut_windows(Manifest(worker.spec.info.uri).tables(worker.spec.info))
-    (found,) = intakes(taken, worker.spec, worker.output)
+    (found,) = pending_windows(taken, worker.spec, worker.output)
     assert (found.number, list(found.present), len(pauses)) == (0, [0], 2)
 
 
@@ -50,13 +51,13 @@ def test_who_waits_may_be_called_off(tmp_path: Path, weights: Any, monkeypatch: 
 
     monkeypatch.setattr(Output, "list_window", away)
     with pytest.raises(KeyboardInterrupt):
-        next(intakes(cut_windows(Manifest(worker.spec.info.uri).tables(worker.spec.info)), worker.spec, worker.output, stop))
+        next(pending_windows(cut_windows(Manifest(worker.spec.info.uri).tables(worker.spec.info)), worker.spec, worker.output, stop))
 
 
 def test_finished_windows_are_listed_ahead_and_come_in_order(tmp_path: Path, weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """However the answers come in: each once, in the manifest's order, what is unfinished with its shards; none far ahead of need."""
     worker, _ = Bench(tmp_path, weights).worker([pair(f"p{i}") for i in range(22)])
-    monkeypatch.setattr(shards_module, "WINDOW_ROWS", 2)
+    monkeypatch.setattr(layout, "WINDOW_ROWS", 2)
     info = worker.spec.info
     shards = [cut_shards(number, table, 2)[0] for number, table in cut_windows(Manifest(info.uri).tables(info))]
     for shard in shards[:8]:
@@ -79,7 +80,7 @@ def test_finished_windows_are_listed_ahead_and_come_in_order(tmp_path: Path, wei
 
     monkeypatch.setattr(Output, "list_window", slow)
     found = []
-    for intake in intakes(cut_windows(Manifest(info.uri).tables(info)), worker.spec, worker.output):
+    for intake in pending_windows(cut_windows(Manifest(info.uri).tables(info)), worker.spec, worker.output):
         assert max(listed) < intake.number + intake_module.AHEAD
         found.append((intake.number, intake.finished is not None, len(intake.shards)))
     assert found == [(n, n < 8 and n != 5, 0 if n < 8 and n != 5 else 1) for n in range(11)]
@@ -89,10 +90,10 @@ def test_finished_windows_are_listed_ahead_and_come_in_order(tmp_path: Path, wei
 
 def test_a_new_job_waits_for_no_later_window(tmp_path: Path, weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     worker, _ = Bench(tmp_path, weights).worker([pair(f"p{i}") for i in range(6)])
-    monkeypatch.setattr(shards_module, "WINDOW_ROWS", 2)
+    monkeypatch.setattr(layout, "WINDOW_ROWS", 2)
     listed: list[int] = []
     real = Output.list_window
     monkeypatch.setattr(Output, "list_window", lambda self, window: listed.append(window) or real(self, window))
     tables = Manifest(worker.spec.info.uri).tables(worker.spec.info)
-    for intake in intakes(cut_windows(tables), worker.spec, worker.output):
+    for intake in pending_windows(cut_windows(tables), worker.spec, worker.output):
         assert listed == list(range(intake.number + 1))

@@ -13,21 +13,22 @@ import pytest
 from outputs import begun, make_output
 
 from nstray import storage
+from nstray.commands import status
 from nstray.errors import StorageError
 from nstray.output import live
 from nstray.output.folder import Output
-from nstray.output.live import Live, LiveFile, WorkerNow
+from nstray.output.live import Live, LiveFile, WorkerStatus
 
 Call = Callable[..., tuple[int, str, str]]
 
 
-def worker(name: str, state: live.WorkerState = "busy", **more: Any) -> WorkerNow:
+def worker(name: str, state: live.WorkerState = "busy", **more: Any) -> WorkerStatus:
     busy = {"part": "part-00000-0003.parquet", "rows": 16, "seconds": 60.0, "quiet": 1.0, "pairs": ("c0-s1",)} if state == "busy" else {}
     where = {"node": "3f" * 28, "host": "host-1", "device": "NVIDIA H100"}
-    return WorkerNow(name=name, state=state, evaluations=1200, **{**where, **busy, **more})
+    return WorkerStatus(name=name, state=state, evaluations=1200, **{**where, **busy, **more})
 
 
-def standing(*workers: WorkerNow, writer: str = "me", age: float = 5.0, **more: Any) -> Live:
+def standing(*workers: WorkerStatus, writer: str = "me", age: float = 5.0, **more: Any) -> Live:
     now = datetime.now(UTC)
     values: dict[str, Any] = {
         "rows": 1000,
@@ -225,20 +226,20 @@ def test_what_is_old_is_said_to_be_and_not_shown(call: Call, output: Output) -> 
 
 def test_many_workers_are_not_all_listed(output: Output) -> None:
     put(output, standing(*(worker(f"stylist-{i}") for i in range(100))))
-    run = live.status(output)
+    run = status.run_status(output)
     assert run is not None
-    assert live.table(run)[-1] == "and 60 more: see --json"
-    assert len(live.table(run)) == 42
+    assert status.worker_table(run)[-1] == "and 60 more: see --json"
+    assert len(status.worker_table(run)) == 42
 
 
 def test_a_run_that_has_just_begun(output: Output) -> None:
     unknown = dict.fromkeys(("evaluations_per_second", "busy", "median_shard_seconds", "eta_seconds", "eta_low_seconds", "eta_high_seconds"))
     put(output, standing(**unknown))
-    run = live.status(output)
+    run = status.run_status(output)
     assert run is not None
-    words = live.summary(run)
+    words = status.run_summary(run)
     assert (words["eta"], words["workers"], words["rate"]) == ("?", "none", "2 pairs/s")
-    assert live.table(run) == []
+    assert status.worker_table(run) == []
 
 
 HOSTILE: list[tuple[str, Any]] = [

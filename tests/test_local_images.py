@@ -16,8 +16,9 @@ from outputs import picture
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ManifestError
-from nstray.images.decode import encode
-from nstray.manifest.manifest import Manifest, pairs
+from nstray.images.encode import encode
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.pair import pairs
 
 Call = Callable[..., tuple[int, str, str]]
 PAIR = {"content": "c.png", "style": "s.png"}

@@ -18,11 +18,12 @@ import pytest
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ManifestError
+from nstray.manifest import carried_types
 from nstray.manifest import duplicates as manifest_ids
 from nstray.manifest import files as manifest_files
-from nstray.manifest import manifest as manifest_module
-from nstray.manifest.manifest import Manifest, ManifestInfo, Pair, pairs
-from nstray.output.reserved import RESERVED
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.pair import ManifestInfo, Pair, pairs
+from nstray.output.schema import RESERVED
 
 CONFIG = JobConfig()
 
@@ -438,7 +439,7 @@ def test_what_parquet_cannot_hold_is_refused() -> None:
     for kind in (pa.month_day_nano_interval(), pa.run_end_encoded(pa.int32(), pa.int64())):
         info = ManifestInfo("m", 1, "", pa.schema([("odd", kind)]), ("odd",), (), (), ())
         with pytest.raises(ManifestError, match="column odd can't be carried into Parquet"):
-            manifest_module._check_writable("m", info)
+            carried_types.check_writable("m", info)
 
 
 def test_a_carried_type_that_cannot_be_sorted_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ManifestError
 from nstray.manifest import build
-from nstray.manifest.manifest import Manifest, Pair, pairs
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.pair import Pair, pairs
 
 
 def pictures(folder: Path, *names: str) -> Path:

@@ -16,9 +16,10 @@ from test_manifest import CONFIG, load, problem
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.manifest import files as manifest_files
-from nstray.manifest import shards as shards_module
-from nstray.manifest.manifest import Manifest, ManifestInfo, Pair, pairs
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.pair import ManifestInfo, Pair, pairs
 from nstray.manifest.shards import cut_shards, cut_windows
+from nstray.output import layout
 
 FORMATS = ["m.csv", "m.jsonl", "m.parquet"]
 NAMES = ("content_masks", "style_masks", "fine_style")
@@ -360,7 +361,7 @@ def test_tables_do_not_depend_on_batch_sizes(tmp_path: Path, monkeypatch: pytest
 
 
 def test_shards_carry_each_row_with_its_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards_module, "WINDOW_ROWS", 64)
+    monkeypatch.setattr(layout, "WINDOW_ROWS", 64)
     monkeypatch.setattr(manifest_files, "BATCH_ROWS", 50)
     rows = masked(150)
     manifest = Manifest(str(write(tmp_path / "m.parquet", rows)))

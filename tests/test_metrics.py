@@ -15,9 +15,9 @@ import pytest
 from heads import Head
 
 from nstray import storage
-from nstray.commands import verify
+from nstray.commands import status
 from nstray.output.folder import Output
-from nstray.worker.timing import STAGES
+from nstray.worker.timing import PHASES
 
 DASHBOARD = Path(__file__).parent.parent / "cluster" / "grafana.json"
 # The Prometheus text format: a name, labels, a value.
@@ -91,7 +91,7 @@ def test_the_dashboard_asks_for_what_a_job_exports_and_the_counts_are_the_job_s(
 
     def ended() -> bool:
         seen.extend(scrape(reporting))
-        if Path(Output(out).job_uri).exists() and (run := verify.status(out).get("run")):
+        if Path(Output(out).job_uri).exists() and (run := status.status(out).get("run")):
             runs.append(run)
         return reporting.status("seen")["status"] not in ("PENDING", "RUNNING")
 
@@ -109,7 +109,7 @@ def test_the_dashboard_asks_for_what_a_job_exports_and_the_counts_are_the_job_s(
     assert total(after, "ray_nstray_pairs_total") == len(rows) == 30
     assert {have["code"]: value for name, have, value in after if name == "ray_nstray_error_rows_total"} == {"not_found": 5, "not_an_image": 5}
     assert total(after, "ray_nstray_evaluations_total") == 20 * EVALUATIONS
-    spent = {stage: total(after, "ray_nstray_stage_seconds_total", stage=stage) for stage in STAGES}
+    spent = {stage: total(after, "ray_nstray_stage_seconds_total", stage=stage) for stage in PHASES}
     assert all(spent.values())
     summary = json.loads(Path(Output(out).summary_uri).read_text())
     assert spent["optimise"] >= 0.9 * summary["seconds"]

@@ -18,11 +18,13 @@ from outputs import CARRIED, WEIGHTS_ID, begun, error_row, footer, job_record, m
 
 from nstray import config, storage
 from nstray.errors import OutputError
-from nstray.manifest import manifest
-from nstray.manifest.shards import cut_shards, cut_windows, part_name
-from nstray.output import folder as output_module
-from nstray.output.folder import COLUMNS, Output, carried_schema, encode_part, encode_schema, part_schema, read_footer, stored_schema
-from nstray.output.reserved import RESERVED
+from nstray.manifest import manifest, pair
+from nstray.manifest.shards import cut_shards, cut_windows
+from nstray.output import part
+from nstray.output.folder import Output
+from nstray.output.layout import part_name
+from nstray.output.part import encode_part, read_footer
+from nstray.output.schema import COLUMNS, RESERVED, carried_schema, encode_schema, part_schema, stored_schema
 
 SCHEMA = part_schema(CARRIED)
 
@@ -74,7 +76,7 @@ def test_a_row_group_has_at_most_100_rows() -> None:
 
 
 def test_a_row_group_has_at_most_64_mib_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_module, "BYTES_PER_GROUP", 1000)
+    monkeypatch.setattr(part, "BYTES_PER_GROUP", 1000)
     rows = [ok_row(f"p{i}", image={"bytes": bytes(size), "path": f"p{i}.png"}) for i, size in enumerate([400, 600, 1, 5000, 10])]
     metadata = pq.read_metadata(io.BytesIO(encode_part(rows, SCHEMA, footer([r["pair_id"] for r in rows]))))
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [2, 1, 1, 1]
@@ -134,7 +136,7 @@ def test_carried_columns_of_many_types_go_through() -> None:
 
 
 def test_what_python_cannot_hold_is_carried_from_manifest_to_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_module, "ROWS_PER_GROUP", 2)
+    monkeypatch.setattr(part, "ROWS_PER_GROUP", 2)
     extra = {
         "late": pa.array([568_971_820_800_000_000, None, 1], pa.timestamp("us")),
         "late_there": pa.array([568_971_820_800_000_000, 0, None], pa.timestamp("us", tz="Europe/Berlin")),
@@ -155,7 +157,7 @@ def test_what_python_cannot_hold_is_carried_from_manifest_to_part(tmp_path: Path
     ((window, table),) = cut_windows(source.tables(info))
     (shard,) = cut_shards(window, table, 16)
     shard = pickle.loads(pickle.dumps(shard))
-    rows = [ok_row(pair.pair_id) for pair in manifest.pairs(shard.table, info)]
+    rows = [ok_row(pair.pair_id) for pair in pair.pairs(shard.table, info)]
     assert [row["pair_id"] for row in rows] == ["a", "b", "c"]
     schema = part_schema(pa.schema([info.schema.field(name) for name in extra]))
     assert carried_schema({"carried_schema": encode_schema(schema)}).equals(schema)
@@ -350,7 +352,7 @@ def test_an_index_says_what_the_footers_say(tmp_path: Path) -> None:
     assert index is not None
     assert [p[:3] for p in index["parts"]] == [[0, 2, 2], [1, 2, 1]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nstray.output.folder.read_footer", lambda uri: pytest.fail("the index was not used"))
+        patch.setattr("nstray.output.part.read_footer", lambda uri: pytest.fail("the index was not used"))
         assert output.window_counts(2, 2) == from_footers
     assert from_footers is not None
     assert (from_footers.parts, from_footers.rows, from_footers.ok, from_footers.errors) == (2, 4, 3, {"too_small": 1})

@@ -7,11 +7,11 @@ import statistics
 
 import pytest
 
-from nstray.cluster.eta import LEAST, RECENT, Eta, Pace
+from nstray.cluster.eta import LEAST, RECENT, Eta, ShardTimes
 
 
-def pace(*seconds: float, rows: int = 10) -> Pace:
-    made = Pace()
+def pace(*seconds: float, rows: int = 10) -> ShardTimes:
+    made = ShardTimes()
     for each in seconds:
         made.add(each, rows)
     return made

@@ -9,8 +9,9 @@ import random
 import pyarrow as pa
 import pytest
 
-from nstray.manifest import shards
-from nstray.manifest.shards import WINDOW_ROWS, Shard, cut_shards, cut_windows, parse_part, part_count, part_name, parts_per_window
+from nstray.manifest.shards import Shard, cut_shards, cut_windows
+from nstray.output import layout
+from nstray.output.layout import WINDOW_ROWS, parse_part, part_count, part_name, parts_per_window
 
 
 def table(rows: int, seed: int = 0, *, settings: bool = True) -> pa.Table:
@@ -37,7 +38,7 @@ def cut(whole: pa.Table, batch: int, shard_size: int) -> list[Shard]:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_every_row_in_exactly_one_shard_however_it_arrives(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    monkeypatch.setattr(shards, "WINDOW_ROWS", 128)
+    monkeypatch.setattr(layout, "WINDOW_ROWS", 128)
     draw = random.Random(seed)
     rows, shard_size = draw.randint(1, 700), draw.randint(1, 140)
     whole = table(rows, seed, settings=seed % 2 == 0)
@@ -97,7 +98,7 @@ def test_windows_and_counts_of_the_real_size() -> None:
 
 def test_a_window_ends_where_the_manifest_did(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was cut before rows were added is cut the same way after it, however often they are."""
-    monkeypatch.setattr(shards, "WINDOW_ROWS", 10)
+    monkeypatch.setattr(layout, "WINDOW_ROWS", 10)
     whole = pa.table({"row": pa.array(range(60))})
     cuts: tuple[int, ...] = ()
     before: list[list[int]] = []

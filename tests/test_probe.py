@@ -13,9 +13,9 @@ import jobs
 import pytest
 
 from nstray import config
-from nstray.commands import prepare, probe, spent, verify
-from nstray.commands.cost import Kind, kind_of, kinds
-from nstray.commands.probe import Wish, lasting, pick, to_do
+from nstray.commands import cost, prepare, probe, status
+from nstray.commands.cost import PairCost, cost_of, row_costs
+from nstray.commands.probe import ProbeOptions, lasting, pick, to_do
 from nstray.errors import JobFailed, UsageError
 from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
@@ -30,8 +30,8 @@ def checked(folder: Path, rows: dict[str, dict[str, Any]] | None = None, **setti
     return prepare.check(manifest, str(folder / "out"), config.make({**SETTINGS, "weights": weights, **settings}))
 
 
-def rows_of(made: prepare.Job) -> Counter[Kind]:
-    return Counter(kind for shard in to_do(made) for kind in kinds(shard.table, made.config))
+def rows_of(made: prepare.Job) -> Counter[PairCost]:
+    return Counter(kind for shard in to_do(made) for kind in row_costs(shard.table, made.config))
 
 
 # what is probed
@@ -50,12 +50,12 @@ def test_samples_are_spread_over_what_is_to_do(tmp_path: Path) -> None:
 def test_every_kind_has_a_sample_before_one_has_two_and_the_work_decides(tmp_path: Path) -> None:
     rows: dict[str, dict[str, Any]] = {f"c0-s{s}": {"size": 12} for s in range(5)} | {"c1-s1": {"evaluations": 5}, "c2-s2": {"coarse": "16:3"}}
     made = checked(tmp_path, rows)
-    default = kind_of(made.config)
+    default = cost_of(made.config)
     picked = pick(made, rows_of(made), whole=False)
     assert len({p.kind for p in picked[:4]}) == 4
     assert [p.kind for p in picked[4:]] == [default, default]
     assert {pair for p in picked if p.kind.size == "12" for pair in p.shard.table["pair_id"].to_pylist()} <= set(rows)
-    many = Counter({Kind(n, "none", "24", "longest"): 1 for n in range(1, 10)})
+    many = Counter({PairCost(n, "none", "24", "longest"): 1 for n in range(1, 10)})
     assert [kind.evaluations for kind in probe._shares(many)] == [9, 8, 7, 6, 5, 4]
 
 
@@ -79,7 +79,7 @@ class Modelled:
         self.runs += 1
         ids = shard.table["pair_id"].to_pylist()
         ok = sum(pair != self.failing for pair in ids)
-        works = [kind.work for kind, pair in zip(kinds(shard.table, config.make(SETTINGS)), ids, strict=True) if pair != self.failing]
+        works = [kind.work for kind, pair in zip(row_costs(shard.table, config.make(SETTINGS)), ids, strict=True) if pair != self.failing]
         seconds = sum(self.fixed + 0.001 * work for work in works) + (7.0 if self.runs == 1 else 0.0)
         return [
             ShardReport(
@@ -141,8 +141,8 @@ def test_options_of_a_probe_need_one(call: Call, tmp_path: Path, option: list[st
 
 def test_a_wish_is_checked_by_whoever_makes_it() -> None:
     with pytest.raises(UsageError, match="price"):
-        Wish(price=-0.01)
-    assert Wish().devices == ()
+        ProbeOptions(price=-0.01)
+    assert ProbeOptions().devices == ()
 
 
 def test_a_table_for_a_terminal() -> None:
@@ -161,18 +161,18 @@ def test_a_table_for_a_terminal() -> None:
 def test_a_forecast_is_of_the_same_run_or_of_none() -> None:
     recorded = {"fingerprint": "f", "rows": 6, "forecasts": [{"devices": 1, "bytes": 1}, {"devices": 2, "bytes": 2}]}
     summary = {"last_run_rows": 6, "last_run_devices": 2}
-    assert spent.forecast_of(recorded, "f", summary) == {"devices": 2, "bytes": 2}
-    assert spent.forecast_of(recorded, "other", summary) is None
-    assert spent.forecast_of(recorded, "f", {**summary, "last_run_rows": 5}) is None
-    assert spent.forecast_of(recorded, "f", {**summary, "last_run_devices": 3}) is None
-    assert spent.forecast_of(None, "f", summary) is None
-    assert spent.forecast_of({**recorded, "forecasts": "damage"}, "f", summary) is None
+    assert cost.recorded_forecast(recorded, "f", summary) == {"devices": 2, "bytes": 2}
+    assert cost.recorded_forecast(recorded, "other", summary) is None
+    assert cost.recorded_forecast(recorded, "f", {**summary, "last_run_rows": 5}) is None
+    assert cost.recorded_forecast(recorded, "f", {**summary, "last_run_devices": 3}) is None
+    assert cost.recorded_forecast(None, "f", summary) is None
+    assert cost.recorded_forecast({**recorded, "forecasts": "damage"}, "f", summary) is None
 
 
 def test_a_strangers_summary_shows_its_numbers_alone() -> None:
     summary = {"last_run_seconds": 2.5, "last_run_bytes": 10**400, "last_run_device_hours": math.nan, "estimate": {"bytes": "x", "wall_seconds": 2}}
-    assert spent.shown(summary) == {"last_run": {"wall_seconds": 2.5}, "estimate": {"wall_seconds": 2}}
-    assert spent.shown({"estimate": 5}) == spent.shown(None) == {"last_run": {}, "estimate": {}}
+    assert cost.cost_summary(summary) == {"last_run": {"wall_seconds": 2.5}, "estimate": {"wall_seconds": 2}}
+    assert cost.cost_summary({"estimate": 5}) == cost.cost_summary(None) == {"last_run": {}, "estimate": {}}
 
 
 # on Ray
@@ -223,7 +223,7 @@ def test_a_probe_and_the_run_after_it(call: Call, own_ray: None, tmp_path: Path)
     assert summary["last_run_evaluations_per_s"] * summary["last_run_seconds"] == pytest.approx(65, rel=0.01)
     assert "event=cost devices=1 device_hours=" in err
     assert " estimated_device_hours=" in err
-    said = verify.status(str(out))
+    said = status.status(str(out))
     assert said["last_run"]["device_hours"] == summary["last_run_device_hours"]
     assert said["estimate"]["wall_seconds"] == summary["estimate"]["wall_seconds"]
 
@@ -236,4 +236,4 @@ def test_pairs_that_make_no_picture_are_no_estimate(own_ray: None, tmp_path: Pat
     for image in (tmp_path / "in").glob("c*.png"):
         image.write_bytes(b"no picture")
     with pytest.raises(JobFailed, match=r"none of the 6 pairs probed made a picture; the last one: c\d-s\d: content"):
-        probe.probe(made, Wish(seconds=5))
+        probe.probe(made, ProbeOptions(seconds=5))

@@ -8,11 +8,11 @@ import pytest
 
 from nstray.cluster import progress
 from nstray.cluster.eta import LEAST
-from nstray.cluster.progress import Display, Tally
+from nstray.cluster.progress import Display, JobProgress
 
 
-def started_ago(seconds: float, **more: object) -> Tally:
-    tally = Tally(**more)  # type: ignore[arg-type]
+def started_ago(seconds: float, **more: object) -> JobProgress:
+    tally = JobProgress(**more)  # type: ignore[arg-type]
     tally.started = time.monotonic() - seconds
     return tally
 
@@ -40,19 +40,19 @@ def test_a_line_is_words_of_key_and_value() -> None:
     assert words["workers"] == "3"
     assert words["busy"] in ("0.87", "0.88")
     assert (words["error_decode_failed"], words["error_not_found"]) == ("1", "2")
-    assert "busy" not in Tally(total=1).line()
-    assert "eta=?" in Tally(total=1).line()
+    assert "busy" not in JobProgress(total=1).line()
+    assert "eta=?" in JobProgress(total=1).line()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "5s"), (65, "1m05s"), (3599.6, "1h00m"), (7260, "2h01m"), (90_000, "25h00m")])
 def test_durations(seconds: float, text: str) -> None:
-    assert progress.duration(seconds) == text
+    assert text.duration(seconds) == text
 
 
 def test_a_log_gets_a_line_a_minute_on_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with Display(Tally(total=10), terminal=False) as display:
+    with Display(JobProgress(total=10), terminal=False) as display:
         for _ in range(130):
             now[0] += 1
             display.tally.done += 1 if display.tally.done < 10 else 0
@@ -68,7 +68,7 @@ def test_a_log_gets_a_line_a_minute_on_stderr(capsys: pytest.CaptureFixture[str]
 def test_a_terminal_gets_a_bar_with_errors_and_log_lines_above_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
-    with Display(Tally(total=8, resumed=2, done=2), terminal=True) as display:
+    with Display(JobProgress(total=8, resumed=2, done=2), terminal=True) as display:
         display.log("event=hello path=/a/[b]/c")
         display.tally.done, display.tally.busy = 8, 0.5
         display.tally.errors["not_found"] = 3
@@ -88,6 +88,6 @@ def test_the_eta_goes_by_the_last_shards_once_there_are_some() -> None:
 
 def test_a_note_is_for_a_log_alone(capsys: pytest.CaptureFixture[str]) -> None:
     for terminal in (False, True):
-        with Display(Tally(total=8), terminal=terminal) as display:
+        with Display(JobProgress(total=8), terminal=terminal) as display:
             display.note("event=shard part=x")
         assert ("event=shard" in capsys.readouterr().err) is not terminal

@@ -13,7 +13,9 @@ from PIL import Image
 
 from nstray.errors import OutputError, UsageError
 from nstray.reports import drawing
-from nstray.reports.drawing import MAX_BYTES, caption, choose_grid, contact_sheet
+from nstray.reports.cells import caption
+from nstray.reports.contact_sheet import choose_grid, contact_sheet
+from nstray.reports.drawing import MAX_BYTES
 
 
 def drawn(path: Path) -> np.ndarray:

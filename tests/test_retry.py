@@ -13,10 +13,10 @@ import pytest
 from outputs import picture
 from test_worker import Bench, pair, read, weights
 
-from nstray.cluster.resume import intakes
-from nstray.commands import verify
+from nstray.cluster.resume import pending_windows
+from nstray.commands import status, verify
 from nstray.errors import OutputError
-from nstray.images.decode import encode
+from nstray.images.encode import encode
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import Shard, cut_windows
 from nstray.output.folder import Output
@@ -97,10 +97,10 @@ def test_a_part_that_is_gone_or_damaged_is_said(bench: Bench) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:1000])
     with pytest.raises(OutputError, match="is damaged"):
-        previous_rows.of_part(worker.output, shard, ("not_found",))
+        previous_rows.read_previous(worker.output, shard, ("not_found",))
     path.unlink()
     with pytest.raises(OutputError, match="is gone; run the job again"):
-        previous_rows.of_part(worker.output, shard, ("not_found",))
+        previous_rows.read_previous(worker.output, shard, ("not_found",))
 
 
 def test_the_intake_takes_parts_with_such_rows_alone(bench: Bench) -> None:
@@ -109,7 +109,7 @@ def test_the_intake_takes_parts_with_such_rows_alone(bench: Bench) -> None:
     def taken(*codes: str) -> Any:
         tables = Manifest(worker.spec.info.uri).tables(worker.spec.info)
         spec = dataclasses.replace(worker.spec, retry=codes)
-        return next(intakes(cut_windows(tables), spec, worker.output))
+        return next(pending_windows(cut_windows(tables), spec, worker.output))
 
     assert [s.number for s in taken("timed_out").shards if s.number not in taken("timed_out").present] == []
     assert [s.number for s in taken("not_found").shards if s.number not in taken("not_found").present] == [0]
@@ -150,7 +150,7 @@ def test_a_whole_retry(tmp_path: Path, call: Callable[..., tuple[int, str, str]]
     report = verify.verify(out)
     assert (report.problems, report.ok) == ([], 4)
     assert Output(out).read_summary()["errors"] == {}  # type: ignore[index]
-    assert verify.status(out)["state"] == "complete"
+    assert status.status(out)["state"] == "complete"
     assert pq.read_metadata(Output(out).data_uri("part-00000-0002.parquet")).num_rows == 1
     code, _, err = call("retry", out, "--evaluations", "7")
     assert (code, "--evaluations" in err) == (2, True)

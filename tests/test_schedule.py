@@ -7,7 +7,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from nstray.cluster.policy import KILLS, LOOK_AHEAD, NODE_FAULTS, Backlog, Careful, Fuse, Nodes, Strikes, Window
+from nstray.cluster.policy import (
+    LOOK_AHEAD,
+    MAX_DEATHS,
+    MAX_NODE_FAULTS,
+    Backlog,
+    ErrorRateBreaker,
+    FailureCounter,
+    IsolatedShard,
+    NodeHealth,
+    Window,
+)
 from nstray.errors import ErrorCode
 from nstray.manifest.shards import Shard
 from nstray.output.records import PartInfo
@@ -81,7 +91,7 @@ def test_an_empty_backlog_says_so() -> None:
 
 
 def test_strikes_are_counted_per_shard_and_window() -> None:
-    strikes = Strikes()
+    strikes = FailureCounter()
     one, twin = shard(1), shard(1, window=1)
     assert not strikes.add(one)
     assert not strikes.add(twin)
@@ -95,7 +105,7 @@ def test_strikes_are_counted_per_shard_and_window() -> None:
 
 
 def test_careful_goes_through_the_pairs_that_have_no_row() -> None:
-    careful = Careful(shard(0, rows=3), 3, 0.0)
+    careful = IsolatedShard(shard(0, rows=3), 3, 0.0)
     assert careful.next() == 0
     careful.rows[0] = careful.rows[2] = {}
     assert careful.next() == 1
@@ -105,8 +115,8 @@ def test_careful_goes_through_the_pairs_that_have_no_row() -> None:
 
 @pytest.mark.parametrize(("stalled", "code"), [(False, ErrorCode.WORKER_DIED), (True, ErrorCode.TIMED_OUT)])
 def test_the_pair_that_kills_a_lone_worker_twice_is_given_up(stalled: bool, code: ErrorCode) -> None:
-    careful = Careful(shard(0, rows=3), 3, 0.0)
-    for kill in range(1, KILLS + 1):
+    careful = IsolatedShard(shard(0, rows=3), 3, 0.0)
+    for kill in range(1, MAX_DEATHS + 1):
         assert careful.lost == {}
         careful.touching = 1
         careful.blame(stalled=stalled, reason="SIGSEGV")
@@ -119,14 +129,14 @@ def test_the_pair_that_kills_a_lone_worker_twice_is_given_up(stalled: bool, code
 
 
 def test_a_death_between_two_pairs_is_nobodys_fault() -> None:
-    careful = Careful(shard(0, rows=2), 3, 0.0)
+    careful = IsolatedShard(shard(0, rows=2), 3, 0.0)
     careful.blame(stalled=False, reason="gone")
     assert careful.kills == {}
     assert careful.lost == {}
 
 
 def test_deaths_on_different_pairs_do_not_add_up() -> None:
-    careful = Careful(shard(0, rows=2), 3, 0.0)
+    careful = IsolatedShard(shard(0, rows=2), 3, 0.0)
     for index in (0, 1):
         careful.touching = index
         careful.blame(stalled=False, reason="gone")
@@ -134,7 +144,7 @@ def test_deaths_on_different_pairs_do_not_add_up() -> None:
     assert careful.lost == {}
 
 
-def fail_elsewhere_finish(nodes: Nodes, numbers: range) -> list[str]:
+def fail_elsewhere_finish(nodes: NodeHealth, numbers: range) -> list[str]:
     """`bad` dies of each shard, which `good` then finishes; the nodes given up by it."""
     found = []
     for i in numbers:
@@ -144,26 +154,26 @@ def fail_elsewhere_finish(nodes: Nodes, numbers: range) -> list[str]:
 
 
 def test_a_node_that_dies_of_what_others_finish_is_given_up_once_with_its_last_reason() -> None:
-    nodes = Nodes()
-    assert fail_elsewhere_finish(nodes, range(NODE_FAULTS - 1)) == []
+    nodes = NodeHealth()
+    assert fail_elsewhere_finish(nodes, range(MAX_NODE_FAULTS - 1)) == []
     assert nodes.given_up == {}
-    assert fail_elsewhere_finish(nodes, range(NODE_FAULTS - 1, NODE_FAULTS + 5)) == ["bad"]
-    assert nodes.given_up == {"bad": f"death {NODE_FAULTS - 1}"}
+    assert fail_elsewhere_finish(nodes, range(MAX_NODE_FAULTS - 1, MAX_NODE_FAULTS + 5)) == ["bad"]
+    assert nodes.given_up == {"bad": f"death {MAX_NODE_FAULTS - 1}"}
 
 
 def test_a_node_that_finishes_something_begins_anew() -> None:
-    nodes = Nodes()
-    fail_elsewhere_finish(nodes, range(NODE_FAULTS - 1))
+    nodes = NodeHealth()
+    fail_elsewhere_finish(nodes, range(MAX_NODE_FAULTS - 1))
     nodes.died("bad", [(0, 90)], "x")
     assert nodes.finished("bad", (0, 91)) == []
     assert nodes.finished("good", (0, 90)) == []  # a death before that
-    assert fail_elsewhere_finish(nodes, range(NODE_FAULTS - 1)) == []
+    assert fail_elsewhere_finish(nodes, range(MAX_NODE_FAULTS - 1)) == []
     assert nodes.given_up == {}
 
 
 def test_shards_that_nobody_finishes_are_held_against_no_node() -> None:
-    nodes = Nodes()
-    for i in range(10 * NODE_FAULTS):
+    nodes = NodeHealth()
+    for i in range(10 * MAX_NODE_FAULTS):
         nodes.died("a", [(0, i)], "x")
         nodes.died("b", [(0, i)], "x")
         assert nodes.finished("c", (1, i)) == []
@@ -171,23 +181,23 @@ def test_shards_that_nobody_finishes_are_held_against_no_node() -> None:
 
 
 def test_a_death_counts_when_every_shard_on_board_is_finished_elsewhere() -> None:
-    nodes = Nodes()
-    for i in range(NODE_FAULTS):
+    nodes = NodeHealth()
+    for i in range(MAX_NODE_FAULTS):
         nodes.died("bad", [(0, 2 * i), (0, 2 * i + 1)], "x")
-    assert [nodes.finished("good", (0, 2 * i)) for i in range(NODE_FAULTS)] == [[]] * NODE_FAULTS
-    assert [nodes.finished("good", (0, 2 * i + 1)) for i in range(NODE_FAULTS)] == [[], [], ["bad"]]
+    assert [nodes.finished("good", (0, 2 * i)) for i in range(MAX_NODE_FAULTS)] == [[]] * MAX_NODE_FAULTS
+    assert [nodes.finished("good", (0, 2 * i + 1)) for i in range(MAX_NODE_FAULTS)] == [[], [], ["bad"]]
 
 
 def test_a_death_with_nothing_on_board_is_held_against_no_node() -> None:
-    nodes = Nodes()
-    for i in range(2 * NODE_FAULTS):
+    nodes = NodeHealth()
+    for i in range(2 * MAX_NODE_FAULTS):
         nodes.died("idle", [], "x")
         assert nodes.finished("good", (0, i)) == []
 
 
 def test_a_node_whose_workers_do_not_start_is_given_up() -> None:
-    nodes = Nodes()
-    assert [nodes.did_not_start("bad", "no such library") for _ in range(NODE_FAULTS + 1)] == [False] * (NODE_FAULTS - 1) + [True, False]
+    nodes = NodeHealth()
+    assert [nodes.did_not_start("bad", "no such library") for _ in range(MAX_NODE_FAULTS + 1)] == [False] * (MAX_NODE_FAULTS - 1) + [True, False]
     assert nodes.given_up == {"bad": "no such library"}
 
 
@@ -213,7 +223,7 @@ def test_a_window_is_complete_with_its_last_part() -> None:
     ],
 )
 def test_the_fuse_takes_chance_into_account(rows: int, errors: int, allowed: float, blown: bool) -> None:
-    fuse = Fuse(allowed)
+    fuse = ErrorRateBreaker(allowed)
     fuse.add(rows - 1, {"not_found": errors}, "p1: no such image")
     fuse.add(1, {}, None)
     assert fuse.blown is blown

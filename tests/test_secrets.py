@@ -19,11 +19,11 @@ import pytest
 from outputs import picture
 
 from nstray import config, storage
-from nstray.commands import verify
+from nstray.commands import status
 from nstray.errors import ErrorCode, NotFound, NstrayError, PairError
-from nstray.images.decode import encode
+from nstray.images.encode import encode
 from nstray.output.folder import Output
-from nstray.text import log_to_stderr, redact, shown
+from nstray.text import log_to_stderr, printable, redact
 
 Call = Callable[..., tuple[int, str, str]]
 SIGNED = "?X-Amz-Algorithm=A&X-Amz-Credential=canary1&X-Amz-Signature=canary2"
@@ -300,7 +300,7 @@ def test_what_nobody_foresaw_and_other_libraries_warnings(call: Call, tmp_path: 
             logging.getLogger("nstray").exception("pair=%s", "\x1b]0;title\x07")
         raise RuntimeError("s3://me:canary@b/k")
 
-    monkeypatch.setattr(verify, "status", fail)
+    monkeypatch.setattr(status, "status", fail)
     code, told, err = call("status", tmp_path)
     assert (code, told) == (1, "")
     assert "Retrying http://host" in err
@@ -323,8 +323,8 @@ def test_redaction_of_a_strangers_text_ends_soon(text: str) -> None:
 
 
 def test_what_is_shown_has_no_control_characters() -> None:
-    assert shown("a\tb\n\x1b[31mred\x9b0m\r\u202ex") == "a\tb\n\\u001b[31mred\\u009b0m\\u000d\\u202ex"
-    assert json.loads(shown(json.dumps({"a": "\x7f\x9b\x1b\u202e"}, ensure_ascii=False))) == {"a": "\x7f\x9b\x1b\u202e"}
+    assert printable("a\tb\n\x1b[31mred\x9b0m\r\u202ex") == "a\tb\n\\u001b[31mred\\u009b0m\\u000d\\u202ex"
+    assert json.loads(printable(json.dumps({"a": "\x7f\x9b\x1b\u202e"}, ensure_ascii=False))) == {"a": "\x7f\x9b\x1b\u202e"}
 
 
 def test_plain_names_stay() -> None:

@@ -27,15 +27,16 @@ from PIL import Image
 
 import nstray
 from nstray import storage
-from nstray.commands.verify import MAX_PIXELS
 from nstray.config import JobConfig
 from nstray.engine.network.weights import CONV_LAYERS, load_weights, parse_weights, random_weights
 from nstray.errors import ManifestError, OutputError, WeightsError
-from nstray.images.decode import encode
-from nstray.manifest.manifest import Manifest, pairs
-from nstray.manifest.shards import part_count
+from nstray.images.encode import encode
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.pair import pairs
 from nstray.output import records
 from nstray.output.folder import Output
+from nstray.output.layout import part_count
+from nstray.output.reader import MAX_PIXELS
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -17,11 +17,13 @@ from safetensors import safe_open
 from nstray import storage
 from nstray.commands import weights
 from nstray.engine.network.normalise import normalise, to_safetensors
-from nstray.engine.network.vgg import Features
+from nstray.engine.network.vgg import VGGFeatures
 from nstray.engine.network.weights import FEATURE_INDEX, VGGWeights, load_weights, parse_weights, random_weights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.errors import Unreachable
-from nstray.images.decode import decode, encode, fit
+from nstray.images.decode import decode
+from nstray.images.encode import encode
+from nstray.images.resize import fit
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -209,7 +211,7 @@ def test_convert_keeps_the_network(
     assert metadata(tmp_path / "vgg.safetensors") == {"input": convention, "source_id": before.id}
     x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     taps = ["conv1_1", "conv2_1"]
-    ours, theirs = (Features(w, taps, "average")(x, taps) for w in (made, before))
+    ours, theirs = (VGGFeatures(w, taps, "average")(x, taps) for w in (made, before))
     assert all(torch.equal(ours[tap], theirs[tap]) for tap in taps)
 
 

@@ -27,14 +27,16 @@ from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.stylizer import Stylizer
 from nstray.errors import AccessDenied, ErrorCode, OutputError, Unreachable
 from nstray.images import decode
-from nstray.images.decode import encode, fit
-from nstray.manifest import manifest
+from nstray.images.encode import encode
+from nstray.images.resize import fit
 from nstray.manifest.manifest import Manifest
+from nstray.manifest.pair import pairs
 from nstray.manifest.shards import Shard, cut_shards, cut_windows
-from nstray.output.folder import Output, read_footer
+from nstray.output.folder import Output
+from nstray.output.part import read_footer
 from nstray.storage.backoff import STORAGE_TRIES
 from nstray.worker.messages import JobSpec, ShardReport
-from nstray.worker.timing import STAGES
+from nstray.worker.timing import PHASES
 from nstray.worker.worker import Worker
 
 SETTINGS = {"content_layers": "conv2_1", "style_layers": "conv1_1,conv2_1", "size": 24, "evaluations": 4}
@@ -490,7 +492,7 @@ def test_two_threads_share_a_worker(bench: Bench) -> None:
     worker, shard = bench.worker(rows)
     info = worker.spec.info
     halves = [Shard(0, number, shard.table.slice(3 * number, 3)) for number in range(2)]
-    assert [len(manifest.pairs(half.table, info)) for half in halves] == [3, 3]
+    assert [len(pairs(half.table, info)) for half in halves] == [3, 3]
     reports: list[ShardReport] = []
     threads = [threading.Thread(target=lambda half=half: reports.append(worker.process(half))) for half in halves]
     for thread in threads:
@@ -545,7 +547,7 @@ def test_the_time_of_each_stage_is_told_while_it_runs_and_afterwards(bench: Benc
         monkeypatch.setattr(where, name, watched(stage, getattr(where, name)))
     worker.process(shard)
     after = worker.progress()
-    assert tuple(after.stages) == STAGES == tuple(during)
+    assert tuple(after.stages) == PHASES == tuple(during)
     for stage, (first, second) in during.items():
         assert second[stage] - first[stage] >= 0.01  # it grows while the stage runs
         assert after.stages[stage] >= second[stage]

@@ -15,19 +15,21 @@ from typing import Any, TypeVar
 import ray.exceptions as rex
 
 from nstray.cluster import worker_pool
-from nstray.cluster.policy import KILLS, Backlog, Careful, Fuse, Strikes, Window
+from nstray.cluster.policy import MAX_DEATHS, Backlog, ErrorRateBreaker, FailureCounter, IsolatedShard, Window
 from nstray.cluster.progress import Display
-from nstray.cluster.ray_session import Devices, short
-from nstray.cluster.reporter import Beacon
-from nstray.cluster.resume import intakes
-from nstray.cluster.worker_handle import Slot
-from nstray.cluster.worker_pool import Crew
+from nstray.cluster.ray_session import reason_of
+from nstray.cluster.reporter import Reporter
+from nstray.cluster.resources import Devices
+from nstray.cluster.resume import pending_windows
+from nstray.cluster.worker_handle import WorkerHandle
+from nstray.cluster.worker_pool import WorkerPool
 from nstray.errors import AccessDenied, ErrorCode, JobFailed, NstrayError, OutputError, StorageError, Unreachable
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import Shard, cut_windows
-from nstray.output.folder import Output, PartInfo, read_footer
-from nstray.output.records import Counts, total
-from nstray.storage.backoff import patiently
+from nstray.output.folder import Output
+from nstray.output.part import read_footer
+from nstray.output.records import Counts, PartInfo, total
+from nstray.storage.backoff import retry
 from nstray.worker.messages import JobSpec, ShardReport
 
 T = TypeVar("T")
@@ -70,7 +72,7 @@ class Driver:
         self.spec, self.manifest, self.output = spec, manifest, output
         self.config = spec.config
         self._display, self._tally = display, display.tally
-        self._crew = Crew(
+        self._crew = WorkerPool(
             spec.config,
             create,
             display,
@@ -79,19 +81,19 @@ class Driver:
             changed=lambda: self._changed.set(),
         )
         self._backlog = Backlog()
-        self._careful: list[Careful] = []
-        self._strikes = Strikes()
+        self._careful: list[IsolatedShard] = []
+        self._strikes = FailureCounter()
         self._windows: dict[int, Window] = {}
         self._counts, self._before = Counts(), Counts()
         self._fed = self._stopping = False
         self._failure: NstrayError | None = None
         self._blown: JobFailed | None = None  # too many error rows: the reason, raised once what runs has committed
-        self._fuse = Fuse(spec.config.max_error_rate)
+        self._fuse = ErrorRateBreaker(spec.config.max_error_rate)
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()  # with a shard in their hands
         self._starts: set[asyncio.Task[None]] = set()  # waiting for an actor, which the cluster may never place
         self._storage_failures = 0
-        self._beacon = Beacon(output, self._crew, display, waiting=lambda: len(self._backlog) + len(self._careful))
+        self._beacon = Reporter(output, self._crew, display, waiting=lambda: len(self._backlog) + len(self._careful))
 
     # the run
 
@@ -178,7 +180,7 @@ class Driver:
     async def _feed(self) -> None:
         """Windows in order: what is committed already is counted, the rest goes to the backlog."""
         windows = cut_windows(self.manifest.tables(self.spec.info), self.spec.cuts)
-        looked_at = intakes(windows, self.spec, self.output, self._wait_on)
+        looked_at = pending_windows(windows, self.spec, self.output, self._wait_on)
         while not self._stopping:
             if len(self._backlog) >= LOW_WATER:
                 await asyncio.sleep(0.05)
@@ -208,7 +210,7 @@ class Driver:
 
     async def _stored(self, what: str, call: Callable[[], T]) -> T:
         """What `call` to storage returns, with patience, in a thread."""
-        return await asyncio.to_thread(patiently, what, Unreachable, call, self._wait_on)
+        return await asyncio.to_thread(retry, what, Unreachable, call, self._wait_on)
 
     def _wait_on(self) -> None:
         if self._stopping:
@@ -251,12 +253,12 @@ class Driver:
                 slot.recent.pop(next(iter(slot.recent)))
             self._spawn(self._run(slot, shard), self._tasks)
 
-    def _candidates(self, careful: Careful) -> list[Slot]:
+    def _candidates(self, careful: IsolatedShard) -> list[WorkerHandle]:
         """Actors that may take a shard alone: where it has killed one, those on other nodes, as long as there are any."""
         elsewhere = [s for s in self._crew.slots if s.ready and not s.stalled and not s.leaving and s.node not in careful.nodes]
         return [s for s in elsewhere or self._crew.slots if s.free]
 
-    async def _run(self, slot: Slot, shard: Shard) -> None:
+    async def _run(self, slot: WorkerHandle, shard: Shard) -> None:
         try:
             report: ShardReport = await slot.actor.process.remote(shard, self._strikes.of(shard) + 1)
         except Exception as error:
@@ -267,7 +269,7 @@ class Driver:
             slot.inflight.pop((shard.window, shard.number), None)
             await self._done(slot, shard, report)
 
-    async def _done(self, slot: Slot, shard: Shard, report: ShardReport, *, whole: bool = True) -> None:
+    async def _done(self, slot: WorkerHandle, shard: Shard, report: ShardReport, *, whole: bool = True) -> None:
         """A shard is committed; `whole` where it took no worker along in the end."""
         if report.skipped:  # its worker's node is about to go, or the job stops
             if not self._stopping:
@@ -307,7 +309,7 @@ class Driver:
 
     # when things break
 
-    async def _run_failed(self, slot: Slot, shard: Shard, error: Exception) -> None:
+    async def _run_failed(self, slot: WorkerHandle, shard: Shard, error: Exception) -> None:
         cause = getattr(error, "cause", None)
         if isinstance(error, rex.RayTaskError) and isinstance(cause, OutputError | AccessDenied):
             raise cause
@@ -325,10 +327,10 @@ class Driver:
             self._display.log(f"event=retry part={shard.name} reason=node_lost")
             self._backlog.put_back(shard)
         elif self._strikes.add(shard):
-            self._display.log(f"event=careful part={shard.name} reason={short(error)!r}")
-            self._careful.append(Careful(shard, self._strikes.of(shard) + 1, time.time()))
+            self._display.log(f"event=careful part={shard.name} reason={reason_of(error)!r}")
+            self._careful.append(IsolatedShard(shard, self._strikes.of(shard) + 1, time.time()))
         else:
-            self._display.log(f"event=retry part={shard.name} reason={short(error)!r}")
+            self._display.log(f"event=retry part={shard.name} reason={reason_of(error)!r}")
             self._backlog.put_back(shard)
 
     def _storage_trouble(self, shard: Shard, cause: StorageError) -> None:
@@ -338,7 +340,7 @@ class Driver:
             raise cause
         self._display.log(f"event=retry part={shard.name} reason=storage error={str(cause)!r}")
 
-    async def _run_careful(self, slot: Slot, careful: Careful) -> None:
+    async def _run_careful(self, slot: WorkerHandle, careful: IsolatedShard) -> None:
         """Pair by pair, each named before it is touched, by an actor that does nothing else."""
         shard = careful.shard
         try:
@@ -364,8 +366,8 @@ class Driver:
                 self._careful.append(careful)
                 return
             if careful.touching is None or isinstance(cause, NstrayError):
-                raise cause if isinstance(cause, NstrayError) else JobFailed(f"{shard.name}: {short(error)}") from None
-            careful.lost[careful.touching] = (ErrorCode.INTERNAL.value, short(error))
+                raise cause if isinstance(cause, NstrayError) else JobFailed(f"{shard.name}: {reason_of(error)}") from None
+            careful.lost[careful.touching] = (ErrorCode.INTERNAL.value, reason_of(error))
             self._careful.append(careful)
         except rex.RayError as error:
             await self._careful_died(slot, careful, error)
@@ -374,16 +376,18 @@ class Driver:
         finally:
             slot.careful = None
 
-    async def _careful_died(self, slot: Slot, careful: Careful, error: Exception) -> None:
+    async def _careful_died(self, slot: WorkerHandle, careful: IsolatedShard, error: Exception) -> None:
         pair = None if careful.touching is None else careful.shard.table["pair_id"][careful.touching].as_py()
-        self._display.log(f"event=worker_died part={careful.shard.name} pair={pair} reason={short(error)!r}")
+        self._display.log(f"event=worker_died part={careful.shard.name} pair={pair} reason={reason_of(error)!r}")
         if await self._crew.bury(slot, error, [(careful.shard.window, careful.shard.number)]):
             careful.touching = None
         elif careful.next() is None:
             careful.commit_deaths += 1
-            if careful.commit_deaths >= KILLS:
-                raise JobFailed(f"{careful.shard.name}: writing it took its worker along {KILLS} times ({short(error)}); use a smaller shard_size")
+            if careful.commit_deaths >= MAX_DEATHS:
+                raise JobFailed(
+                    f"{careful.shard.name}: writing it took its worker along {MAX_DEATHS} times ({reason_of(error)}); use a smaller shard_size"
+                )
         if careful.touching is not None and slot.node:
             careful.nodes.add(slot.node)
-        careful.blame(stalled=slot.stalled, reason=short(error))
+        careful.blame(stalled=slot.stalled, reason=reason_of(error))
         self._careful.append(careful)

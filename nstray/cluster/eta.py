@@ -22,7 +22,7 @@ class Eta:
     high: float
 
 
-class Pace:
+class ShardTimes:
     """The last `RECENT` shards that workers did: rows, and seconds from when the worker turned to it until it was committed.
 
     A shard that ran pair by pair is not among them.

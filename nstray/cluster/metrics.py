@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from ray.util.metrics import Counter, Gauge, Metric
 
-from nstray.worker.messages import Progress
+from nstray.worker.messages import WorkerProgress
 
 BUSY_OVER = 1.0  # seconds that the busy share is taken over, at least
 
@@ -47,7 +47,7 @@ class JobMetrics:
 class WorkerMetrics:
     """A worker's: evaluations, the time of each stage, the busy share of its device. Safe for threads."""
 
-    def __init__(self, out: str, pid: int, begun: Progress) -> None:
+    def __init__(self, out: str, pid: int, begun: WorkerProgress) -> None:
         self._evaluations = Counter("nstray_evaluations_total", "Forward + backward passes, times the pairs of each", ("out",))
         self._stages = Counter("nstray_stage_seconds_total", "Seconds of a worker's threads by stage", ("out", "stage"))
         # With the process, which the log's event=worker_ready names: some versions of Ray drop the label WorkerId and keep one value per node.
@@ -57,7 +57,7 @@ class WorkerMetrics:
         self._lock = threading.Lock()
         self._last = self._looked = begun
 
-    def export(self, now: Progress) -> None:
+    def export(self, now: WorkerProgress) -> None:
         """Bring the metrics to where the worker is `now`."""
         with self._lock:
             if now.now < self._last.now:  # another thread was here first

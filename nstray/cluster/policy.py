@@ -13,10 +13,10 @@ from nstray.manifest.shards import Shard
 from nstray.output.records import PartInfo
 
 LOOK_AHEAD = 32  # shards an affine one may be fetched from behind the head
-STRIKES = 2  # deaths with a shard on board before it runs pair by pair
-FUSE_ROWS = 100  # finished rows before a job may be stopped for its share of error rows
-KILLS = 2  # deaths of a lone worker on one pair before the pair is given up
-NODE_FAULTS = 3  # of a node in a row, with nothing finished there, before it is given up
+MAX_FAILURES = 2  # deaths with a shard on board before it runs pair by pair
+MIN_ROWS = 100  # finished rows before a job may be stopped for its share of error rows
+MAX_DEATHS = 2  # deaths of a lone worker on one pair before the pair is given up
+MAX_NODE_FAULTS = 3  # of a node in a row, with nothing finished there, before it is given up
 
 ShardKey = tuple[int, int]
 
@@ -61,7 +61,7 @@ class Backlog:
 
 
 @dataclass
-class Careful:
+class IsolatedShard:
     """A shard that is run pair by pair, by a worker that does nothing else.
 
     Attributes:
@@ -92,14 +92,14 @@ class Careful:
             return
         i = self.touching
         self.kills[i] = self.kills.get(i, 0) + 1
-        if self.kills[i] >= KILLS:
+        if self.kills[i] >= MAX_DEATHS:
             code = ErrorCode.TIMED_OUT if stalled else ErrorCode.WORKER_DIED
             what = "made no progress before its deadline" if stalled else "took its worker along"
-            self.lost[i] = (code.value, f"{what} {KILLS} times, alone: {reason}")
+            self.lost[i] = (code.value, f"{what} {MAX_DEATHS} times, alone: {reason}")
         self.touching = None
 
 
-class Fuse:
+class ErrorRateBreaker:
     """What share of the rows made so far are error rows, and whether that is more than chance explains.
 
     Args:
@@ -122,7 +122,7 @@ class Fuse:
     def blown(self) -> bool:
         """Three standard deviations of the binomial above its mean, and never before `FUSE_ROWS` rows."""
         spread = math.sqrt(self.allowed * (1 - self.allowed) * self._rows)
-        return self._rows >= FUSE_ROWS and self._errors.total() > self.allowed * self._rows + 3 * spread + 1
+        return self._rows >= MIN_ROWS and self._errors.total() > self.allowed * self._rows + 3 * spread + 1
 
     def __str__(self) -> str:
         codes = ", ".join(f"{n} {code}" for code, n in self._errors.most_common())
@@ -133,7 +133,7 @@ class Fuse:
         )
 
 
-class Strikes:
+class FailureCounter:
     """How often each shard was on board when a worker died."""
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class Strikes:
         """Count one; True where the shard must now run pair by pair."""
         key = (shard.window, shard.number)
         self._counts[key] = self._counts.get(key, 0) + 1
-        return self._counts[key] >= STRIKES
+        return self._counts[key] >= MAX_FAILURES
 
     def of(self, shard: Shard) -> int:
         """Deaths so far."""
@@ -154,7 +154,7 @@ class Strikes:
         self._counts.pop((shard.window, shard.number), None)
 
 
-class Nodes:
+class NodeHealth:
     """Which machines are broken: those whose workers die of shards that other machines then finish.
 
     A death is held against its node when every shard that was on board has been finished elsewhere, so that a shard that kills
@@ -190,7 +190,7 @@ class Nodes:
 
     def _fault(self, node: str, reason: str) -> bool:
         self._faults[node] = self._faults.get(node, 0) + 1
-        if self._faults[node] < NODE_FAULTS or node in self.given_up:
+        if self._faults[node] < MAX_NODE_FAULTS or node in self.given_up:
             return False
         self.given_up[node] = reason
         return True

@@ -10,7 +10,9 @@ from typing import Any
 import ray
 import ray.exceptions as rex
 
-from nstray.cluster.ray_session import devices, dismiss, short, start_ray, stop_ray, stylist_factory
+from nstray.cluster.actor import actor_factory
+from nstray.cluster.ray_session import reason_of, shutdown_actors, start_ray, stop_ray
+from nstray.cluster.resources import devices
 from nstray.errors import ConfigError, JobFailed, NstrayError
 from nstray.manifest.shards import Shard
 from nstray.worker.messages import JobSpec, ShardReport
@@ -18,7 +20,7 @@ from nstray.worker.messages import JobSpec, ShardReport
 MOST = 8  # workers: those of one machine, since what workers slow each other down by is what they share there
 
 
-class Trial:
+class ProbePool:
     """Use as a context manager. Raises what keeps a run's workers from starting, JobFailed where one dies or hangs.
 
     Attributes:
@@ -33,7 +35,7 @@ class Trial:
         self._actors: list[Any] = []
         self.ray_seconds = self.start_seconds = 0.0
 
-    def __enter__(self) -> Trial:
+    def __enter__(self) -> ProbePool:
         began = time.monotonic()
         start_ray()
         self.ray_seconds = time.monotonic() - began
@@ -52,7 +54,7 @@ class Trial:
         self.wanted = config.actors or found.count
         self.workers = min(self.wanted, found.count, MOST)
         began = time.monotonic()
-        create = stylist_factory(self._spec, self._weights)
+        create = actor_factory(self._spec, self._weights)
         self._actors = [create(found) for _ in range(self.workers)]
         ready = self._all([actor.ready.remote() for actor in self._actors])
         self.start_seconds = time.monotonic() - began
@@ -72,11 +74,11 @@ class Trial:
         except rex.RayError as error:
             if isinstance(cause := getattr(error, "cause", None), NstrayError):
                 raise cause from None
-            raise JobFailed(f"a worker failed while the job was probed: {short(error)}") from None
+            raise JobFailed(f"a worker failed while the job was probed: {reason_of(error)}") from None
         return found
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         began = time.monotonic()
-        dismiss(self._actors)
+        shutdown_actors(self._actors)
         stop_ray()
         self.ray_seconds += time.monotonic() - began

@@ -10,14 +10,14 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from nstray.cluster.eta import Pace
-from nstray.text import shown
+from nstray.cluster.eta import ShardTimes
+from nstray.text import duration, printable
 
 LINE_EVERY = 60.0  # seconds between lines where there is no terminal
 
 
 @dataclass
-class Tally:
+class JobProgress:
     """Where a job stands. `resumed` rows were there when it began; `busy` is the share of the workers' time on their devices."""
 
     total: int
@@ -28,7 +28,7 @@ class Tally:
     expected_evaluations: float = 0.0
     busy: float | None = None
     workers: int = 0
-    pace: Pace = field(default_factory=Pace)
+    pace: ShardTimes = field(default_factory=ShardTimes)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -62,7 +62,7 @@ class Tally:
 class Display:
     """Shows a `Tally`; use as a context manager and call `show` often."""
 
-    def __init__(self, tally: Tally, *, terminal: bool | None = None) -> None:
+    def __init__(self, tally: JobProgress, *, terminal: bool | None = None) -> None:
         self.tally = tally
         self._terminal = sys.stderr.isatty() if terminal is None else terminal
         self._last = time.monotonic()
@@ -109,18 +109,9 @@ class Display:
 
     def log(self, line: str) -> None:
         """One line of the log, above the bar where there is one; redacted."""
-        line = shown(line)
+        line = printable(line)
         stamp = time.strftime("%H:%M:%S")
         if self._bar is not None:
             self._bar.console.print(f"{stamp} {line}", markup=False, highlight=False, soft_wrap=True)
         else:
             print(f"{stamp} {line}", file=sys.stderr, flush=True)
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as ``9s``, ``3m05s`` or ``26h07m``; ``?`` for None."""
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from nstray.cluster import worker_pool
 from nstray.cluster.metrics import JobMetrics
 from nstray.cluster.progress import Display
-from nstray.cluster.worker_handle import Slot
+from nstray.cluster.worker_handle import WorkerHandle
 from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
-from nstray.output.live import Live, LiveFile, WorkerNow
+from nstray.output.live import Live, LiveFile, WorkerStatus
 from nstray.worker.messages import ShardReport
 
 
-class Beacon:
+class Reporter:
     """Tells where a run stands, and never holds it up.
 
     Args:
@@ -27,7 +27,7 @@ class Beacon:
         display: gets the lines; its tally is what is told.
     """
 
-    def __init__(self, output: Output, workers: worker_pool.Crew, display: Display, waiting: Callable[[], int]) -> None:
+    def __init__(self, output: Output, workers: worker_pool.WorkerPool, display: Display, waiting: Callable[[], int]) -> None:
         self._crew, self._display, self._tally, self._waiting = workers, display, display.tally, waiting
         self._metrics = JobMetrics(str(output))
         self._file = LiveFile(output, display.log)
@@ -40,7 +40,7 @@ class Beacon:
             await asyncio.sleep(worker_pool.POLL)
             self._tell()
 
-    def committed(self, slot: Slot, shard: Shard, report: ShardReport, took: float) -> None:
+    def committed(self, slot: WorkerHandle, shard: Shard, report: ShardReport, took: float) -> None:
         """A worker has committed a shard after `took` seconds, of which its device worked `report.seconds`."""
         self._metrics.committed(report.rows, report.errors)
         if slot.careful is None:
@@ -98,9 +98,9 @@ class Beacon:
             workers=tuple(self._worker(slot, now) for slot in self._crew.slots),
         )
 
-    def _worker(self, slot: Slot, now: float) -> WorkerNow:
+    def _worker(self, slot: WorkerHandle, now: float) -> WorkerStatus:
         shard, has = slot.at_hand, now - slot.since
-        return WorkerNow(
+        return WorkerStatus(
             name=slot.name,
             state=slot.state,
             node=slot.node,

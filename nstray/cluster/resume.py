@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 from nstray import storage
 from nstray.errors import OutputError, Unreachable
-from nstray.manifest.shards import Shard, cut_shards, part_count
-from nstray.output.folder import Output, PartInfo
-from nstray.output.records import Counts
-from nstray.storage.backoff import patiently
+from nstray.manifest.shards import Shard, cut_shards
+from nstray.output.folder import Output
+from nstray.output.layout import part_count
+from nstray.output.records import Counts, PartInfo
+from nstray.storage.backoff import retry
 from nstray.worker.messages import JobSpec
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ AHEAD = 4  # windows that are listed at once: their rows are held meanwhile, som
 
 
 @dataclass
-class Intake:
+class PendingWindow:
     """A window as resume finds it.
 
     Attributes:
@@ -38,7 +39,9 @@ class Intake:
     finished: Counts | None = None
 
 
-def intakes(windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Output, on_wait: Callable[[], None] = lambda: None) -> Iterator[Intake]:
+def pending_windows(
+    windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Output, on_wait: Callable[[], None] = lambda: None
+) -> Iterator[PendingWindow]:
     """Windows in order, each with what is committed of it. After one that is finished the next few are listed at once: a store takes its time.
 
     Blocks on storage, with patience for the output's. Raises OutputError where a part is not of this job, StorageError, and whatever
@@ -46,7 +49,7 @@ def intakes(windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Output, o
     """
 
     def patient(look: Callable[..., T], number: int, *rest: Any) -> T:
-        return patiently(f"window {number}", Unreachable, lambda: look(number, *rest, spec, output), on_wait)
+        return retry(f"window {number}", Unreachable, lambda: look(number, *rest, spec, output), on_wait)
 
     ahead: deque[tuple[int, Any, Future[tuple[Listed, Counts | None]]]] = deque()
     pool = ThreadPoolExecutor(AHEAD)
@@ -60,7 +63,7 @@ def intakes(windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Output, o
             number, table, looked = ahead.popleft()
             listed, finished = looked.result()
             room = 1 if finished is None else min(AHEAD, 2 * room)
-            yield patient(_unfinished, number, table, listed) if finished is None else Intake(number, finished=finished)
+            yield patient(_unfinished, number, table, listed) if finished is None else PendingWindow(number, finished=finished)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -73,7 +76,7 @@ def _committed(number: int, table: Any, spec: JobSpec, output: Output) -> tuple[
     return listed, finished if sound else None
 
 
-def _unfinished(number: int, table: Any, listed: Listed, spec: JobSpec, output: Output) -> Intake:
+def _unfinished(number: int, table: Any, listed: Listed, spec: JobSpec, output: Output) -> PendingWindow:
     shards = cut_shards(number, table, spec.config.shard_size)
     present = dict(zip(listed, output.read_parts(listed), strict=True))
     digests = {s.number: s.ids_digest for s in shards if s.number in present}
@@ -85,4 +88,4 @@ def _unfinished(number: int, table: Any, listed: Listed, spec: JobSpec, output: 
         present = {place: part for place, part in present.items() if not set(part.errors) & set(spec.retry)}
         if len(present) < len(shards):
             output.forget_index(number)
-    return Intake(number, shards, present)
+    return PendingWindow(number, shards, present)

@@ -8,11 +8,11 @@ from typing import Any
 
 from nstray.manifest.shards import Shard
 from nstray.output.live import WorkerState
-from nstray.worker.messages import Progress
+from nstray.worker.messages import WorkerProgress
 
 
 @dataclass(eq=False)
-class Slot:
+class WorkerHandle:
     """One actor as the driver sees it.
 
     Attributes:
@@ -32,7 +32,7 @@ class Slot:
     careful: Shard | None = None
     inflight: dict[tuple[int, int], Shard] = field(default_factory=dict)
     recent: dict[tuple[str, ...], None] = field(default_factory=dict)
-    seen: Progress = field(default_factory=Progress)
+    seen: WorkerProgress = field(default_factory=WorkerProgress)
     moved: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.monotonic)
     stalled: bool = False

@@ -12,13 +12,14 @@ from typing import Any, cast
 import ray
 import ray.exceptions as rex
 
-from nstray.cluster.policy import Nodes, ShardKey
+from nstray.cluster.policy import NodeHealth, ShardKey
 from nstray.cluster.progress import Display
-from nstray.cluster.ray_session import Devices, devices, dismiss, gone_with, node_of, short
-from nstray.cluster.worker_handle import Slot
+from nstray.cluster.ray_session import failed_node, lost_node, reason_of, shutdown_actors
+from nstray.cluster.resources import Devices, devices
+from nstray.cluster.worker_handle import WorkerHandle
 from nstray.config import JobConfig
 from nstray.errors import JobFailed, NstrayError
-from nstray.worker.messages import Progress
+from nstray.worker.messages import WorkerProgress
 
 POLL = 2.0  # seconds between looks at the workers
 HEAD_GRACE = 10.0  # seconds without an answer from the cluster's head before that is said
@@ -26,7 +27,7 @@ NODE_GRACE = 30.0  # seconds for Ray to notice that a machine is gone
 START_TRIES = 3  # workers in a row that fail to start before the job is given up
 
 
-class Crew:
+class WorkerPool:
     """The actors of a job, which follow the cluster as it grows and shrinks. Its methods run on the driver's loop and don't block.
 
     Args:
@@ -55,8 +56,8 @@ class Crew:
         self.config = config
         self._create, self._display, self._tally = create, display, display.tally
         self._needed, self._begin, self._changed = needed, begin, changed
-        self.slots: list[Slot] = []
-        self.nodes = Nodes()
+        self.slots: list[WorkerHandle] = []
+        self.nodes = NodeHealth()
         self.deaths = self._most = 0
         self._buried_seconds = 0.0
         self._failed_starts = self._made = 0
@@ -80,7 +81,7 @@ class Crew:
         """How long workers have held their devices, loading included, added up."""
         return (self._buried_seconds + sum(map(_age, self.slots))) / (self._target.per_device if self._target else 1)
 
-    def _remove(self, slot: Slot) -> None:
+    def _remove(self, slot: WorkerHandle) -> None:
         self.slots.remove(slot)
         self._buried_seconds += _age(slot)
 
@@ -105,7 +106,7 @@ class Crew:
             self._leave(target.draining)
             while sum(not s.leaving for s in self.slots) < wanted and time.monotonic() >= self._not_before and self._needed():
                 self._made += 1
-                slot = Slot(f"stylist-{self._made}", self._create(target))
+                slot = WorkerHandle(f"stylist-{self._made}", self._create(target))
                 self.slots.append(slot)
                 self._begin(self._start(slot))
             await self.look()
@@ -148,15 +149,15 @@ class Crew:
             if not slot.ready:
                 ray.kill(slot.actor)
         if ready := [s.actor for s in self.slots if s.ready]:
-            await asyncio.to_thread(dismiss, ready)
+            await asyncio.to_thread(shutdown_actors, ready)
 
-    def _retire(self, slot: Slot) -> None:
+    def _retire(self, slot: WorkerHandle) -> None:
         """End a worker that has nothing on board."""
         self._remove(slot)
         self._buried_evaluations += slot.seen.evaluations
         ray.kill(slot.actor)
 
-    async def _ready(self, slot: Slot) -> dict[str, Any]:
+    async def _ready(self, slot: WorkerHandle) -> dict[str, Any]:
         """A new worker's answer. One that is only out of reach is asked again, until Ray knows whether its machine is gone."""
         deadline = math.inf
         while True:
@@ -168,7 +169,7 @@ class Crew:
                     raise
             await asyncio.sleep(POLL)
 
-    async def _start(self, slot: Slot) -> None:
+    async def _start(self, slot: WorkerHandle) -> None:
         try:
             where = await self._ready(slot)
         except Exception as error:
@@ -177,26 +178,28 @@ class Crew:
             cause = getattr(error, "cause", None)
             self._remove(slot)
             ray.kill(slot.actor)  # alive where `ready` raised
-            if (gone := await asyncio.to_thread(gone_with, error)) is not None:
+            if (gone := await asyncio.to_thread(lost_node, error)) is not None:
                 # That says nothing of the job. Machines, not workers, make the pause longer: one may take eight along.
                 self._lost_nodes.add(gone)
                 self._pause(len(self._lost_nodes))
-                self._display.log(f"event=start_lost worker={slot.name} node={gone} nodes_in_a_row={len(self._lost_nodes)} reason={short(error)!r}")
+                self._display.log(
+                    f"event=start_lost worker={slot.name} node={gone} nodes_in_a_row={len(self._lost_nodes)} reason={reason_of(error)!r}"
+                )
                 return
             self._failed_starts += 1
-            self._display.log(f"event=start_failed worker={slot.name} reason={short(error)!r}")
+            self._display.log(f"event=start_failed worker={slot.name} reason={reason_of(error)!r}")
             self._pause(self._failed_starts)
             # One bad machine is not the job's end while others work or may; where none does, the reason is the job's.
-            node = await asyncio.to_thread(node_of, error)
+            node = await asyncio.to_thread(failed_node, error)
             self._failed_nodes.add(node)
             alone = not any(s.ready for s in self.slots) and not (len(self._failed_nodes) == 1 and await self._room_without(node))
             counts = node is not None and not alone and not any(s.ready and s.node == node for s in self.slots)
-            if node is not None and counts and self.nodes.did_not_start(node, short(error)):
+            if node is not None and counts and self.nodes.did_not_start(node, reason_of(error)):
                 self.give_up(node)
             if alone and isinstance(cause, NstrayError):
                 raise cause from None
             if alone and self._failed_starts >= START_TRIES:
-                raise JobFailed(f"{START_TRIES} workers in a row failed to start; the last one: {short(error)}") from None
+                raise JobFailed(f"{START_TRIES} workers in a row failed to start; the last one: {reason_of(error)}") from None
             return
         self._failed_starts = 0
         self._failed_nodes.clear()
@@ -224,10 +227,10 @@ class Crew:
             return False
         return bool((await asyncio.to_thread(devices, self.config, self._target, (*self.nodes.given_up, node))).count)
 
-    async def _look(self, slot: Slot) -> None:
+    async def _look(self, slot: WorkerHandle) -> None:
         """One poll of an actor; kills it where nothing has moved for the stall timeout while it had work."""
         try:
-            now: Progress = await asyncio.wait_for(_awaited(slot.actor.progress.remote()), POLL * 2)
+            now: WorkerProgress = await asyncio.wait_for(_awaited(slot.actor.progress.remote()), POLL * 2)
             if now.steps != slot.seen.steps:
                 slot.moved = time.monotonic()
             slot.seen = now
@@ -236,7 +239,7 @@ class Crew:
         except rex.RayError as error:
             # With work on board the work's own task learns of it, and finds out who is to blame.
             if slot in self.slots and isinstance(error, rex.ActorDiedError) and not slot.inflight and not slot.careful:
-                self._display.log(f"event=worker_died worker={slot.name} part=none reason={short(error)!r}")
+                self._display.log(f"event=worker_died worker={slot.name} part=none reason={reason_of(error)!r}")
                 await self.bury(slot, error)
         working = bool(slot.inflight or slot.careful)
         if working and not slot.stalled and time.monotonic() - slot.moved > self.config.stall_timeout:
@@ -252,19 +255,19 @@ class Crew:
         spans = sum(p.now - (p.first or p.now) for p in seen)
         self._tally.busy = min(1.0, sum(p.busy for p in seen) / spans) if spans > 1 else None
 
-    async def bury(self, slot: Slot, error: Exception, aboard: Iterable[ShardKey] = ()) -> bool:
+    async def bury(self, slot: WorkerHandle, error: Exception, aboard: Iterable[ShardKey] = ()) -> bool:
         """Retire a dead actor, once, and the shards that it had `aboard`; True where its node is gone too, so that none is to blame."""
         if slot in self.slots:
             self._remove(slot)
             if slot.node:
-                self.nodes.died(slot.node, aboard, short(error))
+                self.nodes.died(slot.node, aboard, reason_of(error))
             self._buried_evaluations += slot.seen.evaluations
             self.deaths += 1
             with contextlib.suppress(Exception):
                 ray.kill(slot.actor)
             limit = 8 + 4 * max(1, self._target.count if self._target else 1)
             if self.deaths > limit:
-                raise JobFailed(f"{self.deaths} workers died in a row without finishing anything; the last one: {short(error)}")
+                raise JobFailed(f"{self.deaths} workers died in a row without finishing anything; the last one: {reason_of(error)}")
         if slot.stalled:
             return False
         if getattr(error, "preempted", False) or slot.leaving or slot.node in self.nodes.given_up:
@@ -288,7 +291,7 @@ class Crew:
                 self._retire(slot)
 
 
-def _age(slot: Slot) -> float:
+def _age(slot: WorkerHandle) -> float:
     return 0.0 if slot.born is None else time.monotonic() - slot.born
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import pyarrow as pa
 
 from nstray.config import JobConfig
 from nstray.engine import settings
-from nstray.manifest.manifest import Manifest, ManifestInfo
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.pair import ManifestInfo
 
 # Bytes per pixel of a stylised picture, which is busier than a photograph: the mean of 15 pictures through the authors' layers
 # (2.07, 0.89, 1.92) and the demo's six (2.51, 1.47, 2.45), at 256 px; tiff the demo's six (5.75 to 5.86 of at most 6). For an estimate only.
@@ -19,7 +20,7 @@ BYTES_PER_PIXEL = {"png": 2.3, "jpeg": 1.2, "webp": 2.2, "tiff": 5.8}
 
 
 @dataclass(frozen=True)
-class Kind:
+class PairCost:
     """The settings of a pair that decide its cost; a row may have its own."""
 
     evaluations: int
@@ -50,7 +51,7 @@ class Kind:
         """Pixels of the picture."""
         return self.stages[-1][0]
 
-    def shortened(self, evaluations: int) -> Kind:
+    def shortened(self, evaluations: int) -> PairCost:
         """The same with `evaluations` at full size, and in proportion, but at least one, in each stage that has a number of its own."""
         if ":" not in self.coarse:
             return replace(self, evaluations=evaluations)
@@ -59,21 +60,21 @@ class Kind:
         return replace(self, evaluations=evaluations, coarse=coarse)
 
 
-NAMES = tuple(field.name for field in fields(Kind))
+COST_FIELDS = tuple(field.name for field in fields(PairCost))
 
 
-def kind_of(config: JobConfig) -> Kind:
+def cost_of(config: JobConfig) -> PairCost:
     """The kind of a pair without settings of its own."""
-    return Kind(config.evaluations, config.coarse, str(config.size), config.size_rule)
+    return PairCost(config.evaluations, config.coarse, str(config.size), config.size_rule)
 
 
-def kinds(table: pa.Table, config: JobConfig) -> list[Kind]:
+def row_costs(table: pa.Table, config: JobConfig) -> list[PairCost]:
     """The kind of every row of a canonical table."""
-    default = kind_of(config)
-    own = [name for name in NAMES if name in table.column_names]
+    default = cost_of(config)
+    own = [name for name in COST_FIELDS if name in table.column_names]
     if not own:
         return [default] * table.num_rows
-    made: dict[tuple[Any, ...], Kind] = {}
+    made: dict[tuple[Any, ...], PairCost] = {}
     rows = list(zip(*(table[name].to_pylist() for name in own), strict=True))
     for row in rows:
         if row not in made:
@@ -81,15 +82,15 @@ def kinds(table: pa.Table, config: JobConfig) -> list[Kind]:
     return [made[row] for row in rows]
 
 
-def _with(default: Kind, own: Mapping[str, Any]) -> Kind:
+def _with(default: PairCost, own: Mapping[str, Any]) -> PairCost:
     """The kind of a row with settings of its own; those that are None are the job's."""
     return replace(default, **{name: value for name, value in own.items() if value is not None})
 
 
 def evaluations(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> int:
     """Evaluations of the whole job, coarse stages included."""
-    default = kind_of(config)
-    own = [name for name in NAMES if name in info.overrides]
+    default = cost_of(config)
+    own = [name for name in COST_FIELDS if name in info.overrides]
     if not own:
         return info.rows * default.budget
     total = 0
@@ -106,3 +107,47 @@ def shape(size: int | str, size_rule: str) -> tuple[float, float]:
         return sides[0], sides[-1]
     width = sides[0] * {"longest": 1.0, "shortest": 4 / 3, "area": math.sqrt(4 / 3)}[size_rule]
     return width, width * 3 / 4
+
+
+# The figures of a forecast (`nstray.commands.forecast`), and the same of a run, in its summary.
+COMPARED = {
+    "devices": "last_run_devices",
+    "device_hours": "last_run_device_hours",
+    "wall_seconds": "last_run_seconds",
+    "bytes": "last_run_bytes",
+    "evaluations_per_s": "last_run_evaluations_per_s",
+}
+
+
+def recorded_forecast(recorded: Mapping[str, Any] | None, fingerprint: str, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The forecast of the run that `summary` tells of in what ``plan --probe --record`` left.
+
+    None where that is of another job, of other rows to do (the probe was made before an earlier run), or of other numbers of devices.
+    """
+    found = recorded or {}
+    if (found.get("fingerprint"), found.get("rows")) != (fingerprint, summary["last_run_rows"]) or not isinstance(found.get("forecasts"), list):
+        return None
+    forecasts = [each for each in found["forecasts"] if isinstance(each, dict)]
+    return next((each for each in forecasts if each.get("devices") == summary["last_run_devices"]), None)
+
+
+def cost_line(summary: Mapping[str, Any]) -> str:
+    """``key=value`` words for the log."""
+    told = cost_summary(summary)
+    words = [(name, value) for name, value in told["last_run"].items()]
+    words += [(f"estimated_{name}", value) for name, value in told["estimate"].items() if name != "devices"]
+    return " ".join(f"{name}={value}" if type(value) is int else f"{name}={value:.4g}" for name, value in words)
+
+
+def cost_summary(summary: Mapping[str, Any] | None) -> dict[str, dict[str, float]]:
+    """``last_run`` and ``estimate`` of a summary, which a stranger may have written: the numbers in it, by the names of a forecast."""
+    found = summary or {}
+    estimate = found.get("estimate")
+    return {
+        "last_run": {name: n for name, key in COMPARED.items() if _is_number(n := found.get(key))},
+        "estimate": {name: n for name in COMPARED if isinstance(estimate, dict) and _is_number(n := estimate.get(name))},
+    }
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return (type(value) is int and abs(value) < 2**63) or (type(value) is float and math.isfinite(value))

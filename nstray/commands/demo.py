@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from nstray import storage
-from nstray.commands import prepare
+from nstray.commands import prepare, run
 from nstray.config import JobConfig
 from nstray.errors import UsageError
 from nstray.examples import write_example
-from nstray.reports import drawing
+from nstray.reports.contact_sheet import contact_sheet
 
 # Random weights need no download. Chosen by eye over six settings: with random filters the texture is in conv1_1 to conv3_1
 # (deeper taps add noise), and a ratio alpha/beta of 1e-4 keeps the scene; a little total variation calms the grain.
@@ -28,7 +28,7 @@ SETTINGS = {
 }
 
 
-def run(out: str, config: JobConfig) -> int:
+def demo(out: str, config: JobConfig) -> int:
     """Draw, stylise and lay out below the folder `out`; returns the exit code of the job. Raises the errors of `nstray.errors`."""
     if storage.is_uri(out):
         raise UsageError(f"{storage.redact(out)}: the demo draws into a local folder; give its path, or leave OUT out")
@@ -37,8 +37,8 @@ def run(out: str, config: JobConfig) -> int:
         manifest = write_example(str(folder / "input"))
     except OSError as error:
         raise UsageError(f"{folder}: the demo can't write there ({error.strerror}); give another folder as OUT") from None
-    code = prepare.run(prepare.check(manifest, str(folder / "dataset"), config))
-    if code in (prepare.EXIT_COMPLETE, prepare.EXIT_ERROR_ROWS):
-        drawing.contact_sheet(str(folder / "dataset"), str(folder / "sheet.png"))
+    code = run.run(prepare.check(manifest, str(folder / "dataset"), config))
+    if code in (run.EXIT_COMPLETE, run.EXIT_ERROR_ROWS):
+        contact_sheet(str(folder / "dataset"), str(folder / "sheet.png"))
         click.echo(f"dataset: {folder / 'dataset'}\nsheet:   {folder / 'sheet.png'}")
     return code

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from nstray.commands.cost import BYTES_PER_PIXEL, Kind
+from nstray.commands.cost import BYTES_PER_PIXEL, PairCost
 
 SPREAD = 0.1
 # Evaluations after which a picture's file has its final size: png and webp 3 % above it after 32, jpeg 7 %; from noise 8 and 18 %; all far off
@@ -31,7 +31,7 @@ CURVE_BYTES = 4  # of the loss curve, per evaluation: a float that hardly compre
 
 
 @dataclass
-class Load:
+class RemainingWork:
     """What a job has still to do.
 
     Attributes:
@@ -39,13 +39,13 @@ class Load:
         shards: the shards to do, in order, each as the index of its mix.
     """
 
-    mixes: list[dict[Kind, int]] = field(default_factory=list)
+    mixes: list[dict[PairCost, int]] = field(default_factory=list)
     shards: list[int] = field(default_factory=list)
 
     @property
-    def rows(self) -> Counter[Kind]:
+    def rows(self) -> Counter[PairCost]:
         """Pairs by kind."""
-        found: Counter[Kind] = Counter()
+        found: Counter[PairCost] = Counter()
         for mix, n in Counter(self.shards).items():
             for kind, rows in self.mixes[mix].items():
                 found[kind] += n * rows
@@ -53,7 +53,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleCost:
     """What a pair of a sample took on one worker, with all of its evaluations.
 
     Attributes:
@@ -61,7 +61,7 @@ class Sample:
         bytes: of its row. settled: whether the picture had enough evaluations for its bytes to be those of the job's.
     """
 
-    kind: Kind
+    kind: PairCost
     device: float
     host: float
     bytes: float
@@ -80,7 +80,7 @@ class Measured:
         part_bytes: of a part besides its rows.
     """
 
-    samples: Sequence[Sample]
+    samples: Sequence[SampleCost]
     per_device: int
     cpu: bool
     ray: float
@@ -136,7 +136,7 @@ class Forecast:
         depth, image_format: the job's settings.
     """
 
-    def __init__(self, load: Load, measured: Measured, depth: int, image_format: str) -> None:
+    def __init__(self, load: RemainingWork, measured: Measured, depth: int, image_format: str) -> None:
         self._load, self._measured, self._depth, self._format = load, measured, depth, image_format
         self._rows = load.rows
         self._evaluations = sum(kind.budget * n for kind, n in self._rows.items())
@@ -165,8 +165,8 @@ class Forecast:
         out["evaluations_per_s"] = self._evaluations / wall["middle"]
         return out | ({} if price is None else _spread("money", {place: price * n for place, n in hours.items()}))
 
-    def _each(self, kind: Kind, place: str) -> _Each:
-        def distance(other: Kind) -> tuple[bool, float, float]:
+    def _each(self, kind: PairCost, place: str) -> _Each:
+        def distance(other: PairCost) -> tuple[bool, float, float]:
             return other != kind, abs(math.log(other.pixels / kind.pixels)), abs(other.work - kind.work)
 
         near = min((s.kind for s in self._measured.samples), key=distance)
@@ -178,7 +178,7 @@ class Forecast:
             self._row_bytes(kind, [s for s in found if s.settled], place),
         )
 
-    def _row_bytes(self, kind: Kind, settled: Sequence[Sample], place: str) -> float:
+    def _row_bytes(self, kind: PairCost, settled: Sequence[SampleCost], place: str) -> float:
         if settled:
             return kind.pixels / settled[0].kind.pixels * _end([s.bytes for s in settled], place)
         share = {"low": 1 - UNSETTLED, "middle": 1.0, "high": 1 + UNSETTLED}[place]
@@ -196,12 +196,12 @@ class Forecast:
         fixed = self._measured.ray + self._measured.start + self._measured.warm_up + open_host
         return fixed + makespan((seconds[mix] for mix in self._load.shards), workers, self._depth)
 
-    def _shard(self, mix: Mapping[Kind, int], of: Mapping[Kind, _Each]) -> float:
+    def _shard(self, mix: Mapping[PairCost, int], of: Mapping[PairCost, _Each]) -> float:
         device, host = _sum(mix, of)
         return device + host if self._measured.cpu else max(device, (device + host) / self._depth)
 
 
-def _sum(mix: Mapping[Kind, int], of: Mapping[Kind, _Each]) -> tuple[float, float]:
+def _sum(mix: Mapping[PairCost, int], of: Mapping[PairCost, _Each]) -> tuple[float, float]:
     """Seconds of a shard on the device and off it."""
     return sum(n * of[kind].device for kind, n in mix.items()), sum(n * of[kind].host for kind, n in mix.items())
 

@@ -7,10 +7,10 @@ from typing import Any
 from nstray import storage
 from nstray.commands import cost
 from nstray.commands.prepare import Job, record
-from nstray.output.folder import Counts
+from nstray.output.records import Counts
 
 
-def estimate(job: Job) -> dict[str, Any]:
+def plan(job: Job) -> dict[str, Any]:
     """What a run would do: rows, shards, done and to do, evaluations, bytes; starts nothing, writes nothing."""
     done = Counts()
     if storage.head(job.output.job_uri) is None:
@@ -22,7 +22,7 @@ def estimate(job: Job) -> dict[str, Any]:
             if counts is not None:
                 done.merge(counts)
     share = 1 - done.rows / job.info.rows
-    per_picture = done.bytes / done.rows if done.rows else cost.kind_of(job.config).pixels * cost.BYTES_PER_PIXEL[job.config.image_format]
+    per_picture = done.bytes / done.rows if done.rows else cost.cost_of(job.config).pixels * cost.BYTES_PER_PIXEL[job.config.image_format]
     return {
         "manifest": storage.redact(job.info.uri),
         "output": str(job.output),

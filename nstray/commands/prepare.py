@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import dataclasses
 import hashlib
 import platform
-import time
-from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from nstray import __version__, storage
-from nstray.cluster.progress import Display, Tally
-from nstray.commands import cost, load_weights, spent
-from nstray.config import JobConfig, fingerprint, make
+from nstray.commands import cost, load_weights
+from nstray.config import JobConfig, fingerprint
 from nstray.engine import settings
-from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, NoSuchBucket, NotFound, OutputError, StorageError, Unreachable, UsageError
+from nstray.errors import NotFound, OutputError, StorageError, UsageError
 from nstray.manifest import cached_check
-from nstray.manifest.manifest import Manifest, ManifestInfo
-from nstray.manifest.shards import parts_per_window
-from nstray.output.folder import Output, carried_schema, encode_schema
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.pair import ManifestInfo
+from nstray.output.folder import Output
+from nstray.output.layout import parts_per_window
 from nstray.output.records import FORMAT, GROWN_FORMAT
+from nstray.output.schema import carried_schema, encode_schema
 from nstray.worker.messages import JobSpec
 
-EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
-
 PART_BYTES = 4e9  # S3 takes 5 GB in one put
-PREFLIGHT = 8  # images of one bucket or folder tried before it is called out of reach
 
 
 @dataclass(frozen=True)
@@ -84,12 +78,12 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         info = manifest.check(config)
     else:
         digest = manifest.digest()
-        info = cached_check.again(stored, manifest.uri, digest, config, init_id) or manifest.check(config, stored["rows"], digest)
+        info = cached_check.load(stored, manifest.uri, digest, config, init_id) or manifest.check(config, stored["rows"], digest)
         cuts = _cuts(output, stored, info, extend)
     loaded = load_weights.read(config.weights, input=config.weights_input, taps=taps(config, info))
     spec = JobSpec(config, output.out, fingerprint(config, loaded.id, init_id), loaded.id, info, init, cuts=cuts)
     evaluations = cost.evaluations(manifest, info, config)
-    part = config.shard_size * cost.kind_of(config).pixels * cost.BYTES_PER_PIXEL[config.image_format]
+    part = config.shard_size * cost.cost_of(config).pixels * cost.BYTES_PER_PIXEL[config.image_format]
     if part > PART_BYTES:
         raise UsageError(
             f"shard_size {config.shard_size}: a part would have about {part / 1e9:.1f} GB and is one put, of 5 GB at most; use a smaller one"
@@ -154,7 +148,7 @@ def record(job: Job) -> dict[str, Any]:
         "rows": job.info.rows,
         "rows_digest": job.info.rows_digest,
         "cuts": list(job.spec.cuts),
-        "checked": cached_check.keep(job.info),
+        "checked": cached_check.dump(job.info),
         "shard_size": job.config.shard_size,
         "fingerprint": job.spec.fingerprint,
         "weights_id": job.weights.id,
@@ -171,151 +165,3 @@ def _versions() -> dict[str, str]:
 
     names = ("torch", "torchvision", "ray", "pyarrow", "pillow", "boto3", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def run(job: Job) -> int:
-    """Run or resume; returns the exit code. Raises the errors of `nstray.errors`."""
-    with _opening(job.output):
-        stored = job.output.open_job(record(job))
-    tally = Tally(job.info.rows, expected_evaluations=float(job.evaluations))
-    with Display(tally) as display:
-        for warning in (*job.info.warnings, *stored["warnings"]):
-            display.log(f"event=warning text={warning!r}")
-        display.log(
-            f"event=job rows={job.info.rows} shards={job.shards} evaluations={job.evaluations} weights={job.weights.id} "
-            f"fingerprint={job.spec.fingerprint[:12]} output={job.output}"
-        )
-        if job.weights.source == "random":
-            display.log("event=warning text='weights random: colours and texture, not what the trained network gives; see README, Glossary'")
-        summary = job.output.read_summary()
-        if job.spec.retry:
-            rows = _to_retry(job)
-            display.log(f"event=retry rows={rows} codes={','.join(job.spec.retry) if len(job.spec.retry) < len(ErrorCode) else 'all'}")
-            if rows or summary is None:
-                return _run_on_ray(job, stored, display)
-        if summary is not None and summary.get("rows") == job.info.rows and _all_there(job):
-            display.log("event=already_complete")
-            tally.done = tally.resumed = job.info.rows
-            return _verdict(job, summary, display)
-        _preflight(job)
-        job.output.write_card(stored)
-        return _run_on_ray(job, stored, display)
-
-
-def retry(out: str, codes: Collection[str], changes: Mapping[str, Any], manifest_uri: str | None = None) -> int:
-    """Make the error rows of `codes` again (all error rows where empty), leaving every other row as it is; returns the exit code.
-
-    Args:
-        changes: settings that may differ from those the job was begun with (`RUN_FIELDS`), and where its weights or init are now.
-        manifest_uri: where the manifest is now; default: where it was.
-    Raises ConfigError for a code or setting that is none, OutputError where there is no job or it is another one, and as `check` does.
-    """
-    for code in codes:
-        if code not in set(ErrorCode):
-            raise ConfigError(f"code: no such error code: {code!r}; there are {', '.join(ErrorCode)}{settings.did_you_mean(code, ErrorCode)}")
-    output = Output(out)
-    stored = output.read_job()
-    known = {name: value for name, value in stored["config"].items() if name in JobConfig.model_fields}
-    job = check(manifest_uri or stored["manifest"], out, make({**known, **changes}))
-    output.compare_job(stored, record(job))
-    job = dataclasses.replace(job, spec=dataclasses.replace(job.spec, retry=tuple(codes) or tuple(ErrorCode)))
-    return run(job)
-
-
-def _to_retry(job: Job) -> int:
-    """Error rows that a retry would make again."""
-    with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
-        found = pool.map(lambda window: job.output.window_counts(*window), enumerate(job.layout))
-        return sum(counts.errors.get(code, 0) for counts in found if counts is not None for code in job.spec.retry)
-
-
-def _all_there(job: Job) -> bool:
-    """Whether every part of a job that has a summary still exists: one that was damaged and removed is to be made again."""
-    expected = job.layout
-    with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
-        return all(set(there) == set(range(n)) for there, n in zip(pool.map(job.output.list_window, range(len(expected))), expected, strict=True))
-
-
-def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
-    # Ray takes a second to import and the checks above must be quick
-    from nstray.cluster import driver, ray_session
-
-    started = time.monotonic()
-    ray_session.start_ray()
-    try:
-        ours = driver.Driver(job.spec, job.manifest, job.output, ray_session.stylist_factory(job.spec, job.weights), display)
-        outcome = asyncio.run(ours.run())
-    finally:
-        ray_session.stop_ray()
-    counts = outcome.counts
-    if not outcome.complete:
-        display.log(f"event=stopped rows_done={counts.rows} rows={job.info.rows} hint=run_the_same_command_again_to_resume")
-        return EXIT_STOPPED
-    summary = {
-        **{name: getattr(counts, name) for name in ("rows", "ok", "errors", "parts", "bytes", "evaluations", "seconds", "started", "finished")},
-        "last_run_seconds": round(time.monotonic() - started, 3),
-        "last_run_rows": counts.rows - outcome.before.rows,
-        "last_run_bytes": counts.bytes - outcome.before.bytes,
-        "last_run_devices": outcome.devices,
-        "last_run_device_hours": round(outcome.device_seconds / 3600, 6),
-        "last_run_evaluations_per_s": round(display.tally.evaluations / (time.monotonic() - started), 3),
-        "last_run_busy": display.tally.busy,
-        "nstray_version": __version__,
-    }
-    if not job.spec.retry and (forecast := spent.forecast_of(job.output.read_estimate(), job.spec.fingerprint, summary)) is not None:
-        summary["estimate"] = forecast
-    if not _all_there(job):
-        raise JobFailed(f"{job.output}: parts that workers committed are not to be seen from here; use s3:// or a folder that all machines share")
-    job.output.write_card(stored, counts)
-    job.output.write_summary(summary)
-    display.log(f"event=cost {spent.line(summary)}")
-    return _verdict(job, summary, display)
-
-
-def _verdict(job: Job, summary: dict[str, Any], display: Display) -> int:
-    errors = sum(summary["errors"].values())
-    words = " ".join(f"error_{code}={n}" for code, n in sorted(summary["errors"].items()))
-    display.log(f"event=complete rows={summary['rows']} ok={summary['ok']} errors={errors} {words}".rstrip())
-    share = errors / summary["rows"]
-    if share > job.config.max_error_rate:
-        display.log(
-            f"event=error_rows share={share:.4g} allowed={job.config.max_error_rate:g} "
-            "hint=their_reasons_are_in_error_code_and_error_message;_raise_max_error_rate_to_accept_them"
-        )
-        return EXIT_ERROR_ROWS
-    return EXIT_COMPLETE
-
-
-def _preflight(job: Job) -> None:
-    """Stop before any worker starts where the images are out of reach altogether, rather than write it up pair by pair.
-
-    Tries the first images of each bucket, and of the local disk, among the manifest's first rows. Stops where a bucket does
-    not exist, does not answer, or refuses every one of them, and where none of `PREFLIGHT` images exists anywhere: a manifest
-    that was moved without its pictures. A missing picture among others is its pair's error row.
-    """
-    first = next(job.manifest.tables(job.info)).slice(0, 1000)
-    places: dict[str, list[str]] = {}
-    for uri in dict.fromkeys([*first["content"].to_pylist(), *(u for styles in first["style"].to_pylist() for u in styles)]):
-        if uri:
-            places.setdefault(uri.split("/")[2] if storage.is_uri(uri) else "", []).append(uri)
-    missing = tried = 0
-    for uris in places.values():
-        refused: list[StorageError] = []
-        for uri in uris[:PREFLIGHT]:
-            tried += 1
-            try:
-                storage.read(uri, max_bytes=job.config.max_bytes)
-                break
-            except (NoSuchBucket, Unreachable):
-                raise
-            except NotFound:
-                missing += 1
-            except AccessDenied as error:
-                refused.append(error)
-            except StorageError:
-                break
-        if refused and len(refused) == len(uris[:PREFLIGHT]):
-            raise refused[0]
-    if missing == tried >= PREFLIGHT:
-        some = storage.redact(next(iter(places.values()))[0])
-        raise UsageError(f"none of the first {tried} images exists, {some} for one: is the manifest where its relative paths start?")

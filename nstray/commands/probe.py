@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from nstray import __version__
-from nstray.cluster.progress import duration
-from nstray.commands.cost import Kind, kinds
-from nstray.commands.forecast import CURVE_BYTES, SETTLED, Forecast, Load, Measured, Sample, full_seconds
+from nstray.commands.cost import PairCost, row_costs
+from nstray.commands.forecast import CURVE_BYTES, SETTLED, Forecast, Measured, RemainingWork, SampleCost, full_seconds
 from nstray.commands.prepare import Job
 from nstray.errors import JobFailed, UsageError
 from nstray.manifest.canonical import OVERRIDE_TYPES
-from nstray.manifest.manifest import ManifestInfo
+from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.shards import Shard, cut_shards, cut_windows
-from nstray.output.folder import encode_part
+from nstray.output.part import encode_part
+from nstray.text import duration
 from nstray.worker.messages import JobSpec, ShardReport
 
 if TYPE_CHECKING:
-    from nstray.cluster.probe_pool import Trial
+    from nstray.cluster.probe_pool import ProbePool
 
 SECONDS = 60.0
 SAMPLES = 6  # of pairs at most, spread over the manifest
@@ -37,7 +37,7 @@ _MANY = 16  # rows of a part that is large beside one of one row
 
 
 @dataclass(frozen=True)
-class Wish:
+class ProbeOptions:
     """What a probe is asked for. Raises UsageError.
 
     Attributes:
@@ -60,14 +60,14 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Picked:
+class Sample:
     """Rows of one kind out of one shard."""
 
-    kind: Kind
+    kind: PairCost
     shard: Shard
 
 
-def probe(job: Job, wish: Wish) -> dict[str, Any] | None:
+def probe(job: Job, wish: ProbeOptions) -> dict[str, Any] | None:
     """Measure some pairs of what `job` has to do; JSON-ready. None where nothing is left to do.
 
     Starts Ray, as a run does, and on it the job's workers. Every sample runs on all of them at once, so that its times are those of
@@ -77,17 +77,17 @@ def probe(job: Job, wish: Wish) -> dict[str, Any] | None:
     """
     from nstray.cluster import probe_pool
 
-    load = Load()
-    indices: dict[frozenset[tuple[Kind, int]], int] = {}
+    load = RemainingWork()
+    indices: dict[frozenset[tuple[PairCost, int]], int] = {}
     for shard in to_do(job):
-        mix = Counter(kinds(shard.table, job.config))
+        mix = Counter(row_costs(shard.table, job.config))
         index = indices.setdefault(frozenset(mix.items()), len(load.mixes))
         if index == len(load.mixes):
             load.mixes.append(dict(mix))
         load.shards.append(index)
     if not load.shards:
         return None
-    with probe_pool.Trial(_spec(job), job.weights) as trial:
+    with probe_pool.ProbePool(_spec(job), job.weights) as trial:
         session = _Session(trial, pick(job, load.rows, whole=not trial.cpu), wish.seconds)
         session.run()
         measured_in = time.monotonic() - session.began
@@ -142,7 +142,7 @@ def to_do(job: Job) -> Iterator[Shard]:
         yield from (shard for shard in cut_shards(window, table, job.config.shard_size) if shard.number not in there)
 
 
-def pick(job: Job, rows: Counter[Kind], *, whole: bool) -> list[Picked]:
+def pick(job: Job, rows: Counter[PairCost], *, whole: bool) -> list[Sample]:
     """Samples of what is to do, each first one of its kind before any second; at most `SAMPLES`.
 
     The kinds are those with the most work; a kind's samples are as many as its work allows, at even distances in the order of the
@@ -150,22 +150,22 @@ def pick(job: Job, rows: Counter[Kind], *, whole: bool) -> list[Picked]:
     """
     shares = _shares(rows)
     wanted = {kind: [rows[kind] * (2 * i + 1) // (2 * n) for i in range(n)] for kind, n in shares.items()}
-    found: dict[Kind, list[Picked]] = {kind: [] for kind in shares}
-    passed: Counter[Kind] = Counter()
+    found: dict[PairCost, list[Sample]] = {kind: [] for kind in shares}
+    passed: Counter[PairCost] = Counter()
     for shard in to_do(job):
-        there: dict[Kind, list[int]] = {}
-        for i, kind in enumerate(kinds(shard.table, job.config)):
+        there: dict[PairCost, list[int]] = {}
+        for i, kind in enumerate(row_costs(shard.table, job.config)):
             there.setdefault(kind, []).append(i)
         for kind, places in there.items():
             for nth in [n - passed[kind] for n in wanted.get(kind, ()) if 0 <= n - passed[kind] < len(places)][: 1 if whole else None]:
-                found[kind].append(Picked(kind, shard.rows(places if whole else [places[nth]])))
+                found[kind].append(Sample(kind, shard.rows(places if whole else [places[nth]])))
             passed[kind] += len(places)
         if all(passed[kind] > numbers[-1] for kind, numbers in wanted.items()):
             break
     return [found[kind][i] for i in range(SAMPLES) for kind in shares if i < len(found[kind])]
 
 
-def _shares(rows: Counter[Kind]) -> dict[Kind, int]:
+def _shares(rows: Counter[PairCost]) -> dict[PairCost, int]:
     """How many samples each kind gets: one for each of those with the most work, the rest by work too (d'Hondt's rule)."""
     ranked = sorted(rows, key=lambda kind: -rows[kind] * kind.work)[:SAMPLES]
     shares = dict.fromkeys(ranked, 1)
@@ -186,9 +186,9 @@ class _Session:
         warm_up: seconds that the first pairs took longer on the device than they should have.
     """
 
-    def __init__(self, trial: Trial, picked: Sequence[Picked], seconds: float) -> None:
+    def __init__(self, trial: ProbePool, picked: Sequence[Sample], seconds: float) -> None:
         self._trial, self._picked = trial, list(picked)
-        self.samples: list[tuple[Sample, int]] = []
+        self.samples: list[tuple[SampleCost, int]] = []
         self.pairs = self.errors = 0
         self.warm_up = 0.0
         self._example: str | None = None
@@ -206,7 +206,7 @@ class _Session:
         if not self.samples:
             raise JobFailed(f"none of the {self.pairs} pairs probed made a picture; the last one: {self._example}")
 
-    def _measure(self, picked: Picked, left: float, new: int, rest: int) -> None:
+    def _measure(self, picked: Sample, left: float, new: int, rest: int) -> None:
         """One sample with `left` seconds for the `rest` of them, this one included, `new` of which are the first of their kind."""
         began = time.monotonic()
         full = picked.kind.evaluations
@@ -230,7 +230,7 @@ class _Session:
         for reports in zip(opening, short, long, strict=True):
             self._add(picked.kind, reports, (few, many), first=first)
 
-    def _add(self, kind: Kind, reports: tuple[ShardReport, ...], evaluations: tuple[int, int], *, first: bool) -> None:
+    def _add(self, kind: PairCost, reports: tuple[ShardReport, ...], evaluations: tuple[int, int], *, first: bool) -> None:
         """Count what one worker reported of a sample's three runs, the last two with so many evaluations."""
         opening, short, long = reports
         if not all(report.ok for report in reports):
@@ -239,7 +239,7 @@ class _Session:
         low, high = ((run.work, report.seconds / report.ok) for run, report in zip(kinds_run, (short, long), strict=True))
         if first:
             self.warm_up = max(self.warm_up, opening.seconds - opening.ok * full_seconds(low, high, kind.shortened(1).work))
-        sample = Sample(
+        sample = SampleCost(
             kind,
             device=full_seconds(low, high, kind.work),
             host=max(0.0, opening.footer["finished"] - opening.footer["started"] - opening.seconds) / opening.rows,
@@ -249,7 +249,7 @@ class _Session:
         self.samples.append((sample, long.rows))
 
 
-def lasting(picked: Picked, evaluations: int) -> Shard:
+def lasting(picked: Sample, evaluations: int) -> Shard:
     """The rows with so many evaluations each at full size, and stages of their own in proportion."""
     table, kind = picked.shard.table, picked.kind.shortened(evaluations)
     for name in _SHORTENED:

@@ -6,10 +6,11 @@ import re
 from typing import Any
 
 from nstray import storage
-from nstray.commands.verify import part_uris, read_rows
 from nstray.errors import OutputError, UsageError
-from nstray.output.folder import Output, carried_schema
-from nstray.reports import drawing
+from nstray.output.folder import Output
+from nstray.output.reader import part_uris, read_rows
+from nstray.output.schema import carried_schema
+from nstray.reports import cells, contact_sheet, drawing
 from nstray.reports.drawing import Cell, Sheet
 
 ROWS, COLUMNS, ORDER = "figure_row", "figure_column", "figure_order"  # read unasked where a manifest carries them
@@ -37,7 +38,7 @@ def sheet(out: str, target: str, *, rows: str | None = None, columns: str | None
     job = output.read_job()
     rows, columns = _chosen(job, rows, columns)
     if rows is None:
-        return drawing.contact_sheet(out, target, limit=DEFAULT_LIMIT if limit is None else limit, title=title)
+        return contact_sheet.contact_sheet(out, target, limit=DEFAULT_LIMIT if limit is None else limit, title=title)
     most = MOST if limit is None else limit
     if job["rows"] > most:
         raise UsageError(f"{output} has {job['rows']:,} pairs, more than the {most} of a figure; raise --limit, or make a job of the figure's pairs")
@@ -45,7 +46,7 @@ def sheet(out: str, target: str, *, rows: str | None = None, columns: str | None
     if not found:
         raise OutputError(f"{output} has no rows yet: nothing to show")
     lines, row_labels, column_labels = _arranged(found, rows, columns)
-    pictures = drawing.pictures(found, drawing.PDF_PICTURE if kind == "pdf" else drawing.PICTURE)
+    pictures = cells.pictures(found, drawing.PDF_PICTURE if kind == "pdf" else drawing.PICTURE)
     if title is None:
         title = storage.name(output.out)
     hole = None if len(found) == job["rows"] else Cell(text="no such pair yet")
@@ -53,11 +54,9 @@ def sheet(out: str, target: str, *, rows: str | None = None, columns: str | None
     def cell(pair: dict[str, Any] | None) -> Cell | None:
         if pair is None:
             return hole
-        return drawing.result_cell(pair, pictures.get(pair["pair_id"]), "" if columns else drawing.short(pair["pair_id"]))
+        return cells.result_cell(pair, pictures.get(pair["pair_id"]), "" if columns else cells.short(pair["pair_id"]))
 
-    drawing.save(
-        Sheet([[cell(pair) for pair in line] for line in lines], title, drawing.caption(job, figure=True), row_labels, column_labels), target
-    )
+    drawing.save(Sheet([[cell(pair) for pair in line] for line in lines], title, cells.caption(job, figure=True), row_labels, column_labels), target)
     return len(found)
 
 

@@ -2,135 +2,32 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
-import json
-import math
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import date, datetime, time
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nstray import config, storage
-from nstray.commands import spent
-from nstray.errors import AlreadyExists, ErrorCode, ManifestError, NotFound, OutputError, PairError, StorageError
+from nstray.errors import ErrorCode, ManifestError, NotFound, OutputError, PairError, StorageError
 from nstray.images.decode import decode as decode_picture
 from nstray.images.decode import read_header
 from nstray.manifest.duplicates import IdHashes
-from nstray.manifest.manifest import Manifest, ManifestInfo
-from nstray.manifest.shards import Shard, cut_shards, cut_windows, ids_digest, parse_part, part_name, parts_per_window
-from nstray.output import live
-from nstray.output.folder import Output, carried_schema, footer_of, part_schema, stored_schema
-from nstray.output.records import PICTURE_NAME, Counts, PartInfo, iso_time
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.pair import ManifestInfo
+from nstray.manifest.shards import Shard, cut_shards, cut_windows
+from nstray.output.folder import Output
+from nstray.output.layout import ids_digest, parse_part, part_name
+from nstray.output.reader import MAX_PIXELS, open_part, part_uris, parts_by_window, read_rows
+from nstray.output.records import PICTURE_NAME
+from nstray.output.schema import carried_schema, part_schema, stored_schema
 
-_FOOTER_THREADS = 16
 _DECODE_THREADS = 4
 MAX_PROBLEMS = 1000
-# A stranger's output may hold pictures that unpack to anything; no optimiser's memory has held one as large.
-MAX_PIXELS: int = config.JobConfig.model_fields["max_pixels"].default
 _NAMED = 10
-
-
-def _windows(job: dict[str, Any]) -> list[tuple[int, int]]:
-    """Every window of a job with the number of its parts."""
-    return list(enumerate(parts_per_window(job["rows"], job["shard_size"], job["cuts"])))
-
-
-def status(out: str) -> dict[str, Any]:
-    """How far the job of `out` is, from its record, indexes and footers alone; JSON-ready.
-
-    ``state`` is complete once the summary is there and no row is missing. ``seconds`` are device-seconds; times are ISO 8601 in UTC.
-    ``run``, where a driver says what it is doing, is what `nstray.output.live.status` gives.
-    ``last_run`` is what the run that completed it took, ``estimate`` what a probe had said of it (`nstray.commands.cost`);
-    empty where neither is known.
-    Raises `OutputError` where there is no job.
-    """
-    output = Output(out)
-    job = output.read_job()
-    windows = _windows(job)
-    counts = Counts()
-    with ThreadPoolExecutor(storage.LIST_THREADS) as outer, ThreadPoolExecutor(_FOOTER_THREADS) as inner:
-        for found in outer.map(lambda window: output.window_counts(window[0], window[1], inner), windows):
-            counts.merge(found or Counts())
-    summary = output.read_summary()
-    complete = summary is not None and counts.rows == job["rows"]
-    run = live.status(output)
-    return {
-        "out": str(output),
-        "state": "complete" if complete else "incomplete",
-        "rows_total": job["rows"],
-        "rows_done": counts.rows,
-        "ok": counts.ok,
-        "errors": dict(sorted(counts.errors.items())),
-        "parts_total": sum(parts for _, parts in windows),
-        "parts_done": counts.parts,
-        "bytes": counts.bytes,
-        "evaluations": counts.evaluations,
-        "seconds": counts.seconds,
-        "first_commit": iso_time(counts.started),
-        "last_commit": iso_time(counts.finished),
-        **spent.shown(summary),
-        **{
-            key: job.get(key)
-            for key in ("created_at", "manifest", "manifest_digest", "shard_size", "weights", "weights_id", "fingerprint", "nstray_version")
-        },
-        **({} if run is None else {"run": run}),
-    }
-
-
-@contextlib.contextmanager
-def _open(uri: str) -> Iterator[tuple[pq.ParquetFile, PartInfo]]:
-    with storage.open_input(uri) as source:
-        size = source.seek(0, io.SEEK_END)
-        source.seek(0)
-        file = pq.ParquetFile(source)
-        yield file, footer_of(file.metadata, uri, size)
-
-
-def read_rows(uri: str, columns: Sequence[str] | None = None) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a part, one row group (at most 100 rows or 64 MiB of pictures) at a time; raises `OutputError` where it is damaged."""
-    try:
-        with _open(uri) as (file, _):
-            _check_columns(uri, file.schema_arrow, columns)
-            for group in range(file.num_row_groups):
-                yield _rows(file.read_row_group(group, columns=columns))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise OutputError(f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it") from None
-
-
-def _check_columns(uri: str, there: pa.Schema, columns: Sequence[str] | None) -> None:
-    """Raise `OutputError` where a part lacks one of `columns`, or one of nstray's own is of another type."""
-    own = stored_schema(part_schema(pa.schema([])))
-    for name in own.names if columns is None else columns:
-        if there.names.count(name) != 1 or (name in own.names and there.field(name).type != own.field(name).type):
-            raise OutputError(f"{storage.redact(uri)}: its column {name} is missing, or not what nstray writes; it is not a part of this job")
-
-
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of a table; columns of values that Python has not (nanoseconds, the year 20000) as text."""
-    columns = {column.name: _values(table.column(i)) for i, column in enumerate(table.schema)}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    if "[ns" not in str(column.type):
-        with contextlib.suppress(ValueError, OverflowError, TypeError, pa.ArrowException):
-            return cast("list[Any]", column.to_pylist())
-    return [str(value) if value.is_valid else None for value in column]
-
-
-def part_uris(output: Output, job: dict[str, Any]) -> Iterator[str]:
-    """The committed parts of a job in order."""
-    for window, _ in _windows(job):
-        for _, info in sorted(output.list_window(window).items()):
-            yield info.uri
 
 
 # verify
@@ -195,7 +92,7 @@ def verify(out: str, manifest: str | None = None, decode: bool = True, progress:
     same = info.digest == job["manifest_digest"]
     if not same:
         report.add(f"the manifest {info.uri} is not the job's: its digest is {info.digest}, the job's {job['manifest_digest']}")
-    windows = _windows(job)
+    windows = parts_by_window(job)
     expected = dict(windows)
     total = sum(expected.values())
     _check_names(output, expected, report)
@@ -245,7 +142,7 @@ def _check_part(
     counts: dict[str, int] = {}
     report.parts += 1
     try:
-        with _open(uri) as (file, info):
+        with open_part(uri) as (file, info):
             if not file.schema_arrow.equals(schema) or (file.schema_arrow.metadata or {}).get(b"huggingface") != schema.metadata[b"huggingface"]:
                 report.add(f"{name}: its schema is not the job's")
                 return []
@@ -332,84 +229,3 @@ def _check_twice(output: Output, job: dict[str, Any], seen: IdHashes, report: Ve
 
 
 # export
-
-
-def export(out: str, to: str, *, overwrite: bool = False) -> dict[str, int]:
-    """Write the pictures of `out` as plain files into the folder `to`, local or s3://, with the rest in ``metadata.jsonl``.
-
-    The folder is what Hugging Face calls an imagefolder. A file that is there with the same bytes is left; with other
-    bytes it is an `OutputError` unless `overwrite`. ``metadata.jsonl`` is held in memory: about 1 KB per picture.
-    Returns the numbers of ``images`` written or already there, ``errors`` (rows without a picture) and ``bytes`` of pictures.
-    """
-    output = Output(out)
-    job = output.read_job()
-    folder = storage.absolute(to)
-    listing = storage.join(folder, "metadata.jsonl")
-    if not overwrite:
-        _refuse_other_listing(listing, to, job)
-    columns = [c for c in part_schema(carried_schema(job)).names if c != "loss_curve"]
-    counts = {"images": 0, "errors": 0, "bytes": 0}
-    with tempfile.SpooledTemporaryFile(max_size=64 * 2**20) as lines:
-        for uri in part_uris(output, job):
-            for rows in read_rows(uri, columns):
-                for row in rows:
-                    image = row.pop("image")
-                    if image is None:
-                        counts["errors"] += 1
-                        continue
-                    name = image["path"]
-                    if not image["bytes"]:
-                        raise OutputError(f"{storage.redact(uri)}: {row['pair_id']}: its picture has no bytes; see nstray verify")
-                    if not PICTURE_NAME.fullmatch(name or ""):
-                        raise OutputError(
-                            f"{storage.redact(uri)}: {row['pair_id']}: its picture's path {name!r} is not a bare file name; nothing is written there"
-                        )
-                    _put_picture(storage.join(folder, name), image["bytes"], overwrite)
-                    # A carried column may be called file_name; the imagefolder's own must win.
-                    renamed = {("manifest_file_name" if k == "file_name" else k): v for k, v in row.items()}
-                    lines.write((json.dumps({"file_name": name, **_plain(renamed)}, ensure_ascii=False) + "\n").encode())
-                    counts["images"] += 1
-                    counts["bytes"] += len(image["bytes"])
-        lines.seek(0)
-        storage.put_over(listing, lines.read())
-    return counts
-
-
-def _put_picture(uri: str, data: bytes, overwrite: bool) -> None:
-    try:
-        storage.put_new(uri, data)
-    except AlreadyExists:
-        if not overwrite:
-            raise OutputError(f"{storage.redact(uri)} is there with other bytes; use another folder, or --overwrite") from None
-        storage.put_over(uri, data)
-
-
-def _refuse_other_listing(uri: str, to: str, job: dict[str, Any]) -> None:
-    """Raise `OutputError` where `uri` is a listing that this job's export did not write."""
-    refusal = OutputError(f"{storage.redact(to)} holds a metadata.jsonl of something else; use another folder, or --overwrite")
-    if storage.head(uri) is None:
-        return
-    with storage.open_input(uri) as source:
-        first = source.read(65_536).split(b"\n", 1)[0]
-    try:
-        row = json.loads(first) if first else None
-        same = row is None or (row["weights_id"], row["config_fingerprint"]) == (job["weights_id"], job["fingerprint"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise refusal from None
-    if not same:
-        raise refusal
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: times as ISO 8601, bytes as base64, numbers that JSON lacks as null."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int | bool):
-        return value
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

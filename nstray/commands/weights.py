@@ -13,7 +13,9 @@ from nstray.commands.load_weights import NAMED, unreadable
 from nstray.config import JobConfig
 from nstray.engine.settings import Pooling
 from nstray.errors import AlreadyExists, ErrorCode, NotFound, PairError, StorageError, Unreachable, UsageError
-from nstray.images.decode import Pixels, decode, fit
+from nstray.images import Pixels
+from nstray.images.decode import decode
+from nstray.images.resize import fit
 from nstray.manifest.build import IMAGE_ENDINGS, picture_uris
 from nstray.manifest.files import ending
 

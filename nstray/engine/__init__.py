@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nstray.engine.settings import StylizeConfig
 
 if TYPE_CHECKING:
-    from nstray.engine.batching import stylize
+    from nstray.engine.api import stylize
     from nstray.engine.network.weights import VGGWeights, load_weights
     from nstray.engine.pair import Pair, Result
     from nstray.engine.stylizer import Stylizer

@@ -8,13 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from nstray.engine.network.weights import VGGWeights, load_weights
-from nstray.engine.pair import Pair, Result, pair_seed
-from nstray.engine.settings import SMALLEST_TILE, StylizeConfig
+from nstray.engine.pair import Pair, Result
+from nstray.engine.settings import SMALLEST_TILE
 from nstray.engine.stylizer import Stylizer, batch_key
 
 
@@ -112,64 +109,3 @@ def _smaller(stylizer: Stylizer, pair: Pair, side: int) -> int | None:
 
 def _chunks(indices: list[int], size: int) -> list[list[int]]:
     return [indices[k : k + size] for k in range(0, len(indices), size)]
-
-
-def as_image(value: Any) -> Tensor:
-    """(3, H, W) from a tensor of that shape, an (H, W, 3) array, or a PIL image; uint8 stays uint8, floats are over 0..1. Raises ValueError."""
-    image = value if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
-    if image.ndim == 3 and image.shape[0] != 3 and image.shape[2] == 3:
-        image = image.permute(2, 0, 1)
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"expected an RGB image (3, H, W) or (H, W, 3); got shape {tuple(image.shape)}")
-    if image.dtype != torch.uint8 and not image.is_floating_point():
-        raise ValueError(f"expected uint8 (0..255) or float (0..1) pixels; got {image.dtype}")
-    if image.is_floating_point() and not bool(((image > -1) & (image < 2)).all()):
-        raise ValueError(
-            f"float pixels are over 0..1; these reach from {float(image.min()):g} to {float(image.max()):g}: divide by 255, or give uint8"
-        )
-    return image.contiguous()
-
-
-def stylize(
-    contents: Sequence[Any],
-    styles: Sequence[Any],
-    config: StylizeConfig | None = None,
-    *,
-    weights: VGGWeights | str = "imagenet",
-    device: str | torch.device | None = None,
-    starts: Sequence[Any] | None = None,
-) -> list[Result]:
-    """Stylise contents[i] with styles[i], in batches of one shape.
-
-    Args:
-        contents: RGB images: tensors (3, H, W), arrays (H, W, 3) or PIL images; uint8, or float over 0..1. Any mix of shapes.
-        styles: one per content: an image, a list of images to blend equally, or None with `style_weight` 0.
-        config: settings; the paper's where None.
-        weights: as `load_weights` takes or returns them.
-        device: default: ``cuda`` where there is one.
-        starts: optional images to begin with, instead of `config.init`.
-
-    Returns one `Result` per pair, in order. A noise start's seed is `pair_seed(config.seed, str(i))`.
-    Raises ValueError for a bad image or setting, `nstray.errors.WeightsError`.
-    """
-    config = config or StylizeConfig()
-    if len(contents) != len(styles):
-        raise ValueError(f"one style per content: got {len(contents)} contents and {len(styles)} styles")
-    loaded = load_weights(weights) if isinstance(weights, str) else weights
-    # no pair has settings of its own here, so no layer behind these is needed
-    loaded = loaded.cut((*config.content_layers, *config.style_layers))
-    stylizer = Stylizer(config, loaded, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    pairs, alive = [], []
-    for i, (content, style) in enumerate(zip(contents, styles, strict=True)):
-        listed = [] if style is None else list(style) if isinstance(style, list | tuple) else [style]
-        start = None if starts is None else as_image(starts[i])
-        alive.append(listed)  # an id names one image only while that lives, and a lazy sequence makes its items anew
-        keys = [id(s) for s in listed]
-        seed = pair_seed(config.seed, str(i))
-        pairs.append(Pair(as_image(content), [as_image(s) for s in listed], style_keys=keys, seed=seed, start=start))
-    results: dict[int, Result] = {}
-    for index, outcome in run_batches(stylizer, pairs, config.batch_size):
-        if isinstance(outcome, BaseException):
-            raise outcome
-        results[index] = outcome
-    return [results[i] for i in range(len(pairs))]

@@ -21,7 +21,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from nstray.engine.settings import ColorMatch, did_you_mean
+from nstray.engine.settings import ColorMatch
+from nstray.text import did_you_mean
 
 METHODS: tuple[str, ...] = get_args(ColorMatch)
 

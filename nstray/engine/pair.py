@@ -7,6 +7,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from nstray.engine.settings import MAX_SEED
@@ -79,3 +81,19 @@ class Result:
     seconds: float
     seed: int
     diverged: bool = False
+
+
+def as_image(value: Any) -> Tensor:
+    """(3, H, W) from a tensor of that shape, an (H, W, 3) array, or a PIL image; uint8 stays uint8, floats are over 0..1. Raises ValueError."""
+    image = value if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
+    if image.ndim == 3 and image.shape[0] != 3 and image.shape[2] == 3:
+        image = image.permute(2, 0, 1)
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"expected an RGB image (3, H, W) or (H, W, 3); got shape {tuple(image.shape)}")
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise ValueError(f"expected uint8 (0..255) or float (0..1) pixels; got {image.dtype}")
+    if image.is_floating_point() and not bool(((image > -1) & (image < 2)).all()):
+        raise ValueError(
+            f"float pixels are over 0..1; these reach from {float(image.min()):g} to {float(image.max()):g}: divide by 255, or give uint8"
+        )
+    return image.contiguous()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nstray.engine.settings import did_you_mean
+from nstray.text import did_you_mean
 
 _STYLE = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 _BY_WIDTH = tuple(1 / n**2 for n in (64, 128, 256, 512, 512))

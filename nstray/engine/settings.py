@@ -6,12 +6,13 @@ setting's rule stands; the job's configuration and the manifest's per-row overri
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
+
+from nstray.text import did_you_mean
 
 Pooling = Literal["average", "max"]
 LossScale = Literal["mean", "paper"]
@@ -31,12 +32,6 @@ MAX_SEED = 2**63 - 1
 COARSEST = 128
 # Pixels: below this a tile is mostly the margin that its neighbours compute too.
 SMALLEST_TILE = 64
-
-
-def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """``; did you mean X?`` for the nearest of the `known` names, to end a message with; empty where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def canonical_layer(name: str) -> str:

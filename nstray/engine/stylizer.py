@@ -17,9 +17,9 @@ from nstray.engine.color import grey, luminance, match_color, match_luminance, w
 from nstray.engine.fine_style import refined
 from nstray.engine.losses import guides
 from nstray.engine.losses.objective import TERMS, Objective, activations, summaries
-from nstray.engine.network.vgg import Features, chosen, minimum_side
+from nstray.engine.network.vgg import VGGFeatures, minimum_side, resolve_dtype
 from nstray.engine.network.weights import VGGWeights
-from nstray.engine.optim.minimise import Outcome, adam_loop, lbfgs_loop
+from nstray.engine.optim.minimise import OptimResult, adam_loop, lbfgs_loop
 from nstray.engine.pair import Pair, Result
 from nstray.engine.settings import NAMES, StylizeConfig, coarse_stages
 
@@ -44,8 +44,8 @@ class Stylizer:
         weights.require(config.content_layers if config.content_weight > 0 else ())
         weights.require(config.style_layers if config.style_weight > 0 else ())
         # All layers that are there: a pair's own settings may name deeper ones than the stylizer's. None is computed that a pair doesn't need.
-        self.dtype = chosen(config.dtype, self.device)
-        self.network = Features(weights, weights.layers, config.pooling, self.dtype).to(self.device)
+        self.dtype = resolve_dtype(config.dtype, self.device)
+        self.network = VGGFeatures(weights, weights.layers, config.pooling, self.dtype).to(self.device)
         self._cache: OrderedDict[Hashable, dict[str, Tensor]] = OrderedDict()
         self._cache_bytes, self._cache_used = cache_bytes, 0
 
@@ -72,7 +72,7 @@ class Stylizer:
         layers = tuple(config.style_layers if layers is None else layers)
 
         def compute() -> dict[str, Tensor]:
-            shares = {} if guide is None else guides.shares(self._pixels(guide)[None, None], layers)
+            shares = {} if guide is None else guides.position_weights(self._pixels(guide)[None, None], layers)
             found = summaries(self.network, self._pixels(style).unsqueeze(0), layers, config.style_statistic, shares, config.tile_size)
             return {tap: summary[0, 0] for tap, summary in found.items()}
 
@@ -104,7 +104,7 @@ class Stylizer:
         config = self._shared(pairs)
         prepared = [self._colored(refined(self, p, on_evaluation)) for p in pairs]
         x: Tensor | None = None
-        past: list[Outcome] = []
+        past: list[OptimResult] = []
         for shape, factor, evaluations in self._stages(config, pairs[0].content):
             stage = prepared if factor == 1 else [self._shrunk(p, shape, factor) for p in prepared]
             budgets = [evaluations or self.settings(p.settings).evaluations for p in pairs]
@@ -214,9 +214,9 @@ class Stylizer:
         )
         if style_taps and pairs[0].guides is not None:
             regions = torch.stack([torch.stack([self._pixels(g) for g in p.guides or ()]) for p in pairs])
-            out.shares = guides.shares(regions, style_taps)
+            out.shares = guides.position_weights(regions, style_taps)
             blend = torch.tensor([_blend(p) for p in pairs], dtype=torch.float32, device=self.device)
-            out.region_weights = guides.areas(regions) * blend * blend.shape[1]
+            out.region_weights = guides.region_weights(regions) * blend * blend.shape[1]
         return out
 
     def _check_images(self, pairs: Sequence[Pair]) -> None:
@@ -284,7 +284,7 @@ class Stylizer:
         moved = image.to(self.device)
         return moved.float() / 255 if moved.dtype == torch.uint8 else moved.float()
 
-    def _results(self, pairs: Sequence[Pair], objective: Objective, past: Sequence[Outcome], started: float) -> list[Result]:
+    def _results(self, pairs: Sequence[Pair], objective: Objective, past: Sequence[OptimResult], started: float) -> list[Result]:
         outcome = past[-1]
         images = outcome.x.clamp(0, 1)
         loss, terms = outcome.loss.tolist(), outcome.terms.tolist()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nstray.examples.contents import lake, still_life
 from nstray.examples.styles import mosaic, swirls, waves
 from nstray.examples.tools import RNG, Array
-from nstray.images.decode import encode
+from nstray.images.encode import encode
 
 # painter, width, height
 _PICTURES: dict[str, tuple[Callable[[RNG, int, int], Array], int, int]] = {

@@ -9,21 +9,15 @@ is a `PairError` with its code, and whatever is wrong with a profile makes it on
 from __future__ import annotations
 
 import io
-import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from nstray.config import check_quality
 from nstray.errors import ErrorCode, PairError
-from nstray.images import containers, icc
-from nstray.images.sniff import stranger
-
-Pixels = npt.NDArray[np.uint8]
-Pixels16 = npt.NDArray[np.uint16]
-Mask = npt.NDArray[np.uint8]
+from nstray.images import Mask, Pixels, containers, icc
+from nstray.images.sniff import refusal
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):
@@ -39,20 +33,7 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "webp": WebPImagePlugin.WebPImageFile,
     "tiff": TiffImagePlugin.TiffImageFile,
 }
-_EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tiff"}
-_DEEP = {"tiff": np.uint16}  # the formats of more than 8 bits per channel
-_MAX_SIDE = {"jpeg": 65_500, "webp": 16_383}  # libjpeg's JPEG_MAX_DIMENSION, libwebp's WEBP_MAX_DIMENSION
 _ORIENTATION = 0x0112
-# Measured on brush strokes at 512 x 512 with the grain of an optimised picture, one core (level: KiB, ms):
-# PNG 1: 561, 50; 3: 561, 50; 4: 521, 65; 6: 521, 64; 9: 521, 64, and on a scanned painting of 402 x 512
-# 1: 369, 32; 4: 345, 69; 6: 343, 111; 9: 343, 125. So 4: the size of 9, never slower than 6.
-_PNG_LEVEL = 4
-# Lossless WebP, the same two (method: KiB, ms; libwebp's effort, which Pillow calls quality, at 0; at 50 it saves under 1 %):
-# 0: 529, 24; 1: 501, 70; 2: 495, 133; 4: 490, 227; 6: 489, 1491, and 0: 286, 14; 1: 260, 40; 2: 258, 93; 4: 256, 113. So 1.
-_WEBP_METHOD = 1
-# 16-bit TIFF by Deflate, 512 x 512 of the demo's stylised pictures (level: KiB, ms), as differences to the pixel on the left:
-# 1: 1490, 50; 4: 1486, 60; 6: 1486, 60; as values 1: 1517, 50; 6: 1514, 54; plain: 1536. Low bytes are noise. So 1, differences.
-_TIFF_LEVEL = 1
 
 
 def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int, own: bool = False, background: int = 255) -> Pixels:
@@ -119,173 +100,13 @@ def read_header(data: bytes, *, own: bool = False) -> tuple[str, int, int]:
     return image_format, image.width, image.height
 
 
-def target_shape(width: int, height: int, size: int | str, size_rule: str, upsample: bool) -> tuple[int, int]:
-    """Width and height that `size` and `size_rule` make of a picture.
-
-    ``longest`` and ``shortest``: that side becomes `size`. ``area``: about size x size pixels. All three keep the aspect,
-    no side falls below 1, and without `upsample` a smaller picture keeps its own size. ``exact``: `size` x `size` or the
-    ``WxH`` it spells; raises `PairError` TOO_SMALL for a picture that would have to grow, unless `upsample`.
-    """
-    sides = [int(s) for s in str(size).split("x")]
-    if size_rule == "exact":
-        wide, high = sides[0], sides[-1]
-        if (width < wide or height < high) and not upsample:
-            raise PairError(
-                ErrorCode.TOO_SMALL, f"{width}x{height} pixels cannot fill exactly {wide}x{high}; set upsample, a smaller size, or another size_rule"
-            )
-        return wide, high
-    if len(sides) != 1:
-        raise ValueError(f"size {size!r} needs size_rule exact; {size_rule} takes one number of pixels")
-    rules = {"longest": max(width, height), "shortest": min(width, height), "area": math.sqrt(width * height)}
-    if size_rule not in rules:
-        raise ValueError(f"size_rule must be longest, shortest, area or exact; got {size_rule!r}")
-    measure = rules[size_rule]
-    if measure <= sides[0] and not upsample:
-        return width, height
-    return max(1, math.floor(width * sides[0] / measure + 0.5)), max(1, math.floor(height * sides[0] / measure + 0.5))
-
-
-def fit(pixels: Pixels, size: int | str, size_rule: str, upsample: bool, *, what: str, max_pixels: int = 100_000_000) -> Pixels:
-    """`pixels` at the size that `target_shape` gives, by Lanczos; ``exact`` scales to cover and crops the centre.
-
-    Raises `PairError`: TOO_SMALL as `target_shape`; TOO_MANY_PIXELS where growing would pass `max_pixels` (a picture
-    1 pixel high and 10,000 wide would become 2.6 billion pixels under ``shortest`` 512).
-    """
-    height, width = pixels.shape[:2]
-    try:
-        wide, high = target_shape(width, height, size, size_rule, upsample)
-    except PairError as error:
-        raise PairError(error.code, f"{what}: {error.message}") from None
-    if wide * high > max(max_pixels, width * height):
-        raise PairError(ErrorCode.TOO_MANY_PIXELS, f"{what}: {width}x{height} would grow to {wide}x{high}, the limit (max_pixels) is {max_pixels}")
-    left, top, right, bottom = box = _box(width, height, wide, high, size_rule)
-    if (right - left, bottom - top) == (wide, high):  # at most a crop: whole pixels, none interpolated
-        return np.ascontiguousarray(pixels[int(top) : int(bottom), int(left) : int(right)])
-    return np.array(Image.fromarray(np.ascontiguousarray(pixels)).resize((wide, high), Image.Resampling.LANCZOS, box=box))
-
-
-def fit_mask(mask: Mask, source: tuple[int, int], shape: tuple[int, int], size_rule: str, *, what: str) -> Mask:
-    """`mask` brought to where `fit` brought its picture, so that each value stays over its pixels; averaged by a triangle, without ringing.
-
-    Args:
-        mask: (h, w) uint8, of any size but of its picture's aspect, but for 1 % and what rounding makes of it.
-        source: height and width of the picture as decoded.
-        shape: height and width of the picture after `fit`.
-        size_rule: the one it was fitted by; ``exact`` crops the mask like the picture.
-        what: role and URI of the mask, for messages.
-
-    Returns `shape` uint8. Raises `PairError` BAD_MASK for another aspect, or where no white is left.
-    """
-    (height, width), (high, wide) = source, shape
-    mask_height, mask_width = mask.shape
-    if not _same_aspect((height, width), (mask_height, mask_width)):
-        raise PairError(
-            ErrorCode.BAD_MASK, f"{what}: the mask is {mask_width}x{mask_height} pixels, its picture {width}x{height}: give a mask of the same aspect"
-        )
-    across, down = mask_width / width, mask_height / height
-    left, top, right, bottom = _box(width, height, wide, high, size_rule)
-    box = (left * across, top * down, min(right * across, mask_width), min(bottom * down, mask_height))
-    out: Mask = np.array(Image.fromarray(np.ascontiguousarray(mask)).resize((wide, high), Image.Resampling.BILINEAR, box=box))
-    if not out.any():
-        kept = " within the centre that size_rule exact keeps" if mask.any() and size_rule == "exact" else ""
-        raise PairError(ErrorCode.BAD_MASK, f"{what}: the mask is black all over{kept}, at {wide}x{high} pixels: it marks no region")
-    return out
-
-
-def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes are of one picture: to 1 %, or as near as sides that were each rounded to whole pixels can tell."""
-    (h, w), (g, v) = one, other
-    low, high = (h - 0.5) * (v - 0.5) - (g + 0.5) * (w + 0.5), (h + 0.5) * (v + 0.5) - (g - 0.5) * (w - 0.5)
-    return low <= 0 <= high or abs(g * w - h * v) <= 0.01 * h * v
-
-
-def _box(width: int, height: int, wide: int, high: int, size_rule: str) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of what becomes wide x high of a picture: all of it, or the centre that ``exact`` keeps."""
-    if size_rule != "exact":
-        return 0.0, 0.0, float(width), float(height)
-    scale = max(wide / width, high / height)
-    if scale == 1:  # at whole pixels
-        left, top = float((width - wide) // 2), float((height - high) // 2)
-        return left, top, left + wide, top + high
-    left, top = max(0.0, (width - wide / scale) / 2), max(0.0, (height - high / scale) / 2)
-    return left, top, width - left, height - top
-
-
-def quantize(image: npt.NDArray[np.floating[Any]], image_format: str) -> Pixels | Pixels16:
-    """A float image (H, W, 3) over 0..1 at the depth of `image_format`, as `encode` takes it: rounded to the nearest level.
-
-    Values beyond 0..1 are cut. Returns uint8, or uint16 for ``tiff``. Raises ValueError for no floats, or another format.
-    """
-    extension(image_format)
-    if not np.issubdtype(image.dtype, np.floating):
-        raise ValueError(f"quantize takes floats over 0..1; got {image.dtype}")
-    kind = _DEEP.get(image_format, np.uint8)
-    top = int(np.iinfo(kind).max)
-    return np.ascontiguousarray((image * top).round().clip(0, top).astype(kind))
-
-
-def encode(pixels: Pixels | Pixels16, image_format: str, quality: int | None = None) -> bytes:
-    """A file of `image_format`; the same pixels give the same bytes.
-
-    Args:
-        pixels: (H, W, 3) RGB, uint8, or uint16 for tiff: what `quantize` returns.
-        image_format: ``png``; ``jpeg`` (4:4:4, quality 95 unless given); ``webp`` (lossless unless a quality is given);
-            ``tiff`` (16 bits per channel, by Deflate).
-        quality: 1 to 100; not for png and tiff.
-
-    Raises `PairError` TOO_MANY_PIXELS where a side is longer than the format can hold; ValueError for other misuse.
-    """
-    extension(image_format)
-    kind = np.dtype(_DEEP.get(image_format, np.uint8))
-    if pixels.dtype != kind or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ValueError(f"encode takes (H, W, 3) {kind} for {image_format}; got {pixels.shape} {pixels.dtype}")
-    check_quality(image_format, quality)
-    if image_format == "tiff":
-        return _tiff(pixels)
-    longest = max(pixels.shape)
-    if longest > _MAX_SIDE.get(image_format, longest):
-        raise PairError(
-            ErrorCode.TOO_MANY_PIXELS,
-            f"a side of {longest} pixels is more than a {image_format} file holds ({_MAX_SIDE[image_format]}); use image_format png",
-        )
-    options: dict[str, Any] = {}
-    if image_format == "png":
-        options = {"compress_level": _PNG_LEVEL}
-    elif image_format == "jpeg":
-        options = {"quality": 95 if quality is None else quality, "subsampling": 0}
-    elif quality is None:
-        options = {"lossless": True, "quality": 0, "method": _WEBP_METHOD}
-    else:
-        options = {"quality": quality}
-    out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(out, format=image_format, **options)
-    return out.getvalue()
-
-
-def _tiff(pixels: npt.NDArray[Any]) -> bytes:
-    """A TIFF without the tags tifffile would add of itself: its name and version, the time, the array's shape."""
-    import tifffile
-
-    out = io.BytesIO()
-    packing: dict[str, Any] = {"compression": "zlib", "predictor": True, "compressionargs": {"level": _TIFF_LEVEL}, "maxworkers": 1}
-    tifffile.imwrite(out, np.ascontiguousarray(pixels), byteorder="<", photometric="rgb", metadata=None, software=False, **packing)
-    return out.getvalue()
-
-
-def extension(image_format: str) -> str:
-    """``png``, ``jpg``, ``webp`` or ``tiff``, without a dot; ValueError for any other format."""
-    if image_format not in _EXTENSIONS:
-        raise ValueError(f"image_format must be png, jpeg, webp or tiff; got {image_format!r}")
-    return _EXTENSIONS[image_format]
-
-
 def _open(data: bytes, what: str, max_pixels: int | None, own: bool) -> tuple[ImageFile.ImageFile, str]:
     """The file's header read, its format known, its size within the cap, one frame; nothing decoded yet."""
     if not data:
         raise PairError(ErrorCode.EMPTY_FILE, f"{what}: the file is empty (0 bytes)")
     image_format = _format(data)
     if image_format is None or (image_format == "tiff" and not own):
-        raise stranger(data, what)
+        raise refusal(data, what)
     if image_format == "webp":  # Pillow's WebP reader sets up its frame buffers while it opens: look before it does
         _check_pixels(*_webp_size(data), what, max_pixels)
     elif image_format == "png":

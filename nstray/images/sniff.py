@@ -41,7 +41,7 @@ _NO_IMAGES: tuple[tuple[int, bytes, str], ...] = (
 )
 
 
-def stranger(data: bytes, what: str) -> PairError:
+def refusal(data: bytes, what: str) -> PairError:
     """The error for bytes that are no JPEG, PNG or WebP, saying what they look like: UNSUPPORTED_FORMAT or NOT_AN_IMAGE."""
     for offset, magic, name in _OTHER_IMAGES:
         if data.startswith(magic, offset):

@@ -9,18 +9,18 @@ from typing import Any
 from nstray import __version__
 from nstray.config import JobConfig
 from nstray.errors import OutputError
-from nstray.manifest.manifest import ManifestInfo
-from nstray.output.folder import decode_schema, encode_schema
+from nstray.manifest.pair import ManifestInfo
+from nstray.output.schema import decode_schema, encode_schema
 
 _TEXTS = ("carried", "overrides", "layers", "warnings", "images")
 
 
-def keep(info: ManifestInfo) -> dict[str, Any]:
+def dump(info: ManifestInfo) -> dict[str, Any]:
     """For the job's record."""
     return {"schema": encode_schema(info.schema), "local": info.local, **{name: list(getattr(info, name)) for name in _TEXTS}}
 
 
-def again(stored: Mapping[str, Any], uri: str, digest: str, config: JobConfig, init_id: str) -> ManifestInfo | None:
+def load(stored: Mapping[str, Any], uri: str, digest: str, config: JobConfig, init_id: str) -> ManifestInfo | None:
     """What the check of the stored job found, where another one would find the same; else None.
 
     That is so for the same bytes, checked by the same version of nstray against the same settings.

@@ -6,7 +6,7 @@ import difflib
 
 from nstray.config import ROW_FIELDS, JobConfig
 from nstray.errors import ManifestError
-from nstray.output.reserved import RESERVED
+from nstray.output.schema import RESERVED
 
 # One per style: where in the content it applies, and which part of it is used.
 MASKS = ("content_masks", "style_masks")

@@ -5,8 +5,6 @@ Reads no image and keeps no more than one window. A part's name is its window an
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-WINDOW_ROWS = 65_536
-_PART = re.compile(r"part-([0-9]{5,})-([0-9]{4,})\.parquet")
+from nstray.output.layout import ids_digest, part_name, window_sizes
 
 
 @dataclass(frozen=True)
@@ -50,42 +47,6 @@ class Shard:
         return ids_digest(self.table["pair_id"].to_pylist())
 
 
-def ids_digest(ids: Iterable[str]) -> str:
-    """sha256 (hex) of pair ids in order, joined by newlines."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
-
-
-def part_name(window: int, number: int) -> str:
-    """``part-00003-0017.parquet``; more digits where the numbers need them."""
-    return f"part-{window:05d}-{number:04d}.parquet"
-
-
-def parse_part(name: str) -> tuple[int, int] | None:
-    """(window, number) of a part's file name; None for any other name."""
-    match = _PART.fullmatch(name)
-    if match is None:
-        return None
-    window, number = int(match[1]), int(match[2])
-    return (window, number) if part_name(window, number) == name else None
-
-
-def part_count(rows: int, shard_size: int) -> int:
-    """How many shards a window of `rows` rows has: the last one may be short."""
-    return -(-rows // shard_size)
-
-
-def parts_per_window(rows: int, shard_size: int, cuts: Sequence[int] = ()) -> list[int]:
-    """How many shards each window of a manifest of `rows` rows has, in order; `cuts` as `windows` takes them."""
-    counts = []
-    at = 0
-    for size in _window_sizes(cuts):
-        if at >= rows:
-            break
-        counts.append(part_count(min(size, rows - at), shard_size))
-        at += size
-    return counts
-
-
 def cut_windows(tables: Iterable[pa.Table], cuts: Sequence[int] = ()) -> Iterator[tuple[int, pa.Table]]:
     """Consecutive tables -> (number, table of `WINDOW_ROWS` rows), the last one shorter; however long the tables are.
 
@@ -94,7 +55,7 @@ def cut_windows(tables: Iterable[pa.Table], cuts: Sequence[int] = ()) -> Iterato
     """
     held: list[pa.Table] = []
     rows = number = 0
-    sizes = _window_sizes(cuts)
+    sizes = window_sizes(cuts)
     size = next(sizes)
     for table in tables:
         held.append(table)
@@ -106,17 +67,6 @@ def cut_windows(tables: Iterable[pa.Table], cuts: Sequence[int] = ()) -> Iterato
             size = next(sizes)
     if rows:
         yield number, pa.concat_tables(held)
-
-
-def _window_sizes(cuts: Sequence[int]) -> Iterator[int]:
-    """Rows of each window of a manifest without end."""
-    at = 0
-    for cut in cuts:
-        while at < cut:
-            yield min(WINDOW_ROWS, cut - at)
-            at += min(WINDOW_ROWS, cut - at)
-    while True:
-        yield WINDOW_ROWS
 
 
 def cut_shards(window: int, table: pa.Table, shard_size: int) -> list[Shard]:

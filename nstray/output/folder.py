@@ -6,234 +6,28 @@ A part is committed by one put that creates its key or fails (`Output.commit_par
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nstray import storage
-from nstray.errors import AlreadyExists, Changed, ErrorCode, NotFound, OutputError, TooLarge
-from nstray.manifest.shards import parse_part, part_name
+from nstray.errors import AlreadyExists, Changed, NotFound, OutputError, TooLarge
 from nstray.output import card, records
+from nstray.output.layout import parse_part, part_name
+from nstray.output.part import footer_of, read_footer
 from nstray.output.records import Counts, PartInfo, total
+from nstray.output.schema import COLUMNS, carried_schema
 
-__all__ = [
-    "COLUMNS",
-    "Counts",
-    "Output",
-    "PartInfo",
-    "carried_schema",
-    "decode_schema",
-    "encode_part",
-    "encode_schema",
-    "footer_of",
-    "part_schema",
-    "read_footer",
-    "stored_schema",
-]
-
-FOOTER_KEY = b"nstray"
-ROWS_PER_GROUP = 100
-BYTES_PER_GROUP = 64 * 2**20
 _RECORD_BYTES = 64 * 2**20
 GROW_TRIES = 3
 _FOOTER_THREADS = 16
-
-IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-_LOSS = "at the end, without its weight; null where the term is off"
-
-# The output's own columns: name, type, what it holds.
-COLUMNS: tuple[tuple[str, Any, str], ...] = (
-    ("pair_id", pa.string(), "the manifest's id of the pair"),
-    ("image", IMAGE, "the picture: encoded bytes and a bare file name; null in an error row"),
-    ("status", pa.string(), "ok or error"),
-    ("error_code", pa.string(), "why there is no picture, from a closed list"),
-    ("error_message", pa.string(), "the same in words"),
-    ("content_uri", pa.string(), "the content image"),
-    ("style_uri", pa.list_(pa.string()), "the style images"),
-    ("content_sha256", pa.string(), "of the content file's bytes"),
-    ("style_sha256", pa.list_(pa.string()), "of the style files' bytes"),
-    ("width", pa.int32(), "of the picture, pixels"),
-    ("height", pa.int32(), "of the picture, pixels"),
-    ("loss_total", pa.float64(), "the objective at the end: the weighted sum of the four below"),
-    ("loss_content", pa.float64(), _LOSS),
-    ("loss_style", pa.float64(), _LOSS),
-    ("loss_tv", pa.float64(), _LOSS),
-    ("loss_range", pa.float64(), _LOSS),
-    ("loss_curve", pa.list_(pa.float32()), "the objective of the best picture so far, after each evaluation; the first is the start's"),
-    ("iterations", pa.int32(), "steps the optimiser took"),
-    ("evaluations", pa.int32(), "forward + backward passes"),
-    ("seconds", pa.float64(), "the pair's share of its batch's time on the device"),
-    ("device", pa.string(), "what computed it"),
-    ("dtype", pa.string(), "of its convolutions: float32 or bfloat16"),
-    ("seed", pa.int64(), "the pair's own"),
-    ("weights_id", pa.string(), "identity of the network's weights"),
-    ("config_fingerprint", pa.string(), "sha256 of every setting that decides the result"),
-    ("nstray_version", pa.string(), "that wrote the row"),
-    ("attempt", pa.int32(), "at which the pair ended, counted from 1"),
-    ("created_at", pa.timestamp("us", tz="UTC"), "when the row was made"),
-)
-_HUGGINGFACE = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
-
-
-def part_schema(carried: pa.Schema) -> pa.Schema:
-    """The schema of every part of a job: the output's own columns, then the manifest's `carried` ones."""
-    own = [pa.field(name, kind, nullable=name != "pair_id") for name, kind, _ in COLUMNS]
-    return pa.schema([*own, *carried], metadata={"huggingface": _HUGGINGFACE})
-
-
-def encode_schema(schema: pa.Schema) -> str:
-    """A schema as text for the job record."""
-    return base64.b64encode(schema.remove_metadata().serialize().to_pybytes()).decode()
-
-
-def decode_schema(text: str, name: str) -> pa.Schema:
-    """A schema out of a job record, where it stands under `name`."""
-    try:
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text, validate=True)))
-    except (ValueError, OSError, pa.ArrowException) as error:
-        raise OutputError(f"the job's record is damaged: {name} can't be read ({error}); restore it, or use another OUT") from None
-
-
-def carried_schema(job: Mapping[str, Any]) -> pa.Schema:
-    """The carried columns' schema out of a job record."""
-    return decode_schema(job["carried_schema"], "carried_schema")
-
-
-def _empty(schema: pa.Schema) -> pq.ParquetFile:
-    sink = io.BytesIO()
-    pq.write_table(schema.empty_table(), sink)
-    return pq.ParquetFile(sink)
-
-
-def stored_schema(schema: pa.Schema) -> pa.Schema:
-    """`schema` as it is read back from Parquet, which has no times of whole seconds, say."""
-    return _empty(schema).schema_arrow
-
-
-@lru_cache(maxsize=8)
-def _leaves(schema: pa.Schema) -> tuple[str, ...]:
-    """The paths of the Parquet columns that `schema` becomes, such as ``style_uri.list.element``."""
-    columns = _empty(schema).schema
-    return tuple(columns.column(i).path for i in range(len(columns.names)))
-
-
-def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    group: list[Mapping[str, Any]] = []
-    size = 0
-    for row in rows:
-        more = len(row["image"]["bytes"]) if row.get("image") else 0
-        if group and (len(group) == ROWS_PER_GROUP or size + more > BYTES_PER_GROUP):
-            yield group
-            group, size = [], 0
-        group.append(row)
-        size += more
-    yield group
-
-
-def _check_row(row: Mapping[str, Any], names: set[str]) -> None:
-    """Raise ValueError where a row is neither a picture nor an error with its reason."""
-    who = f"row {row.get('pair_id')!r}"
-    if not isinstance(row.get("pair_id"), str):
-        raise ValueError(f"{who} has no pair_id")
-    if unknown := set(row) - names:
-        raise ValueError(f"{who} has columns that the schema lacks: {', '.join(sorted(unknown))}")
-    image = row.get("image")
-    if row.get("status") == "ok":
-        if not image or not image["bytes"] or not records.PICTURE_NAME.fullmatch(image["path"] or ""):
-            raise ValueError(f"{who} is ok and has no picture under a bare file name")
-        if row.get("error_code") is not None or not row.get("width") or not row.get("height"):
-            raise ValueError(f"{who} is ok and has an error code, or no width and height")
-    elif row.get("status") != "error" or image is not None or row.get("error_code") not in set(ErrorCode):
-        raise ValueError(f"{who} is neither ok nor an error row with a null image and a code of the closed list")
-
-
-def _table(rows: list[Mapping[str, Any]], schema: pa.Schema, carried: pa.Table | None) -> pa.Table:
-    if carried is None:
-        return pa.Table.from_pylist(rows, schema=schema)
-    own = pa.Table.from_pylist(rows, schema=pa.schema([field for field in schema if field.name not in carried.column_names]))
-    columns = [own[field.name] if field.name in own.column_names else _cast(carried[field.name], field.type) for field in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    return column if column.type == kind else column.cast(kind)
-
-
-def encode_part(rows: list[dict[str, Any]], schema: pa.Schema, footer: dict[str, Any], carried: pa.Table | None = None) -> bytes:
-    """The bytes of one part.
-
-    `rows` hold the output's own columns, and `carried` the manifest's, in the order of the rows: those stay in Arrow, since
-    Python can't hold all of its values, such as times after the year 9999. Without `carried` the rows may hold them.
-    The image column is stored as it is (pictures don't compress twice, and PLAIN pages are read without a copy); the
-    others are zstd. `footer` becomes the metadata key ``nstray``, with rows, ok and errors counted here.
-    Raises ValueError for no rows, for rows that would break the promise of a picture or a reason, and for `carried` of other rows or columns.
-    """
-    if not rows:
-        raise ValueError("a part has at least one row")
-    names = set(schema.names)
-    if carried is not None:
-        if carried.num_rows != len(rows):
-            raise ValueError(f"{carried.num_rows} carried rows for {len(rows)} rows")
-        if carried.column_names != schema.names[len(COLUMNS) :]:
-            raise ValueError(f"the carried columns are {carried.column_names}, the schema's {schema.names[len(COLUMNS) :]}")
-        names -= set(carried.column_names)
-    errors: dict[str, int] = {}
-    for row in rows:
-        _check_row(row, names)
-        if row["status"] == "error":
-            code = str(ErrorCode(row["error_code"]))
-            errors[code] = errors.get(code, 0) + 1
-    if len({row["pair_id"] for row in rows}) != len(rows):
-        raise ValueError("a pair_id stands twice in one part")
-    info = {**footer, "rows": len(rows), "ok": len(rows) - sum(errors.values()), "errors": errors}
-    leaves = _leaves(schema)
-    others = [path for path in leaves if path not in ("image.bytes", "image.path")]
-    compression = {path: "zstd" if path in others else "none" for path in leaves}
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, schema, compression=compression, use_dictionary=others, write_statistics=others) as writer:
-        start = 0
-        for group in _groups(rows):
-            theirs = None if carried is None else carried.slice(start, len(group))
-            writer.write_table(_table(group, schema, theirs), row_group_size=len(group))
-            start += len(group)
-        writer.add_key_value_metadata({FOOTER_KEY.decode(): json.dumps(info, sort_keys=True)})
-    return sink.getvalue()
-
-
-def footer_of(metadata: Any, uri: str, size: int) -> PartInfo:
-    """A part's own account of itself out of its Parquet metadata; raises `OutputError` where nstray did not write it."""
-    try:
-        footer = json.loads(metadata.metadata[FOOTER_KEY])
-        errors = {str(code): int(number) for code, number in footer["errors"].items()}
-        int(footer.get("evaluations") or 0)
-        records.check_times(footer)
-        return PartInfo(uri, size, int(footer["rows"]), int(footer["ok"]), errors, footer)
-    except (*records.DAMAGE, AttributeError):
-        raise OutputError(f"{storage.redact(uri)} is a Parquet file that nstray did not write; move it away") from None
-
-
-def read_footer(uri: str) -> PartInfo:
-    """What a part says of itself; reads only the tail of the file.
-
-    Raises `OutputError` where the file is damaged or not a part, `StorageError` where it cannot be read.
-    """
-    with storage.open_input(uri) as source:
-        size = source.seek(0, io.SEEK_END)
-        source.seek(0)
-        try:
-            metadata = pq.read_metadata(source)
-        except (pa.ArrowException, OSError) as error:  # thrift errors of a damaged footer are OSError
-            raise OutputError(f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it") from None
-    return footer_of(metadata, uri, size)
 
 
 class Output:

@@ -10,24 +10,19 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, ValidationError
 
 from nstray import storage
-from nstray.cluster.progress import duration
 from nstray.errors import StorageError
 from nstray.output.folder import Output
 
 EVERY = 15.0  # seconds between two writings
-FRESH = 60.0  # seconds after which a file is taken for a dead driver's
 MEETING = 4 * EVERY  # seconds that another driver is remembered for
 END = 5.0  # seconds that the end of a run waits for its last word
 _BYTES = 64 * 2**20
-_SHOWN = 40  # workers that are listed
 
 WorkerState = Literal["starting", "idle", "busy", "leaving", "stalled"]
 _Text = Annotated[str, StringConstraints(max_length=300)]
@@ -35,9 +30,9 @@ _Count = Annotated[int, Field(ge=0, lt=2**53)]
 _Number = Annotated[float, Field(ge=0, lt=1e15, allow_inf_nan=False)]
 
 
-class WorkerNow(BaseModel):
+class WorkerStatus(BaseModel):
     """A worker. `node` is Ray's id of it, `host` its name; `seconds` it has had the shard whose part is named, `quiet` seconds
-    since it last got on with its work, `pairs` on the device; a `straggler` is one by `nstray.cluster.eta.Pace.straggles`."""
+    since it last got on with its work, `pairs` on the device; a `straggler` is one by `nstray.cluster.eta.ShardTimes.straggles`."""
 
     name: _Text
     state: WorkerState
@@ -55,7 +50,7 @@ class WorkerNow(BaseModel):
 
 class Live(BaseModel):
     """A run as its driver sees it. `writer` is the driver's id, `others` those of drivers met in the last minute; rows and shards are
-    the job's; seconds to go are from `nstray.cluster.eta.Pace.eta`, with their 10th and 90th percentile."""
+    the job's; seconds to go are from `nstray.cluster.eta.ShardTimes.eta`, with their 10th and 90th percentile."""
 
     format: Literal[1] = 1
     writer: _Text
@@ -74,7 +69,7 @@ class Live(BaseModel):
     eta_seconds: _Number | None
     eta_low_seconds: _Number | None = None
     eta_high_seconds: _Number | None = None
-    workers: Annotated[tuple[WorkerNow, ...], Field(max_length=100_000)]
+    workers: Annotated[tuple[WorkerStatus, ...], Field(max_length=100_000)]
 
 
 class LiveFile:
@@ -150,61 +145,3 @@ def read(output: Output) -> Live | None:
         return Live.model_validate_json(storage.read(output.live_uri, max_bytes=_BYTES))
     except (StorageError, ValidationError):
         return None
-
-
-def status(output: Output) -> dict[str, Any] | None:
-    """What is written there with its age in seconds, whether it is fresh, and the names of the stragglers; JSON-ready."""
-    live = read(output)
-    if live is None:
-        return None
-    age = max(0.0, (datetime.now(UTC) - live.written_at).total_seconds())
-    stragglers = [worker.name for worker in live.workers if worker.straggler]
-    return {"age_seconds": round(age, 1), "fresh": age <= FRESH, "stragglers": stragglers, **live.model_dump(mode="json")}
-
-
-def summary(run: Mapping[str, Any]) -> dict[str, str]:
-    """What `status` gave, for people: a word or two under each name."""
-    age = f"{duration(run['age_seconds'])} ago by driver {run['writer']} on {run['host']}"
-    if not run["fresh"]:
-        return {"run": f"silent; last heard of {age}: it was killed, or can't write to the output"}
-    eta = duration(run["eta_seconds"])
-    if run["eta_low_seconds"] is not None:
-        eta += f" ({duration(run['eta_low_seconds'])} to {duration(run['eta_high_seconds'])} in 8 of 10 cases)"
-    states = Counter(worker["state"] for worker in run["workers"])
-    rates = [f"{run['pairs_per_second']:.3g} pairs/s"]
-    rates += [f"{run['evaluations_per_second']:.3g} evaluations/s"] if run["evaluations_per_second"] is not None else []
-    rates += [f"devices busy {run['busy']:.0%}"] if run["busy"] is not None else []
-    behind = [f"{w['name']} ({duration(w['seconds'])} on {w['part']})" for w in run["workers"] if w["straggler"]]
-    words = {
-        "run": f"begun {run['begun_at']}, written {age}",
-        "workers": ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none",
-        "stragglers": ", ".join(behind[:_SHOWN]) or "none",
-        "shards": f"{run['in_flight_shards']} with workers, {run['backlog_shards']} waiting, median {duration(run['median_shard_seconds'])}",
-        "rate": ", ".join(rates),
-        "eta": eta,
-    }
-    if run["others"]:
-        words["drivers"] = f"{1 + len(run['others'])} write to this output at once: {', '.join([run['writer'], *run['others']][:_SHOWN])}"
-    return words
-
-
-def table(run: Mapping[str, Any]) -> list[str]:
-    """The workers of what `status` gave, a line each under a head: those that want looking at first; none where it is not fresh."""
-    if not run["fresh"] or not run["workers"]:
-        return []
-    urgency = {"stalled": 0, "leaving": 1, "busy": 2, "idle": 3, "starting": 4}
-    workers = sorted(run["workers"], key=lambda w: 1 if w["straggler"] else urgency[w["state"]])
-    lines = [("worker", "state", "host", "device", "part", "rows", "for", "quiet", "evaluations", "on the device")]
-    for w in workers[:_SHOWN]:
-        state = "straggling" if w["straggler"] and w["state"] == "busy" else w["state"]
-        pairs = ", ".join(w["pairs"][:3]) + (f" and {len(w['pairs']) - 3} more" if len(w["pairs"]) > 3 else "")
-        times = ["" if w[key] is None else duration(w[key]) for key in ("seconds", "quiet")]
-        lines.append(
-            (w["name"], state, w["host"] or "", w["device"] or "", w["part"] or "", str(w["rows"] or ""), *times, str(w["evaluations"]), pairs)
-        )
-    return [*_aligned(lines), *([f"and {len(workers) - _SHOWN} more: see --json"] if len(workers) > _SHOWN else [])]
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]

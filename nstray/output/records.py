@@ -22,8 +22,6 @@ GROWN_FORMAT = 2  # of the record of a job whose manifest has grown: an nstray t
 MAX_ROWS, MAX_SHARD = 2**32, 65_536
 # A file name an output may carry: it is joined to a folder by `export`, so no separators, no leading dot.
 PICTURE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,140}\.(png|jpg|jpeg|webp|tiff)")
-
-
 # What reading a stranger's JSON into numbers may raise.
 DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError)
 

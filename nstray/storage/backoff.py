@@ -19,7 +19,7 @@ LONGEST_PAUSE = 30.0
 PATIENCE = 900.0
 
 
-def patiently(
+def retry(
     what: str, trouble: type[StorageError], call: Callable[[], T], on_try: Callable[[], None], others_answer: Callable[[], bool] | None = None
 ) -> T:
     """What `call` returns; tried again on `trouble`, but for want of permission, as long as patience lasts.

@@ -19,14 +19,14 @@ from nstray.engine import settings
 from nstray.engine.network.vgg import minimum_side
 from nstray.engine.pair import pair_seed
 from nstray.errors import AccessDenied, BadCredentials, ErrorCode, NotFound, PairError, StorageError, TooLarge, Unreachable
-from nstray.images.decode import decode, decode_mask, fit, fit_mask
-from nstray.manifest import manifest
-from nstray.manifest.manifest import Pair
+from nstray.images.decode import decode, decode_mask
+from nstray.images.resize import fit, fit_mask
+from nstray.manifest.pair import Pair, pairs
 from nstray.manifest.shards import Shard
-from nstray.storage.backoff import patiently
+from nstray.storage.backoff import retry
 from nstray.worker.messages import JobSpec
 from nstray.worker.style_cache import StyleCache
-from nstray.worker.timing import Stages
+from nstray.worker.timing import PhaseTimes
 
 log = logging.getLogger("nstray.worker.worker")
 CACHE_BYTES = 256 * 2**20
@@ -44,7 +44,7 @@ class Picture:
 
 
 @dataclass
-class Prepared:
+class LoadedPair:
     """A pair on its way: its images, or the reason why it ends here."""
 
     pair: Pair
@@ -73,7 +73,7 @@ class Inputs:
         spec: JobSpec,
         pool: ThreadPoolExecutor,
         merged: Callable[[Mapping[str, Any]], settings.StylizeConfig],
-        stages: Stages,
+        stages: PhaseTimes,
         on_step: Callable[[], None],
     ) -> None:
         self.spec, self._pool, self._merged, self._stages, self._on_step = spec, pool, merged, stages, on_step
@@ -81,13 +81,13 @@ class Inputs:
         self._styles = StyleCache(spec.run)
         self._given: dict[str, str] = {}  # the image that each store gave last
 
-    def prepare(self, shard: Shard) -> list[Prepared]:
+    def prepare(self, shard: Shard) -> list[LoadedPair]:
         """Every pair of the shard with its images or its error. Raises StorageError where a store stays out of reach."""
-        pairs = manifest.pairs(shard.table, self.spec.info)
+        rows = pairs(shard.table, self.spec.info)
         # By role too: an error names what the image is to its pair.
-        wanted = dict.fromkeys((role, *key) for pair in pairs for role, key in self._images_of(pair))
+        wanted = dict.fromkeys((role, *key) for pair in rows for role, key in self._images_of(pair))
         futures = {each: self._pool.submit(self._fetch, *each) for each in wanted}
-        return [self._assemble(pair, futures) for pair in pairs]
+        return [self._assemble(pair, futures) for pair in rows]
 
     def _images_of(self, pair: Pair) -> list[tuple[str, tuple[Any, ...]]]:
         """(role, (uri, size, rule, upsample)) of every image a pair needs; `size` None leaves an image as it is, rule ``mask`` makes it one."""
@@ -106,8 +106,8 @@ class Inputs:
             out.append(("init", (init, None, "", False)))
         return out
 
-    def _assemble(self, pair: Pair, futures: dict[tuple[Any, ...], Any]) -> Prepared:
-        ready = Prepared(pair, self.seed(pair))
+    def _assemble(self, pair: Pair, futures: dict[tuple[Any, ...], Any]) -> LoadedPair:
+        ready = LoadedPair(pair, self.seed(pair))
         try:
             masks: dict[str, list[Picture]] = {"content mask": [], "style mask": []}
             for role, key in self._images_of(pair):
@@ -133,7 +133,7 @@ class Inputs:
             ready.error = PairError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
         return ready
 
-    def _fit_masks(self, ready: Prepared, masks: Sequence[Picture], style_masks: Sequence[Picture]) -> None:
+    def _fit_masks(self, ready: LoadedPair, masks: Sequence[Picture], style_masks: Sequence[Picture]) -> None:
         """Every mask brought to its picture; raises PairError BAD_MASK."""
         pair, content = ready.pair, ready.content
         assert content is not None
@@ -146,7 +146,7 @@ class Inputs:
             for uri, style in zip(pair.style_masks, ready.styles, strict=bool(pair.style_masks))
         ]
 
-    def _check_sides(self, ready: Prepared) -> None:
+    def _check_sides(self, ready: LoadedPair) -> None:
         config = self._merged(self.own_settings(ready.pair))
         content_taps = config.content_layers if config.content_weight > 0 else ()
         style_taps = config.style_layers if ready.styles and config.style_weight > 0 else ()
@@ -179,7 +179,7 @@ class Inputs:
         what = f"{role} {storage.redact(uri)}"
         try:
             with self._stages.timed("fetch"):
-                data = patiently(storage.redact(uri), Unreachable, lambda: self._read(role, uri), self._on_step, lambda: self._gives_others(uri))
+                data = retry(storage.redact(uri), Unreachable, lambda: self._read(role, uri), self._on_step, lambda: self._gives_others(uri))
         except NotFound as error:
             raise PairError(ErrorCode.NOT_FOUND, f"{role}: {error}") from None
         except BadCredentials:  # every image would be refused

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from nstray.config import JobConfig
-from nstray.manifest.manifest import ManifestInfo
-from nstray.output.folder import part_schema
+from nstray.manifest.pair import ManifestInfo
+from nstray.output.schema import part_schema
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ShardReport:
 
 
 @dataclass
-class Progress:
+class WorkerProgress:
     """What a worker is doing: `steps` grows with every piece of work done, so a worker whose steps stand still is stuck.
 
     Attributes:

@@ -11,7 +11,7 @@ from nstray.output.folder import Output
 
 
 @dataclass(frozen=True)
-class Kept:
+class PreviousRows:
     """What a shard's part holds already.
 
     Attributes:
@@ -38,12 +38,12 @@ class Kept:
         return {**row, "attempt": row["attempt"] + self.attempts[index]}
 
 
-def nothing(shard: Shard) -> Kept:
+def no_rows(shard: Shard) -> PreviousRows:
     """Of a shard without a part."""
-    return Kept([None] * shard.table.num_rows, [0] * shard.table.num_rows)
+    return PreviousRows([None] * shard.table.num_rows, [0] * shard.table.num_rows)
 
 
-def of_part(output: Output, shard: Shard, codes: Collection[str]) -> Kept:
+def read_previous(output: Output, shard: Shard, codes: Collection[str]) -> PreviousRows:
     """The rows of the shard's part without the error rows of `codes`; raises OutputError where it is gone or damaged, StorageError."""
     rows, etag = output.read_part(shard.name)
-    return Kept([None if row["error_code"] in codes else row for row in rows], [row["attempt"] for row in rows], etag)
+    return PreviousRows([None if row["error_code"] in codes else row for row in rows], [row["attempt"] for row in rows], etag)

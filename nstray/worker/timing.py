@@ -7,16 +7,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STAGES = ("fetch", "decode", "optimise", "encode", "put")
+PHASES = ("fetch", "decode", "optimise", "encode", "put")
 
 
-class Stages:
+class PhaseTimes:
     """Seconds spent in each of `STAGES`; safe for threads. Images are fetched, decoded and encoded by several threads at once, so their
     seconds are thread-seconds and may pass faster than the clock's; those of a wait for a store that is away count too."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._spent = dict.fromkeys(STAGES, 0.0)
+        self._spent = dict.fromkeys(PHASES, 0.0)
         self._running: dict[object, tuple[str, float]] = {}
 
     @contextmanager

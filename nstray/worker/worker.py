@@ -32,17 +32,18 @@ from nstray.engine.pair import Pair as EnginePair
 from nstray.engine.pair import Result
 from nstray.engine.stylizer import Stylizer
 from nstray.errors import ErrorCode, PairError, StorageError
-from nstray.images.decode import encode, extension, quantize
-from nstray.manifest import manifest
+from nstray.images.encode import encode, extension, quantize
 from nstray.manifest.column_names import IMAGE_COLUMNS
+from nstray.manifest.pair import pairs
 from nstray.manifest.shards import Shard
-from nstray.output.folder import Output, encode_part
-from nstray.storage.backoff import patiently
+from nstray.output.folder import Output
+from nstray.output.part import encode_part
+from nstray.storage.backoff import retry
 from nstray.worker import previous_rows
-from nstray.worker.inputs import Inputs, Picture, Prepared
-from nstray.worker.messages import JobSpec, Progress, ShardReport
-from nstray.worker.previous_rows import Kept
-from nstray.worker.timing import Stages
+from nstray.worker.inputs import Inputs, LoadedPair, Picture
+from nstray.worker.messages import JobSpec, ShardReport, WorkerProgress
+from nstray.worker.previous_rows import PreviousRows
+from nstray.worker.timing import PhaseTimes
 
 log = logging.getLogger("nstray.worker.worker")
 FETCH_THREADS = 8
@@ -71,9 +72,9 @@ class Worker:
         self.device_name = torch.cuda.get_device_name() if self.stylizer.device.type == "cuda" else "cpu"
         self._memory = Memory()
         self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="io")
-        self._progress = Progress()
+        self._progress = WorkerProgress()
         self._draining = False
-        self._stages = Stages()
+        self._stages = PhaseTimes()
         self._inputs = Inputs(spec, self._pool, self.stylizer.settings, self._stages, self._step)
 
     # called by the driver
@@ -101,8 +102,8 @@ class Worker:
 
     def failed_row(self, shard: Shard, index: int, attempt: int, code: str, message: str) -> dict[str, Any]:
         """The error row of a pair that is not touched again."""
-        pair = manifest.pairs(shard.table.slice(index, 1), self.spec.info)[0]
-        lost = Prepared(pair, self._inputs.seed(pair), error=PairError(ErrorCode(code), message))
+        pair = pairs(shard.table.slice(index, 1), self.spec.info)[0]
+        lost = LoadedPair(pair, self._inputs.seed(pair), error=PairError(ErrorCode(code), message))
         return self._kept(shard).again(index, next(self._rows([lost], {}, attempt)))
 
     def commit_rows(self, shard: Shard, rows: Sequence[dict[str, Any]], started: float, attempt: int) -> ShardReport:
@@ -117,22 +118,22 @@ class Worker:
         """The worker is at its end: what it shares with others on its machine is given up."""
         self._inputs.leave()
 
-    def progress(self) -> Progress:
+    def progress(self) -> WorkerProgress:
         """What is going on; answers while the device is busy."""
         return replace(self._progress, stages=self._stages.seconds(), now=time.monotonic())
 
     def _step(self) -> None:
         self._progress.steps += 1
 
-    def _kept(self, shard: Shard) -> Kept:
+    def _kept(self, shard: Shard) -> PreviousRows:
         """The rows that a retry keeps of a shard's part; of an ordinary run, none. Raises OutputError where the part is gone or damaged."""
         if not self.spec.retry:
-            return previous_rows.nothing(shard)
-        return patiently(shard.name, StorageError, lambda: previous_rows.of_part(self.output, shard, self.spec.retry), self._step)
+            return previous_rows.no_rows(shard)
+        return retry(shard.name, StorageError, lambda: previous_rows.read_previous(self.output, shard, self.spec.retry), self._step)
 
     # optimise
 
-    def _optimise(self, prepared: list[Prepared]) -> dict[int, Result | PairError]:
+    def _optimise(self, prepared: list[LoadedPair]) -> dict[int, Result | PairError]:
         """Run what can run; by the index in `prepared`. In the device's thread."""
         indices = [i for i, p in enumerate(prepared) if p.error is None]
         pairs = [self._engine_pair(prepared[i]) for i in indices]
@@ -167,7 +168,7 @@ class Worker:
             log.critical("event=device_lost device=%s error=%s", self.device_name, error)
             os._exit(1)
 
-    def _engine_pair(self, ready: Prepared) -> EnginePair:
+    def _engine_pair(self, ready: LoadedPair) -> EnginePair:
         own = ready.pair.overrides
         assert ready.content is not None
         size, rule = own.get("size", self.spec.config.size), own.get("size_rule", self.spec.config.size_rule)
@@ -190,7 +191,7 @@ class Worker:
 
     # encode and commit
 
-    def _rows(self, prepared: Sequence[Prepared], outcomes: dict[int, Result | PairError], attempt: int) -> Iterator[dict[str, Any]]:
+    def _rows(self, prepared: Sequence[LoadedPair], outcomes: dict[int, Result | PairError], attempt: int) -> Iterator[dict[str, Any]]:
         encoded = {i: self._pool.submit(self._encode, o) for i, o in outcomes.items() if isinstance(o, Result)}
         for i, ready in enumerate(prepared):
             outcome = ready.error or outcomes[i]
@@ -281,7 +282,7 @@ class Worker:
         def put() -> bool:
             return self.output.commit_part(name, data) if etag is None else self.output.replace_part(name, data, etag)
 
-        return patiently(name, StorageError, put, self._step)
+        return retry(name, StorageError, put, self._step)
 
 
 def _redacted(columns: pa.Table) -> pa.Table:

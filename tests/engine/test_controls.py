@@ -9,7 +9,8 @@ import pytest
 import torch
 from nets import THREE, config, pair, picture, stylizer, weights
 
-from nstray.engine.batching import run_batches, stylize
+from nstray.engine.api import stylize
+from nstray.engine.batching import run_batches
 from nstray.engine.color import luminance
 from nstray.engine.pair import Pair, Result
 from nstray.engine.settings import coarse_stages

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nstray.engine.losses.gatys import style_tap
-from nstray.engine.network.vgg import Features, chosen
+from nstray.engine.network.vgg import VGGFeatures, resolve_dtype
 from nstray.engine.settings import Dtype
 from nstray.engine.stylizer import Stylizer
 
@@ -27,8 +27,8 @@ def test_auto_on_a_cpu_is_what_torch_tells_of_it(told: dict[str, Any] | None, dt
         monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     else:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
-    assert chosen("auto", CPU) == dtype
-    assert [chosen(given, CPU) for given in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+    assert resolve_dtype("auto", CPU) == dtype
+    assert [resolve_dtype(given, CPU) for given in ("float32", "bfloat16")] == ["float32", "bfloat16"]
     stylizer = Stylizer(config(dtype="auto"), weights(3))
     assert (stylizer.dtype, stylizer.network.convs["conv1_2"].weight.dtype) == (dtype, getattr(torch, dtype))
 
@@ -36,12 +36,12 @@ def test_auto_on_a_cpu_is_what_torch_tells_of_it(told: dict[str, Any] | None, dt
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_on_a_gpu_does_not_take_what_it_only_imitates(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or native)
-    assert chosen("auto", GPU) == ("bfloat16" if native else "float32")
+    assert resolve_dtype("auto", GPU) == ("bfloat16" if native else "float32")
 
 
 def test_pixels_are_not_rounded_before_the_first_convolution() -> None:
     taps = ["conv1_1", "conv1_2"]
-    rounded, exact = (Features(weights(3), taps, "average", dtype)(picture(1).unsqueeze(0), taps) for dtype in ("bfloat16", "float32"))
+    rounded, exact = (VGGFeatures(weights(3), taps, "average", dtype)(picture(1).unsqueeze(0), taps) for dtype in ("bfloat16", "float32"))
     assert torch.equal(rounded["conv1_1"], exact["conv1_1"].bfloat16())
     assert 0 < relative(rounded["conv1_2"], exact["conv1_2"]) < 5e-3
 
@@ -50,7 +50,7 @@ def test_pixels_are_not_rounded_before_the_first_convolution() -> None:
 @pytest.mark.parametrize("sides", [(8, 10), (9, 6), (7, 5), (2, 3)])
 def test_average_pooling_is_torchs_to_the_last_bit(sides: tuple[int, int], dtype: torch.dtype) -> None:
     x = torch.rand(2, 4, *sides, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_(True)
-    ours, theirs = Features(weights(3), ["conv2_1"], "average").pool(x), F.avg_pool2d(x, 2)
+    ours, theirs = VGGFeatures(weights(3), ["conv2_1"], "average").pool(x), F.avg_pool2d(x, 2)
     assert torch.equal(ours, theirs)
     slope = torch.rand(ours.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
     assert torch.equal(torch.autograd.grad(ours, x, slope)[0], torch.autograd.grad(theirs, x, slope)[0])

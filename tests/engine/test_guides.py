@@ -11,9 +11,9 @@ from nets import pair, picture, stylizer
 from torch import Tensor
 
 from nstray.engine.batching import run_batches
-from nstray.engine.losses.guides import areas, shares
+from nstray.engine.losses.guides import position_weights, region_weights
 from nstray.engine.losses.objective import Objective
-from nstray.engine.network.vgg import Features
+from nstray.engine.network.vgg import VGGFeatures
 from nstray.engine.pair import Pair
 from nstray.engine.stylizer import Stylizer
 
@@ -54,7 +54,7 @@ def test_the_guided_gram_matrix_by_its_definition() -> None:
     )
     x = picture(4, 30, 27)
     loss, _, terms = objective(s, p).evaluate(x.unsqueeze(0))
-    network: Features = s.network
+    network: VGGFeatures = s.network
 
     def grams(image: Tensor, guide: Tensor) -> list[np.ndarray]:
         out = []
@@ -160,15 +160,15 @@ def test_bad_guides(values: dict[str, Any], message: str) -> None:
 
 def test_shares_and_areas() -> None:
     guides = torch.stack([torch.ones(13, 21), torch.rand(13, 21)])[None]
-    for tap, share in shares(guides, ["conv1_1", "pre:conv2_2", "conv3_1"]).items():
+    for tap, share in position_weights(guides, ["conv1_1", "pre:conv2_2", "conv3_1"]).items():
         level = int(tap.removeprefix("pre:")[4])
         assert share.shape == (1, 2, 13 >> (level - 1), 21 >> (level - 1))
         assert torch.allclose(share.sum(dim=(2, 3)), torch.ones(1, 2))
         assert torch.allclose(share[0, 0], torch.full_like(share[0, 0], 1 / share[0, 0].numel()))
-    assert float(areas(guides).sum()) == pytest.approx(1)
+    assert float(region_weights(guides).sum()) == pytest.approx(1)
     # a region that the deepest layer's pooling leaves out
     corner = torch.zeros(1, 1, 13, 21)
     corner[..., 12, 20] = 1
-    assert shares(corner, ["conv1_1"])["conv1_1"][0, 0, 12, 20] == 1
+    assert position_weights(corner, ["conv1_1"])["conv1_1"][0, 0, 12, 20] == 1
     with pytest.raises(ValueError, match="block 2"):
-        shares(corner, ["conv1_1", "conv2_1"])
+        position_weights(corner, ["conv1_1", "conv2_1"])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nstray.engine.losses.gatys import content_loss, gram, style_loss, style_tap, tv_loss
-from nstray.engine.network.vgg import Features
+from nstray.engine.network.vgg import VGGFeatures
 from nstray.engine.network.weights import VGGWeights, load_weights, random_weights
 from nstray.engine.pair import Pair
 from nstray.engine.settings import CONV_LAYERS, StylizeConfig
@@ -177,7 +177,7 @@ def test_style_is_added_to_the_gradient_from_the_layers_behind(layout: torch.mem
 
 def test_the_network_takes_a_gradient_that_has_no_memory_of_its_own() -> None:
     """The gradient of a plain sum is one number seen everywhere; rectification, which works in place, must not write into it."""
-    network, x = Features(weights(3), ["conv1_2"], "average"), picture(1).unsqueeze(0)
+    network, x = VGGFeatures(weights(3), ["conv1_2"], "average"), picture(1).unsqueeze(0)
     gradients = []
     for loss in (lambda f: f.sum(), lambda f: (f * torch.ones_like(f)).sum()):
         image = x.clone().requires_grad_(True)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from nstray.engine.network.normalise import Normalised, normalise, to_safetensors
-from nstray.engine.network.vgg import Features
+from nstray.engine.network.vgg import VGGFeatures
 from nstray.engine.network.weights import RGB_STD, VGGWeights, load_weights, parse_weights
 from nstray.errors import WeightsError
 
@@ -38,7 +38,7 @@ def activations(made: VGGWeights, image: Tensor, pooling: str = "average") -> di
     """Rectified activations (N, H, W) of every layer, float64."""
     x = image.float() / 255 if image.dtype == torch.uint8 else image
     with torch.no_grad():
-        return {k: v[0].double() for k, v in Features(made, made.layers, pooling)(x[None], made.layers).items()}
+        return {k: v[0].double() for k, v in VGGFeatures(made, made.layers, pooling)(x[None], made.layers).items()}
 
 
 def all_at_once(made: VGGWeights, images: list[Tensor], pooling: str) -> dict[str, Tensor]:

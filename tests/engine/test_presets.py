@@ -52,7 +52,7 @@ def test_the_ports_constants_on_this_scale() -> None:
 
 
 def test_a_preset_runs() -> None:
-    from nstray.engine.batching import stylize
+    from nstray.engine.api import stylize
 
     shallow = {"content_layers": "conv2_1", "style_layers": "conv1_1,conv2_1", "style_layer_weights": "1,2", "evaluations": 3}
     config = make({"preset": "johnson", **shallow}).engine()

@@ -17,8 +17,8 @@ from nets import FIVE, TWO, config, pair, picture, stylizer, weights
 from PIL import Image
 
 from nstray.engine import stylize
-from nstray.engine.batching import Memory, as_image, run_batches
-from nstray.engine.pair import Pair, Result, pair_seed
+from nstray.engine.batching import Memory, run_batches
+from nstray.engine.pair import Pair, Result, as_image, pair_seed
 from nstray.engine.settings import StylizeConfig
 from nstray.engine.stylizer import Stylizer
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
-from nstray.engine.network.vgg import Features, minimum_side
+from nstray.engine.network.vgg import VGGFeatures, minimum_side
 from nstray.engine.network.weights import FEATURE_INDEX, RANDOM_ID, VGGWeights, calibration_images, load_weights, parse_weights, random_weights
 from nstray.engine.settings import CONV_LAYERS, StylizeConfig
 from nstray.engine.stylizer import Stylizer
@@ -213,7 +213,7 @@ def test_random_weights_are_calibrated_layer_by_layer() -> None:
     assert network.layers == CONV_LAYERS[:5]
     taps = [f"pre:{name}" for name in network.layers]
     with torch.no_grad():
-        features = Features(network, taps, "average")(images, taps)
+        features = VGGFeatures(network, taps, "average")(images, taps)
     for tap in taps:
         std, mean = torch.std_mean(features[tap], dim=(0, 2, 3))
         assert float(mean.abs().max()) < 1e-3, tap
@@ -236,7 +236,7 @@ def test_random_weights_are_the_same_every_time_and_say_what_they_are() -> None:
 
 def test_features_leave_the_weights_as_they_are_and_need_no_gradient() -> None:
     before = {k: v.clone() for k, v in weights(3).tensors.items()}
-    network = Features(weights(3), ["conv2_1"], "average")
+    network = VGGFeatures(weights(3), ["conv2_1"], "average")
     assert not any(p.requires_grad for p in network.parameters())
     network(torch.rand(1, 3, 16, 16), ["conv2_1"])
     assert all(torch.equal(before[k], v) for k, v in weights(3).tensors.items())
@@ -244,7 +244,7 @@ def test_features_leave_the_weights_as_they_are_and_need_no_gradient() -> None:
 
 def test_a_tap_before_rectification_keeps_its_negative_values() -> None:
     taps = ["pre:conv1_2", "conv1_2", "conv2_1"]
-    out = Features(weights(3), taps, "average")(torch.rand(1, 3, 16, 16), taps)
+    out = VGGFeatures(weights(3), taps, "average")(torch.rand(1, 3, 16, 16), taps)
     assert float(out["pre:conv1_2"].min()) < 0
     assert torch.equal(out["pre:conv1_2"].clamp_min(0), out["conv1_2"])
     assert out["conv2_1"].shape == (1, 128, 8, 8)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nstray.engine.network import winograd
-from nstray.engine.network.vgg import Features
+from nstray.engine.network.vgg import VGGFeatures
 from nstray.engine.network.weights import VGGWeights, random_weights
 from nstray.engine.settings import CONV_LAYERS
 
@@ -67,19 +67,19 @@ def test_what_follows_may_work_in_place(shape: tuple[int, int]) -> None:
 
 
 def test_the_network_takes_them_where_they_pay(network: VGGWeights, taken: list[tuple[int, ...]]) -> None:
-    features = Features(network, TAPS, "average")
+    features = VGGFeatures(network, TAPS, "average")
     x = picture(1, 64, 80).unsqueeze(0)
     fast, direct = features(x, TAPS)["conv3_3"], features(x, TAPS, direct=True)["conv3_3"]
     assert taken == [(1, 256, 16, 20)] * 2  # conv3_2 and conv3_3
     assert 0 < relative(fast, direct.double()) < 3e-6
     features(picture(1, 40, 40).unsqueeze(0), TAPS)  # too few tiles
-    Features(network, TAPS, "average", "bfloat16")(x, TAPS)
+    VGGFeatures(network, TAPS, "average", "bfloat16")(x, TAPS)
     assert len(taken) == 2
 
 
 def test_directly_nothing_comes_from_where_nothing_reaches(network: VGGWeights) -> None:
     """Winograd's tiles leave rounding where a direct convolution leaves zeros; masks rely on the zeros."""
-    features = Features(network, TAPS, "average")
+    features = VGGFeatures(network, TAPS, "average")
     x = picture(2, 64, 80).unsqueeze(0).requires_grad_(True)
     reached = {}
     for direct in (True, False):

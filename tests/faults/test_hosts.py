@@ -19,7 +19,7 @@ import saboteur
 
 from nstray import storage
 from nstray.commands import verify
-from nstray.output.folder import read_footer
+from nstray.output.part import read_footer
 
 PAIRS = 15
 

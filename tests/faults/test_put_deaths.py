@@ -17,8 +17,10 @@ from proxy import FaultProxy
 
 from nstray import storage
 from nstray.errors import NotFound
-from nstray.manifest.shards import part_name
-from nstray.output.folder import Output, encode_part, part_schema
+from nstray.output.folder import Output
+from nstray.output.layout import part_name
+from nstray.output.part import encode_part
+from nstray.output.schema import part_schema
 from nstray.storage import local
 
 # Every call of `local` that changes something or may be the last before a death; a put of a part makes ten or so.

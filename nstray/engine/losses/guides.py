@@ -20,7 +20,7 @@ class EmptyGuide(ValueError):
     """A guide that marks no position of a layer."""
 
 
-def shares(guides: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+def position_weights(guides: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
     """T_l^2 at each tap, (B, R, h, w), of sum 1 over h and w, from guides (B, R, H, W) over 0..1.
 
     Raises EmptyGuide for a guide that is 0 at every position of a tap.
@@ -39,7 +39,7 @@ def shares(guides: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
     return {t: at[block(t)] for t in taps}
 
 
-def areas(guides: Tensor) -> Tensor:
+def region_weights(guides: Tensor) -> Tensor:
     """Each region's share of the sum of all of them, (B, R), from guides (B, R, H, W): lambda_r there, which the paper leaves open.
 
     With it, style has the same strength per pixel in small and in large regions, and regions of one style that cover the

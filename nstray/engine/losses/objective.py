@@ -11,13 +11,13 @@ from torch import Tensor
 from nstray.engine.losses.gatys import content_loss, range_loss, style_tap, tv_loss
 from nstray.engine.losses.style_statistics import distance, summarise, target_root
 from nstray.engine.losses.tiles import Tile, cut
-from nstray.engine.network.vgg import Features, minimum_side
+from nstray.engine.network.vgg import VGGFeatures, minimum_side
 from nstray.engine.settings import LossScale, StyleStatistic
 
 TERMS = ("content", "style", "tv", "range")
 
 
-def activations(network: Features, images: Tensor, taps: Sequence[str], side: int = 0) -> dict[str, Tensor]:
+def activations(network: VGGFeatures, images: Tensor, taps: Sequence[str], side: int = 0) -> dict[str, Tensor]:
     """Activations at `taps` of images (B, 3, H, W), without a graph, computed in tiles of `side` pixels (0: at once)."""
     out: dict[str, Tensor] = {}
     h, w = images.shape[2:]
@@ -32,7 +32,7 @@ def activations(network: Features, images: Tensor, taps: Sequence[str], side: in
 
 
 def summaries(
-    network: Features, images: Tensor, taps: Sequence[str], statistic: StyleStatistic, shares: dict[str, Tensor] | None = None, side: int = 0
+    network: VGGFeatures, images: Tensor, taps: Sequence[str], statistic: StyleStatistic, shares: dict[str, Tensor] | None = None, side: int = 0
 ) -> dict[str, Tensor]:
     """Summaries (B, R, N, K) at `taps` of images (B, 3, H, W), by `shares` per tap (see `summarise`), or of whole pictures."""
     h, w = images.shape[2:]
@@ -41,7 +41,7 @@ def summaries(
 
 
 def _summed(
-    network: Features, images: Tensor, taps: Sequence[str], statistic: StyleStatistic, shares: dict[str, Tensor], tiles: Sequence[Tile]
+    network: VGGFeatures, images: Tensor, taps: Sequence[str], statistic: StyleStatistic, shares: dict[str, Tensor], tiles: Sequence[Tile]
 ) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for tile in tiles:
@@ -78,7 +78,7 @@ class Objective:
         tile: side in pixels of the tiles; 0: whole.
     """
 
-    network: Features
+    network: VGGFeatures
     content: dict[str, Tensor]
     style: dict[str, Tensor]
     layer_weights: dict[str, float]

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nstray.engine.batching import as_image
-from nstray.engine.network.vgg import Features, deepest, minimum_side
+from nstray.engine.network.vgg import VGGFeatures, deepest, minimum_side
 from nstray.engine.network.weights import VGGWeights
+from nstray.engine.pair import as_image
 from nstray.engine.settings import Pooling, check
 from nstray.errors import WeightsError
 
@@ -77,7 +77,7 @@ def normalise(weights: VGGWeights, images: Iterable[Any], pooling: Pooling = "av
     """
     pooling = check("pooling", pooling)
     layers = weights.layers
-    network = Features(weights, layers, pooling)
+    network = VGGFeatures(weights, layers, pooling)
     least = minimum_side(layers)
     sums = {name: torch.zeros(len(weights.tensors[f"{name}.bias"]), dtype=torch.float64) for name in layers}
     positions = dict.fromkeys(layers, 0)

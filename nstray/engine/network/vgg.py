@@ -17,7 +17,7 @@ from nstray.engine.settings import CONV_LAYERS, Dtype, Pooling
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def chosen(dtype: Dtype, device: torch.device) -> Dtype:
+def resolve_dtype(dtype: Dtype, device: torch.device) -> Dtype:
     """``float32`` or ``bfloat16``; for ``auto``, bfloat16 where `device` multiplies in it and does not only imitate it.
 
     Torch says whether it does: of a CPU by AVX512-BF16 or AMX, in releases that have `torch.cpu.get_capabilities`. Where it says
@@ -105,7 +105,7 @@ class _PixelConvolution(torch.autograd.Function):
 Through = Callable[[str, Tensor], Tensor]
 
 
-class Features(nn.Module):
+class VGGFeatures(nn.Module):
     """Activations of a frozen VGG-19 at named taps.
 
     The network's input convention is folded into its first convolution (channel order and scale into the filters), so that
@@ -182,7 +182,7 @@ class Features(nn.Module):
         if x.dtype != self.dtype:
             of_pixels: Tensor = _PixelConvolution.apply(x, conv.weight, conv.bias, self.dtype)
             return of_pixels
-        if direct or not winograd.pays(x, conv.weight):
+        if direct or not winograd.is_faster(x, conv.weight):
             out: Tensor = conv(x)
             return out
         if name not in self._transformed:

@@ -1,0 +1,96 @@
+"""Pixels to the bytes of a PNG, JPEG, WebP or TIFF file."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from nstray.config import check_quality
+from nstray.errors import ErrorCode, PairError
+from nstray.images import Pixels, Pixels16
+
+_EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tiff"}
+_DEEP = {"tiff": np.uint16}  # the formats of more than 8 bits per channel
+_MAX_SIDE = {"jpeg": 65_500, "webp": 16_383}  # libjpeg's JPEG_MAX_DIMENSION, libwebp's WEBP_MAX_DIMENSION
+# Measured on brush strokes at 512 x 512 with the grain of an optimised picture, one core (level: KiB, ms):
+# PNG 1: 561, 50; 3: 561, 50; 4: 521, 65; 6: 521, 64; 9: 521, 64, and on a scanned painting of 402 x 512
+# 1: 369, 32; 4: 345, 69; 6: 343, 111; 9: 343, 125. So 4: the size of 9, never slower than 6.
+_PNG_LEVEL = 4
+# Lossless WebP, the same two (method: KiB, ms; libwebp's effort, which Pillow calls quality, at 0; at 50 it saves under 1 %):
+# 0: 529, 24; 1: 501, 70; 2: 495, 133; 4: 490, 227; 6: 489, 1491, and 0: 286, 14; 1: 260, 40; 2: 258, 93; 4: 256, 113. So 1.
+_WEBP_METHOD = 1
+# 16-bit TIFF by Deflate, 512 x 512 of the demo's stylised pictures (level: KiB, ms), as differences to the pixel on the left:
+# 1: 1490, 50; 4: 1486, 60; 6: 1486, 60; as values 1: 1517, 50; 6: 1514, 54; plain: 1536. Low bytes are noise. So 1, differences.
+_TIFF_LEVEL = 1
+
+
+def quantize(image: npt.NDArray[np.floating[Any]], image_format: str) -> Pixels | Pixels16:
+    """A float image (H, W, 3) over 0..1 at the depth of `image_format`, as `encode` takes it: rounded to the nearest level.
+
+    Values beyond 0..1 are cut. Returns uint8, or uint16 for ``tiff``. Raises ValueError for no floats, or another format.
+    """
+    extension(image_format)
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ValueError(f"quantize takes floats over 0..1; got {image.dtype}")
+    kind = _DEEP.get(image_format, np.uint8)
+    top = int(np.iinfo(kind).max)
+    return np.ascontiguousarray((image * top).round().clip(0, top).astype(kind))
+
+
+def encode(pixels: Pixels | Pixels16, image_format: str, quality: int | None = None) -> bytes:
+    """A file of `image_format`; the same pixels give the same bytes.
+
+    Args:
+        pixels: (H, W, 3) RGB, uint8, or uint16 for tiff: what `quantize` returns.
+        image_format: ``png``; ``jpeg`` (4:4:4, quality 95 unless given); ``webp`` (lossless unless a quality is given);
+            ``tiff`` (16 bits per channel, by Deflate).
+        quality: 1 to 100; not for png and tiff.
+
+    Raises `PairError` TOO_MANY_PIXELS where a side is longer than the format can hold; ValueError for other misuse.
+    """
+    extension(image_format)
+    kind = np.dtype(_DEEP.get(image_format, np.uint8))
+    if pixels.dtype != kind or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"encode takes (H, W, 3) {kind} for {image_format}; got {pixels.shape} {pixels.dtype}")
+    check_quality(image_format, quality)
+    if image_format == "tiff":
+        return _tiff(pixels)
+    longest = max(pixels.shape)
+    if longest > _MAX_SIDE.get(image_format, longest):
+        raise PairError(
+            ErrorCode.TOO_MANY_PIXELS,
+            f"a side of {longest} pixels is more than a {image_format} file holds ({_MAX_SIDE[image_format]}); use image_format png",
+        )
+    options: dict[str, Any] = {}
+    if image_format == "png":
+        options = {"compress_level": _PNG_LEVEL}
+    elif image_format == "jpeg":
+        options = {"quality": 95 if quality is None else quality, "subsampling": 0}
+    elif quality is None:
+        options = {"lossless": True, "quality": 0, "method": _WEBP_METHOD}
+    else:
+        options = {"quality": quality}
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, format=image_format, **options)
+    return out.getvalue()
+
+
+def _tiff(pixels: npt.NDArray[Any]) -> bytes:
+    """A TIFF without the tags tifffile would add of itself: its name and version, the time, the array's shape."""
+    import tifffile
+
+    out = io.BytesIO()
+    packing: dict[str, Any] = {"compression": "zlib", "predictor": True, "compressionargs": {"level": _TIFF_LEVEL}, "maxworkers": 1}
+    tifffile.imwrite(out, np.ascontiguousarray(pixels), byteorder="<", photometric="rgb", metadata=None, software=False, **packing)
+    return out.getvalue()
+
+
+def extension(image_format: str) -> str:
+    """``png``, ``jpg``, ``webp`` or ``tiff``, without a dot; ValueError for any other format."""
+    if image_format not in _EXTENSIONS:
+        raise ValueError(f"image_format must be png, jpeg, webp or tiff; got {image_format!r}")
+    return _EXTENSIONS[image_format]

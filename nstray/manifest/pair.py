@@ -1,0 +1,105 @@
+"""One row of a manifest as a `Pair`, and what a check of the whole manifest found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from nstray.manifest.canonical import adapter
+from nstray.manifest.column_names import IMAGE_COLUMNS
+from nstray.output.schema import RESERVED
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row of a manifest, without the carried columns: those stay in the table, since Python can't hold all of Arrow's values.
+
+    Attributes:
+        row: its place in the whole manifest, from 0.
+        content: resolved path or URI.
+        styles: resolved paths or URIs; empty where there is no style term.
+        style_weights: one per style, of sum 1.
+        overrides: the job's settings this row sets for itself, parsed.
+        content_masks: resolved; one per style, white where in the content it applies; or empty.
+        style_masks: resolved; one per style, white where it is used, None for all of it; or empty.
+        fine_style: resolved; what the style takes its fine-scale statistics from first.
+    """
+
+    row: int
+    pair_id: str
+    content: str | None
+    styles: tuple[str, ...]
+    style_weights: tuple[float, ...]
+    overrides: dict[str, Any]
+    content_masks: tuple[str, ...] = ()
+    style_masks: tuple[str | None, ...] = ()
+    fine_style: str | None = None
+
+
+@dataclass(frozen=True)
+class ManifestInfo:
+    """What `Manifest.check` found.
+
+    Attributes:
+        uri: absolute.
+        digest: ``sha256:...`` of the bytes of the file or, for a folder, of its files' names and digests.
+        schema: of the tables that `Manifest.tables` yields.
+        carried: columns that are only carried through.
+        overrides: columns that set one of the job's settings per row.
+        layers: that rows name in overrides.
+        warnings: for a person; nothing is wrong.
+        images: those of the columns content_masks, style_masks and fine_style that it has, in this order.
+        local: whether its rows may name local files: those of a manifest on s3:// may not, unless `allow_local` says so.
+        rows_digest: ``sha256:...`` of its rows, whatever files they stand in (`RowsDigest`).
+        marked_digest: the same of as many of its first rows as `Manifest.check` was told to mark; None where it has fewer.
+    """
+
+    uri: str
+    rows: int
+    digest: str
+    schema: pa.Schema
+    carried: tuple[str, ...]
+    overrides: tuple[str, ...]
+    layers: tuple[str, ...]
+    warnings: tuple[str, ...]
+    images: tuple[str, ...] = ()
+    local: bool = False
+    rows_digest: str = ""
+    marked_digest: str | None = None
+
+    @property
+    def kept(self) -> pa.Schema:
+        """The columns of the output that come from the manifest.
+
+        The overrides that the output has no column of its own for, then masks and fine styles, then the carried ones.
+        """
+        own = [name for name in self.overrides if name not in RESERVED]
+        return pa.schema([self.schema.field(name) for name in (*own, *self.images, *self.carried)])
+
+
+def pairs(table: pa.Table, info: ManifestInfo) -> list[Pair]:
+    """The rows of a canonical table as `Pair` objects."""
+    fixed = [table[name].to_pylist() for name in ("row", "pair_id", "content", "style", "style_weights")]
+    images = [table[name].to_pylist() if name in info.images else [None] * table.num_rows for name in IMAGE_COLUMNS]
+    own = {name: _parsed(name, table[name].to_pylist()) for name in info.overrides}
+    return [
+        Pair(
+            row=row,
+            pair_id=pair_id,
+            content=content,
+            styles=tuple(styles),
+            style_weights=tuple(weights),
+            overrides={name: column[i] for name, column in own.items() if column[i] is not None},
+            content_masks=tuple(content_masks or ()),
+            style_masks=tuple(mask or None for mask in style_masks or ()),
+            fine_style=fine_style,
+        )
+        for i, (row, pair_id, content, styles, weights, content_masks, style_masks, fine_style) in enumerate(zip(*fixed, *images, strict=True))
+    ]
+
+
+def _parsed(name: str, values: list[Any]) -> list[Any]:
+    good = iter(adapter(name).validate_python([v for v in values if v is not None]))
+    return [None if v is None else next(good) for v in values]
