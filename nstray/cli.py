@@ -13,8 +13,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import click
 
-from nstray import __version__
-from nstray.config import RUN_FIELDS, JobConfig, load, make
+from nstray.config import RUN_FIELDS, VERSION, JobConfig, load, make
 from nstray.engine.settings import Pooling
 from nstray.errors import NstrayError, UsageError
 from nstray.text import log_to_stderr, printable
@@ -23,12 +22,43 @@ _GROUPS = {
     "Preset": ("preset",),
     "Network": ("weights", "weights_input", "pooling"),
     "Loss": (
-        *("content_layers", "style_layers", "style_layer_weights", "style_statistic", "fine_layers"),
-        *("content_weight", "style_weight", "tv_weight", "value_range", "range_weight", "loss_scale"),
+        *(
+            "content_layers",
+            "style_layers",
+            "style_layer_weights",
+            "style_statistic",
+            "fine_layers",
+        ),
+        *(
+            "content_weight",
+            "style_weight",
+            "tv_weight",
+            "value_range",
+            "range_weight",
+            "loss_scale",
+        ),
     ),
-    "Start and optimiser": ("init", "coarse", "seed", "optimizer", "learning_rate", "evaluations", "dtype"),
+    "Start and optimiser": (
+        "init",
+        "coarse",
+        "seed",
+        "optimizer",
+        "learning_rate",
+        "evaluations",
+        "dtype",
+    ),
     "Colour": ("color", "color_match"),
-    "Images": ("size", "size_rule", "style_scale", "upsample", "max_bytes", "max_pixels", "allow_local", "image_format", "quality"),
+    "Images": (
+        "size",
+        "size_rule",
+        "style_scale",
+        "upsample",
+        "max_bytes",
+        "max_pixels",
+        "allow_local",
+        "image_format",
+        "quality",
+    ),
     "Layout and run": (
         *("batch_size", "tile_size", "shard_size", "device", "actors", "gpus_per_actor"),
         *("cpus_per_actor", "depth", "stall_timeout", "max_error_rate"),
@@ -46,7 +76,9 @@ class _Command(click.Command):
         with formatter.section("Options"):
             formatter.write_dl(own)
         for title, names in _GROUPS.items():
-            if records := [r for n in names if n in settings and (r := settings[n].get_help_record(ctx))]:
+            if records := [
+                r for n in names if n in settings and (r := settings[n].get_help_record(ctx))
+            ]:
                 with formatter.section(title):
                     formatter.write_dl(records)
 
@@ -73,24 +105,41 @@ def _default(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _settings(command: Callable[..., Any], names: Sequence[str], defaults: bool = True) -> Callable[..., Any]:
+def _settings(
+    command: Callable[..., Any], names: Sequence[str], defaults: bool = True
+) -> Callable[..., Any]:
     """Fields of JobConfig as options of the same names, with their defaults in the help."""
     for name in reversed(names):
         field = JobConfig.model_fields[name]
         flag = "--" + name.replace("_", "-")
         if field.annotation is bool:
-            text = f"{field.description}" + (f"  [{'' if field.default else 'no-'}{flag[2:]}]" if defaults else "")
-            command = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)(command)
+            text = f"{field.description}" + (
+                f"  [{'' if field.default else 'no-'}{flag[2:]}]" if defaults else ""
+            )
+            command = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)(
+                command
+            )
         else:
-            text = f"{field.description}" + (f"  [{_default(field.default)}]" if defaults and field.default not in (None, ()) else "")
-            command = click.option(flag, name, default=None, metavar=_metavar(name, field.annotation), help=text)(command)
+            text = f"{field.description}" + (
+                f"  [{_default(field.default)}]"
+                if defaults and field.default not in (None, ())
+                else ""
+            )
+            command = click.option(
+                flag, name, default=None, metavar=_metavar(name, field.annotation), help=text
+            )(command)
     return command
 
 
 def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Every field of JobConfig, and --config."""
     command = _settings(command, tuple(JobConfig.model_fields))
-    return click.option("--config", "config_file", metavar="FILE", help="YAML file of settings by the names below; options win over it")(command)
+    return click.option(
+        "--config",
+        "config_file",
+        metavar="FILE",
+        help="YAML file of settings by the names below; options win over it",
+    )(command)
 
 
 def _config(config_file: str | None, options: dict[str, Any]) -> JobConfig:
@@ -109,7 +158,13 @@ def _print(record: dict[str, Any], as_json: bool) -> None:
     width = max(map(len, record))
     for key, value in record.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in sorted(value.items())) or "none"
+            value = (
+                ", ".join(
+                    f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}"
+                    for k, v in sorted(value.items())
+                )
+                or "none"
+            )
         elif isinstance(value, list | tuple):
             value = ", ".join(map(str, value)) or "none"
         elif isinstance(value, float):
@@ -117,12 +172,14 @@ def _print(record: dict[str, Any], as_json: bool) -> None:
         _say(f"{key:<{width}}  {'-' if value is None else value}")
 
 
-_extend_option = click.option("--extend", is_flag=True, help="also make the rows added at MANIFEST's end since OUT was begun")
+_extend_option = click.option(
+    "--extend", is_flag=True, help="also make the rows added at MANIFEST's end since OUT was begun"
+)
 _json_option = click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(__version__, prog_name="nstray")
+@click.version_option(VERSION, prog_name="nstray")
 def cli() -> None:
     """Stylised datasets: the optimisation of Gatys, Ecker and Bethge over a manifest of content x style pairs.
 
@@ -143,11 +200,26 @@ def manifest() -> None:
 
 
 @manifest.command("build")
-@click.option("--content", required=True, metavar="DIR", help="folder or s3:// prefix of content images (jpg, jpeg, png, webp)")
-@click.option("--style", required=True, metavar="DIR", help="folder or s3:// prefix of style images")
-@click.option("--pairs", default="all", show_default=True, metavar="all|N", help="every pair, or N different styles for each content")
+@click.option(
+    "--content",
+    required=True,
+    metavar="DIR",
+    help="folder or s3:// prefix of content images (jpg, jpeg, png, webp)",
+)
+@click.option(
+    "--style", required=True, metavar="DIR", help="folder or s3:// prefix of style images"
+)
+@click.option(
+    "--pairs",
+    default="all",
+    show_default=True,
+    metavar="all|N",
+    help="every pair, or N different styles for each content",
+)
 @click.option("--seed", default=0, show_default=True, help="of the choice of styles")
-@click.option("-o", "--out", required=True, metavar="FILE", help=".parquet, .csv or .jsonl, local or s3://")
+@click.option(
+    "-o", "--out", required=True, metavar="FILE", help=".parquet, .csv or .jsonl, local or s3://"
+)
 def manifest_build(content: str, style: str, pairs: str, seed: int, out: str) -> None:
     """Pair the images of two folders."""
     from nstray.manifest.build import build
@@ -159,14 +231,20 @@ def manifest_build(content: str, style: str, pairs: str, seed: int, out: str) ->
 @click.argument("manifest_uri", metavar="MANIFEST")
 @_json_option
 @_job_options
-def manifest_check(manifest_uri: str, as_json: bool, config_file: str | None, **options: Any) -> None:
+def manifest_check(
+    manifest_uri: str, as_json: bool, config_file: str | None, **options: Any
+) -> None:
     """Read a whole manifest and say what is wrong with it, by file, row and column. Opens no image."""
     from nstray.manifest.manifest import Manifest
 
     info = Manifest(manifest_uri).check(_config(config_file, options))
     for warning in info.warnings:
         _say(f"warning: {warning}", err=True)
-    columns = {"overrides": list(info.overrides), "images": list(info.images), "carried": list(info.carried)}
+    columns = {
+        "overrides": list(info.overrides),
+        "images": list(info.images),
+        "carried": list(info.carried),
+    }
     _print({"rows": info.rows, "digest": info.digest, **columns}, as_json)
 
 
@@ -176,17 +254,51 @@ def weights_group() -> None:
 
 
 @weights_group.command("normalise", short_help="Scale filters to mean activation 1.")
-@click.option("--weights", default="imagenet", show_default=True, metavar="imagenet|random|PATH_OR_URI", help="the network to normalise")
-@click.option("--images", required=True, metavar="DIR", help="folder or s3:// prefix of pictures to measure on (jpg, jpeg, png, webp)")
+@click.option(
+    "--weights",
+    default="imagenet",
+    show_default=True,
+    metavar="imagenet|random|PATH_OR_URI",
+    help="the network to normalise",
+)
+@click.option(
+    "--images",
+    required=True,
+    metavar="DIR",
+    help="folder or s3:// prefix of pictures to measure on (jpg, jpeg, png, webp)",
+)
 @click.option("-o", "--out", required=True, metavar="FILE", help=".safetensors, local or s3://")
 @click.option(
-    "--pooling", type=click.Choice(["average", "max"]), default="average", show_default=True, help="the pooling of the job that will use it"
+    "--pooling",
+    type=click.Choice(["average", "max"]),
+    default="average",
+    show_default=True,
+    help="the pooling of the job that will use it",
 )
-@click.option("--size", type=click.IntRange(1), default=512, show_default=True, help="longest side in pixels; smaller pictures do not grow")
-@click.option("--limit", type=click.IntRange(1), help="at most so many pictures, taken evenly from the sorted names")
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="longest side in pixels; smaller pictures do not grow",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help="at most so many pictures, taken evenly from the sorted names",
+)
 @click.option("--overwrite", is_flag=True, help="replace FILE if it exists")
 @_json_option
-def weights_normalise(weights: str, images: str, out: str, pooling: Pooling, size: int, limit: int | None, overwrite: bool, as_json: bool) -> None:
+def weights_normalise(
+    weights: str,
+    images: str,
+    out: str,
+    pooling: Pooling,
+    size: int,
+    limit: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Scale every filter of a VGG-19 to mean activation 1 over pictures and positions, as Gatys et al. (CVPR 2016) did.
 
     The network computes the same up to one factor per filter. Pictures that can't be read are named and skipped.
@@ -194,7 +306,19 @@ def weights_normalise(weights: str, images: str, out: str, pooling: Pooling, siz
     from nstray.commands.weights import normalise
 
     say = partial(_say, err=True)
-    _print(normalise(weights, images, out, pooling=pooling, size=size, limit=limit, overwrite=overwrite, say=say), as_json)
+    _print(
+        normalise(
+            weights,
+            images,
+            out,
+            pooling=pooling,
+            size=size,
+            limit=limit,
+            overwrite=overwrite,
+            say=say,
+        ),
+        as_json,
+    )
 
 
 @weights_group.command("convert", short_help="Write weights as .safetensors.")
@@ -210,7 +334,9 @@ def weights_normalise(weights: str, images: str, out: str, pooling: Pooling, siz
 )
 @click.option("--overwrite", is_flag=True, help="replace FILE if it exists")
 @_json_option
-def weights_convert(source: str, out: str, input_: Literal["auto", "rgb", "bgr"], overwrite: bool, as_json: bool) -> None:
+def weights_convert(
+    source: str, out: str, input_: Literal["auto", "rgb", "bgr"], overwrite: bool, as_json: bool
+) -> None:
     """Write the convolutions of SOURCE (.pth or .safetensors, local or s3://) as .safetensors that says its input convention.
 
     A Caffe network under torchvision's names (keys like features.0.weight) does not show that it is one: say --input bgr.
@@ -224,11 +350,31 @@ def weights_convert(source: str, out: str, input_: Literal["auto", "rgb", "bgr"]
 @click.argument("manifest_uri", metavar="MANIFEST")
 @click.argument("out", metavar="OUT")
 @_extend_option
-@click.option("--probe", "with_probe", is_flag=True, help="run a few pairs on the devices at hand and say what the job would cost")
-@click.option("--probe-seconds", type=float, metavar="SECONDS", help="with --probe: time for measuring, about  [60]")
-@click.option("--devices", metavar="N,...", help="with --probe: figures for so many devices (GPUs; on CPUs, workers)  [those at hand]")
-@click.option("--price", type=float, metavar="NUMBER", help="with --probe: of a device-hour, in any currency")
-@click.option("--record", is_flag=True, help="with --probe: keep the figures in OUT/.nstray; the run then shows its own beside them")
+@click.option(
+    "--probe",
+    "with_probe",
+    is_flag=True,
+    help="run a few pairs on the devices at hand and say what the job would cost",
+)
+@click.option(
+    "--probe-seconds",
+    type=float,
+    metavar="SECONDS",
+    help="with --probe: time for measuring, about  [60]",
+)
+@click.option(
+    "--devices",
+    metavar="N,...",
+    help="with --probe: figures for so many devices (GPUs; on CPUs, workers)  [those at hand]",
+)
+@click.option(
+    "--price", type=float, metavar="NUMBER", help="with --probe: of a device-hour, in any currency"
+)
+@click.option(
+    "--record",
+    is_flag=True,
+    help="with --probe: keep the figures in OUT/.nstray; the run then shows its own beside them",
+)
 @_json_option
 @_job_options
 def plan_command(
@@ -256,21 +402,35 @@ def plan_command(
     from nstray.commands import prepare, probe
     from nstray.commands.plan import plan
 
-    given = {"--probe-seconds": probe_seconds, "--devices": devices, "--price": price, "--record": record or None}
+    given = {
+        "--probe-seconds": probe_seconds,
+        "--devices": devices,
+        "--price": price,
+        "--record": record or None,
+    }
     if not with_probe and (idle := [name for name, value in given.items() if value is not None]):
         raise UsageError(f"{', '.join(idle)}: only with --probe")
-    wish = probe.ProbeOptions(probe.SECONDS if probe_seconds is None else probe_seconds, _counts("--devices", devices), price)
+    wish = probe.ProbeOptions(
+        probe.SECONDS if probe_seconds is None else probe_seconds,
+        _counts("--devices", devices),
+        price,
+    )
     checked = prepare.check(manifest_uri, out, _config(config_file, options), extend=extend)
     told = plan(checked)
     if with_probe:
-        _say(f"probing for about {wish.seconds:g} s, once Ray and its workers have started", err=True)
+        _say(
+            f"probing for about {wish.seconds:g} s, once Ray and its workers have started", err=True
+        )
     found = probe.probe(checked, wish) if with_probe else None
     if with_probe and found is None:
         _say("nothing is left to do, so there is nothing to probe", err=True)
     if found is None or as_json:
         _print(told if found is None else {**told, "probe": found}, as_json)
     else:
-        _print(told | {f"probe_{name}": value for name, value in found.items() if name != "forecasts"}, as_json)
+        _print(
+            told | {f"probe_{name}": value for name, value in found.items() if name != "forecasts"},
+            as_json,
+        )
         for line in probe.table(found["forecasts"]):
             _say(line)
     if found is not None and record:
@@ -281,7 +441,9 @@ def _counts(option: str, text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(",")) if text is not None else ()
     except ValueError:
-        raise UsageError(f"{option}: expected whole numbers such as 8 or 1,8,64; got {text!r}") from None
+        raise UsageError(
+            f"{option}: expected whole numbers such as 8 or 1,8,64; got {text!r}"
+        ) from None
 
 
 @cli.command("run", cls=_Command, short_help="Stylise a manifest into a dataset, or resume.")
@@ -289,7 +451,9 @@ def _counts(option: str, text: str | None) -> tuple[int, ...]:
 @click.argument("out", metavar="OUT")
 @_extend_option
 @_job_options
-def run_command(manifest_uri: str, out: str, extend: bool, config_file: str | None, **options: Any) -> None:
+def run_command(
+    manifest_uri: str, out: str, extend: bool, config_file: str | None, **options: Any
+) -> None:
     """Stylise every pair of MANIFEST into the dataset OUT, or go on where an earlier run of the same job stopped.
 
     Runs on the Ray cluster of RAY_ADDRESS or of `ray job submit`, else on this machine. Each row of the manifest becomes
@@ -301,7 +465,9 @@ def run_command(manifest_uri: str, out: str, extend: bool, config_file: str | No
     """
     from nstray.commands import prepare, run
 
-    sys.exit(run.run(prepare.check(manifest_uri, out, _config(config_file, options), extend=extend)))
+    sys.exit(
+        run.run(prepare.check(manifest_uri, out, _config(config_file, options), extend=extend))
+    )
 
 
 # What a retry may be told otherwise than the run: how it runs, and where the job's weights and first image are now.
@@ -310,8 +476,19 @@ _RETRY_SETTINGS = ("weights", "init", *(name for name in RUN_FIELDS if name != "
 
 @cli.command(cls=_Command, short_help="Make error rows again.")
 @click.argument("out", metavar="OUT")
-@click.option("--code", "codes", multiple=True, metavar="CODE", help="only error rows of this error_code; may be given several times")
-@click.option("--manifest", "manifest_uri", metavar="MANIFEST", help="where the job's manifest is now; default: where it was")
+@click.option(
+    "--code",
+    "codes",
+    multiple=True,
+    metavar="CODE",
+    help="only error rows of this error_code; may be given several times",
+)
+@click.option(
+    "--manifest",
+    "manifest_uri",
+    metavar="MANIFEST",
+    help="where the job's manifest is now; default: where it was",
+)
 @partial(_settings, names=_RETRY_SETTINGS, defaults=False)
 def retry(out: str, codes: tuple[str, ...], manifest_uri: str | None, **options: Any) -> None:
     """Make the error rows of OUT again, once what caused them is mended; every other row stays as it is.
@@ -325,7 +502,14 @@ def retry(out: str, codes: tuple[str, ...], manifest_uri: str | None, **options:
     """
     from nstray.commands import retry
 
-    sys.exit(retry.retry(out, codes, {name: value for name, value in options.items() if value is not None}, manifest_uri))
+    sys.exit(
+        retry.retry(
+            out,
+            codes,
+            {name: value for name, value in options.items() if value is not None},
+            manifest_uri,
+        )
+    )
 
 
 @cli.command(short_help="Say where a job stands.")
@@ -347,8 +531,15 @@ def status(out: str, as_json: bool) -> None:
 
 @cli.command(short_help="Check every part against the manifest.")
 @click.argument("out", metavar="OUT")
-@click.option("--manifest", "manifest_uri", metavar="MANIFEST", help="where the job's manifest is now; default: where it was")
-@click.option("--decode/--no-decode", default=True, help="decode every picture (default) or trust its bytes")
+@click.option(
+    "--manifest",
+    "manifest_uri",
+    metavar="MANIFEST",
+    help="where the job's manifest is now; default: where it was",
+)
+@click.option(
+    "--decode/--no-decode", default=True, help="decode every picture (default) or trust its bytes"
+)
 @_json_option
 def verify(out: str, manifest_uri: str | None, decode: bool, as_json: bool) -> None:
     """Check every part against its footer and the manifest: rows, ids, digests, pictures. Exit code 1 if anything is wrong."""
@@ -359,13 +550,27 @@ def verify(out: str, manifest_uri: str | None, decode: bool, as_json: bool) -> N
         _say(f"problem: {problem}", err=True)
     if report.more:
         _say(f"problem: and {report.more} more", err=True)
-    _print({"verified": report.passed, "parts": report.parts, "rows": report.rows, "ok": report.ok, "errors": report.errors}, as_json)
+    _print(
+        {
+            "verified": report.passed,
+            "parts": report.parts,
+            "rows": report.rows,
+            "ok": report.ok,
+            "errors": report.errors,
+        },
+        as_json,
+    )
     sys.exit(0 if report.passed else 1)
 
 
 @cli.command(short_help="Write plain image files.")
 @click.argument("out", metavar="OUT")
-@click.option("--to", required=True, metavar="DIR", help="folder or s3:// prefix for the image files and metadata.jsonl")
+@click.option(
+    "--to",
+    required=True,
+    metavar="DIR",
+    help="folder or s3:// prefix for the image files and metadata.jsonl",
+)
 @click.option("--overwrite", is_flag=True, help="replace files there that differ")
 @_json_option
 def export(out: str, to: str, overwrite: bool, as_json: bool) -> None:
@@ -377,12 +582,30 @@ def export(out: str, to: str, overwrite: bool, as_json: bool) -> None:
 
 @cli.command(short_help="Draw a sheet of the pictures.")
 @click.argument("out", metavar="OUT")
-@click.option("-o", "--to", required=True, metavar="FILE", help="the sheet's file, .png or .pdf, local or s3://")
-@click.option("--rows", metavar="COLUMN", help="a figure: the carried column that says in which row a picture stands  [figure_row, if carried]")
-@click.option("--columns", metavar="COLUMN", help="... and in which column; without it a row's pictures stand side by side")
+@click.option(
+    "-o",
+    "--to",
+    required=True,
+    metavar="FILE",
+    help="the sheet's file, .png or .pdf, local or s3://",
+)
+@click.option(
+    "--rows",
+    metavar="COLUMN",
+    help="a figure: the carried column that says in which row a picture stands  [figure_row, if carried]",
+)
+@click.option(
+    "--columns",
+    metavar="COLUMN",
+    help="... and in which column; without it a row's pictures stand side by side",
+)
 @click.option("--title", metavar="TEXT", help="above the sheet; default: the dataset's name")
-@click.option("--limit", type=int, help="pairs shown at most: 24 of a dataset, all of a figure up to 200")
-def sheet(out: str, to: str, rows: str | None, columns: str | None, title: str | None, limit: int | None) -> None:
+@click.option(
+    "--limit", type=int, help="pairs shown at most: 24 of a dataset, all of a figure up to 200"
+)
+def sheet(
+    out: str, to: str, rows: str | None, columns: str | None, title: str | None, limit: int | None
+) -> None:
     """Draw a labelled sheet of a dataset's pictures, or lay them out as the rows and columns of a figure.
 
     A manifest's own columns, carried through to the output, say where a picture stands in a figure; figure_row and
@@ -410,7 +633,11 @@ def demo(out: str, config_file: str | None, **options: Any) -> None:
     from nstray.commands import demo
 
     given = _config(config_file, options)
-    sys.exit(demo.demo(out, make({**demo.SETTINGS, **{k: getattr(given, k) for k in given.model_fields_set}})))
+    sys.exit(
+        demo.demo(
+            out, make({**demo.SETTINGS, **{k: getattr(given, k) for k in given.model_fields_set}})
+        )
+    )
 
 
 def _terminated(*_: Any) -> None:

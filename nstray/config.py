@@ -11,11 +11,21 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields as dataclass_fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from nstray.engine.presets import preset
 from nstray.engine.settings import (
@@ -40,6 +50,8 @@ ImageFormat = Literal["png", "jpeg", "webp", "tiff"]
 Device = Literal["auto", "cpu", "cuda"]
 WeightsInput = Literal["auto", "rgb", "bgr"]
 
+VERSION = version("nstray")
+
 _D = StylizeConfig()
 
 
@@ -56,7 +68,9 @@ def _size(value: Any) -> int | str:
     text = str(value).strip().lower()
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if isinstance(value, bool) or not match:
-        raise ValueError(f"must be a number of pixels (512) or WIDTHxHEIGHT (640x480); got {value!r}")
+        raise ValueError(
+            f"must be a number of pixels (512) or WIDTHxHEIGHT (640x480); got {value!r}"
+        )
     sides = [int(s) for s in match.groups() if s]
     if not all(1 <= s <= 65_536 for s in sides):
         raise ValueError(f"each side must be from 1 to 65536 pixels; got {value!r}")
@@ -78,46 +92,65 @@ class JobConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str | None = Field(
-        None, description="gatys2015, gatys2016, gatys-pytorch or johnson: settings of a paper or program; or fast; under the others given"
+        None,
+        description="gatys2015, gatys2016, gatys-pytorch or johnson: settings of a paper or program; or fast; under the others given",
     )
     # network
     weights: str = Field(
-        "imagenet", description="imagenet (torchvision's, downloaded), random (seeded, no download), or a path or URI of a .safetensors or .pth file"
+        "imagenet",
+        description="imagenet (torchvision's, downloaded), random (seeded, no download), or a path or URI of a .safetensors or .pth file",
     )
     weights_input: WeightsInput = Field(
         "auto",
         description="the input the weights were trained on: rgb (torchvision's mean and std), bgr (Caffe's, 0-255 minus a mean), auto: ask the file",
     )
-    pooling: Annotated[Pooling, _rule("pooling")] = Field(_D.pooling, description="average (the paper's) or max")
+    pooling: Annotated[Pooling, _rule("pooling")] = Field(
+        _D.pooling, description="average (the paper's) or max"
+    )
     # loss
-    content_layers: Annotated[Layers, _rule("content_layers")] = Field(_D.content_layers, description="taps of the content term, comma-separated")
+    content_layers: Annotated[Layers, _rule("content_layers")] = Field(
+        _D.content_layers, description="taps of the content term, comma-separated"
+    )
     style_layers: Annotated[Layers, _rule("style_layers")] = Field(
         _D.style_layers, description="taps of the style term, comma-separated, each weighted 1/k"
     )
     style_layer_weights: Annotated[Numbers, _rule("style_layer_weights")] = Field(
-        _D.style_layer_weights, description="w_l of the paper's equation 5, one per style layer, comma-separated; default: 1/k each"
+        _D.style_layer_weights,
+        description="w_l of the paper's equation 5, one per style layer, comma-separated; default: 1/k each",
     )
     style_statistic: Annotated[StyleStatistic, _rule("style_statistic")] = Field(
-        _D.style_statistic, description="what is matched: gram (the paper's), wasserstein (mean and covariance) or mean-std"
+        _D.style_statistic,
+        description="what is matched: gram (the paper's), wasserstein (mean and covariance) or mean-std",
     )
     fine_layers: Annotated[Layers, _rule("fine_layers")] = Field(
-        _D.fine_layers, description="for rows with a fine_style: the layers whose statistics the style image takes from it first"
+        _D.fine_layers,
+        description="for rows with a fine_style: the layers whose statistics the style image takes from it first",
     )
-    content_weight: Annotated[float, _rule("content_weight")] = Field(_D.content_weight, description="alpha of the paper's equation 7")
-    style_weight: Annotated[float, _rule("style_weight")] = Field(_D.style_weight, description="beta of the paper's equation 7")
-    tv_weight: Annotated[float, _rule("tv_weight")] = Field(_D.tv_weight, description="weight of total variation; 0 as in the paper")
+    content_weight: Annotated[float, _rule("content_weight")] = Field(
+        _D.content_weight, description="alpha of the paper's equation 7"
+    )
+    style_weight: Annotated[float, _rule("style_weight")] = Field(
+        _D.style_weight, description="beta of the paper's equation 7"
+    )
+    tv_weight: Annotated[float, _rule("tv_weight")] = Field(
+        _D.tv_weight, description="weight of total variation; 0 as in the paper"
+    )
     value_range: Annotated[ValueRange, _rule("value_range")] = Field(
-        _D.value_range, description="clamped (pixels stay within 0..1 all along) or free (they are clamped in the picture written only)"
+        _D.value_range,
+        description="clamped (pixels stay within 0..1 all along) or free (they are clamped in the picture written only)",
     )
     range_weight: Annotated[float, _rule("range_weight")] = Field(
-        _D.range_weight, description="weight of the squared excess of pixels below 0 and above 1; 0 as in the paper"
+        _D.range_weight,
+        description="weight of the squared excess of pixels below 0 and above 1; 0 as in the paper",
     )
     loss_scale: Annotated[LossScale, _rule("loss_scale")] = Field(
-        _D.loss_scale, description="mean: content divided by N M; paper: the printed sums, literally"
+        _D.loss_scale,
+        description="mean: content divided by N M; paper: the printed sums, literally",
     )
     # start and optimiser
     init: Annotated[str, _rule("init")] = Field(
-        _D.init, description="content, content-matched (in the style's colours), noise, style, or an image's path or URI"
+        _D.init,
+        description="content, content-matched (in the style's colours), noise, style, or an image's path or URI",
     )
     coarse: Annotated[str, _rule("coarse")] = Field(
         _D.coarse,
@@ -125,19 +158,26 @@ class JobConfig(BaseModel):
         "or LONGEST_SIDE:EVALUATIONS,... such as 128:200,256:100 or 50%:40",
     )
     color: Annotated[Color, _rule("color")] = Field(
-        _D.color, description="whose colours: style's; or the content's, by luminance (only that is optimised) or match (of the style image first)"
+        _D.color,
+        description="whose colours: style's; or the content's, by luminance (only that is optimised) or match (of the style image first)",
     )
     color_match: Annotated[ColorMatch, _rule("color_match")] = Field(
-        _D.color_match, description="the map of color match and init content-matched: cholesky, pca or symmetric"
+        _D.color_match,
+        description="the map of color match and init content-matched: cholesky, pca or symmetric",
     )
-    seed: Annotated[int, _rule("seed")] = Field(_D.seed, description="from which every pair's own seed is derived")
+    seed: Annotated[int, _rule("seed")] = Field(
+        _D.seed, description="from which every pair's own seed is derived"
+    )
     optimizer: Annotated[Optimizer, _rule("optimizer")] = Field(
-        _D.optimizer, description="lbfgs, lbfgs-spectral (steps on frequencies: lower after as many evaluations) or adam"
+        _D.optimizer,
+        description="lbfgs, lbfgs-spectral (steps on frequencies: lower after as many evaluations) or adam",
     )
     learning_rate: Annotated[float, _rule("learning_rate")] = Field(
         _D.learning_rate, description="Adam's step in pixel units of 0..1; L-BFGS finds its own"
     )
-    evaluations: Annotated[int, _rule("evaluations")] = Field(_D.evaluations, description="forward + backward passes per pair")
+    evaluations: Annotated[int, _rule("evaluations")] = Field(
+        _D.evaluations, description="forward + backward passes per pair"
+    )
     dtype: Annotated[Dtype, _rule("dtype")] = Field(
         _D.dtype,
         description="of the convolutions: float32, bfloat16, or auto: bfloat16 where the device computes in it; losses stay float32",
@@ -149,36 +189,61 @@ class JobConfig(BaseModel):
         description="longest or shortest side, area (size x size pixels at the image's own aspect), or exact (scaled to cover, centre-cropped)",
     )
     style_scale: Annotated[float, Field(ge=0.01, le=100)] = Field(
-        1.0, description="the style image's size as a multiple of size: larger gives larger strokes; never above the image's own size"
+        1.0,
+        description="the style image's size as a multiple of size: larger gives larger strokes; never above the image's own size",
     )
-    upsample: bool = Field(False, description="let an image smaller than its size grow; else it keeps its own size")
-    max_bytes: Annotated[int, Field(ge=1)] = Field(64 * 2**20, description="an input file above this many bytes is an error row")
+    upsample: bool = Field(
+        False, description="let an image smaller than its size grow; else it keeps its own size"
+    )
+    max_bytes: Annotated[int, Field(ge=1)] = Field(
+        64 * 2**20, description="an input file above this many bytes is an error row"
+    )
     max_pixels: Annotated[int, Field(ge=1)] = Field(
-        100_000_000, description="an input image above this many pixels is an error row; checked before decoding"
+        100_000_000,
+        description="an input image above this many pixels is an error row; checked before decoding",
     )
-    image_format: ImageFormat = Field("png", description="of the output: png, jpeg, webp, or tiff (16 bits per channel)")
-    quality: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="jpeg (default 95) or webp (default: lossless)")
-    allow_local: bool = Field(False, description="let a manifest on s3:// name local files, which its author may then have read and shown")
+    image_format: ImageFormat = Field(
+        "png", description="of the output: png, jpeg, webp, or tiff (16 bits per channel)"
+    )
+    quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="jpeg (default 95) or webp (default: lossless)"
+    )
+    allow_local: bool = Field(
+        False,
+        description="let a manifest on s3:// name local files, which its author may then have read and shown",
+    )
     # layout and run
     batch_size: Annotated[int, _rule("batch_size")] = Field(
-        _D.batch_size, description="pairs of one shape optimised together on a GPU; halved by itself where memory is short"
+        _D.batch_size,
+        description="pairs of one shape optimised together on a GPU; halved by itself where memory is short",
     )
     tile_size: Annotated[int, _rule("tile_size")] = Field(
         _D.tile_size,
         description="evaluate larger pictures in tiles of this many pixels a side, to bound memory; 0: only where a GPU's memory is short",
     )
-    shard_size: Annotated[int, Field(ge=1, le=65_536)] = Field(16, description="pairs per output part: what a dying worker can lose")
-    device: Device = Field("auto", description="cuda, cpu, or auto: cuda where the cluster has GPUs")
-    actors: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="workers wanted; default: as many as the cluster's devices hold, following it as it grows"
+    shard_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        16, description="pairs per output part: what a dying worker can lose"
     )
-    gpus_per_actor: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="GPU share of one worker")
-    cpus_per_actor: Annotated[int, Field(ge=1)] = Field(4, description="threads of one worker where there is no GPU (at most the largest machine's)")
+    device: Device = Field(
+        "auto", description="cuda, cpu, or auto: cuda where the cluster has GPUs"
+    )
+    actors: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="workers wanted; default: as many as the cluster's devices hold, following it as it grows",
+    )
+    gpus_per_actor: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="GPU share of one worker"
+    )
+    cpus_per_actor: Annotated[int, Field(ge=1)] = Field(
+        4, description="threads of one worker where there is no GPU (at most the largest machine's)"
+    )
     depth: Annotated[int, Field(ge=1, le=8)] = Field(
-        2, description="shards in flight per worker: one optimises while the next is fetched and the last is written"
+        2,
+        description="shards in flight per worker: one optimises while the next is fetched and the last is written",
     )
     stall_timeout: Annotated[float, Field(gt=0)] = Field(
-        900.0, description="seconds without any step (an image fetched, an evaluation, a row) after which a worker counts as hung"
+        900.0,
+        description="seconds without any step (an image fetched, an evaluation, a row) after which a worker counts as hung",
     )
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = Field(
         0.01,
@@ -225,8 +290,25 @@ RUN_FIELDS = (
 )
 # Fields a manifest row may set for itself, by a column of the same name.
 ROW_FIELDS = (
-    *("seed", "init", "size", "size_rule", "content_weight", "style_weight", "tv_weight", "evaluations"),
-    *("content_layers", "style_layers", "style_layer_weights", "coarse", "color", "color_match", "style_scale"),
+    *(
+        "seed",
+        "init",
+        "size",
+        "size_rule",
+        "content_weight",
+        "style_weight",
+        "tv_weight",
+        "evaluations",
+    ),
+    *(
+        "content_layers",
+        "style_layers",
+        "style_layer_weights",
+        "coarse",
+        "color",
+        "color_match",
+        "style_scale",
+    ),
     *("style_statistic", "fine_layers", "value_range", "range_weight"),
 )
 
@@ -234,13 +316,17 @@ ROW_FIELDS = (
 def check_size(size: int | str, size_rule: str) -> None:
     """Raise ValueError where WIDTHxHEIGHT is given to a rule that takes one number."""
     if isinstance(size, str) and size_rule != "exact":
-        raise ValueError(f"size {size!r} needs size_rule exact; {size_rule} takes one number of pixels")
+        raise ValueError(
+            f"size {size!r} needs size_rule exact; {size_rule} takes one number of pixels"
+        )
 
 
 def check_quality(image_format: str, quality: int | None) -> None:
     """Raise ValueError where a quality is given to a format that has none."""
     if quality is not None and image_format in ("png", "tiff"):
-        raise ValueError(f"quality has no meaning for {image_format}; use image_format jpeg or webp, or leave quality out")
+        raise ValueError(
+            f"quality has no meaning for {image_format}; use image_format jpeg or webp, or leave quality out"
+        )
 
 
 def row_adapter(name: str) -> TypeAdapter[list[Any]]:
@@ -261,7 +347,11 @@ def fingerprint(config: JobConfig, weights_id: str, init: str | None = None) -> 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line per key whose value differs: ``size: 512 there, 256 here``."""
     keys = sorted(set(old) | set(new))
-    return [f"{k}: {old.get(k, 'absent')!r} there, {new.get(k, 'absent')!r} here" for k in keys if old.get(k) != new.get(k)]
+    return [
+        f"{k}: {old.get(k, 'absent')!r} there, {new.get(k, 'absent')!r} here"
+        for k in keys
+        if old.get(k) != new.get(k)
+    ]
 
 
 def explain(error: ValidationError) -> str:
@@ -274,8 +364,14 @@ def explain(error: ValidationError) -> str:
         elif item["type"] == "value_error":
             lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
         else:
-            words = [w for w in get_args(JobConfig.model_fields[name].annotation) if isinstance(w, str)] if name in JobConfig.model_fields else []
-            lines.append(f"{name}: {item['msg']}; got {item['input']!r}{did_you_mean(str(item['input']), words)}")
+            words = (
+                [w for w in get_args(JobConfig.model_fields[name].annotation) if isinstance(w, str)]
+                if name in JobConfig.model_fields
+                else []
+            )
+            lines.append(
+                f"{name}: {item['msg']}; got {item['input']!r}{did_you_mean(str(item['input']), words)}"
+            )
     return "; ".join(dict.fromkeys(lines))
 
 
@@ -310,9 +406,13 @@ def load(path: str | None, overrides: Iterable[tuple[str, Any]] = ()) -> JobConf
         except yaml.YAMLError as error:
             raise ConfigError(f"--config {path} is not YAML: {_yaml_problem(error)}") from None
         except UnicodeDecodeError as error:
-            raise ConfigError(f"--config {path} is not YAML: {error.reason} at byte {error.start}") from None
+            raise ConfigError(
+                f"--config {path} is not YAML: {error.reason} at byte {error.start}"
+            ) from None
         if read is not None and not isinstance(read, dict):
-            raise ConfigError(f"--config {path}: expected lines of 'name: value', got {type(read).__name__}")
+            raise ConfigError(
+                f"--config {path}: expected lines of 'name: value', got {type(read).__name__}"
+            )
         values.update({str(k).replace("-", "_"): v for k, v in (read or {}).items()})
     values.update(overrides)
     return make(values)

@@ -40,8 +40,12 @@ class ErrorCode(StrEnum):
     NOT_AN_IMAGE = "not_an_image"  # HTML, text, anything no image decoder knows
     UNSUPPORTED_FORMAT = "unsupported_format"  # an image, but not a still JPEG, PNG or WebP
     DECODE_FAILED = "decode_failed"  # truncated or corrupt
-    TOO_SMALL = "too_small"  # too few pixels for the deepest layer, or for `exact` without upsampling
-    BAD_MASK = "bad_mask"  # a guidance mask of another aspect than its picture's, or without any white
+    TOO_SMALL = (
+        "too_small"  # too few pixels for the deepest layer, or for `exact` without upsampling
+    )
+    BAD_MASK = (
+        "bad_mask"  # a guidance mask of another aspect than its picture's, or without any white
+    )
     OUT_OF_MEMORY = "out_of_memory"  # this pair alone does not fit the device
     DIVERGED = "diverged"  # the loss is not a finite number at the start or at the end
     WORKER_DIED = "worker_died"  # this pair, alone, killed its worker twice

@@ -18,8 +18,16 @@ _SECRETS = "signature|token|secret|password|passwd|credential|access_?key|api_?k
 _REDACTIONS = (
     *((pattern, "://") for pattern in USER_INFO),
     (re.compile(r"(?i)(https?://[^\s?\"'<>]{0,2048})\?[^\s\"'<>]+"), r"\1?..."),
-    (re.compile(r"(?i)((?:s3|file)[a-z]?://[^\s?\"'<>]{0,2048})\?[\w.-]{1,128}=[^\s\"'<>]+"), r"\1?..."),  # a bare ? belongs to the key
-    (re.compile(rf"(?i)(X-(?:Amz|Goog)-[\w-]{{1,64}}|(?:{_SECRETS})[\w.-]{{0,64}})=[^&\s\"'<>]+"), r"\1=..."),
+    (
+        re.compile(r"(?i)((?:s3|file)[a-z]?://[^\s?\"'<>]{0,2048})\?[\w.-]{1,128}=[^\s\"'<>]+"),
+        r"\1?...",
+    ),  # a bare ? belongs to the key
+    (
+        re.compile(
+            rf"(?i)(X-(?:Amz|Goog)-[\w-]{{1,64}}|(?:{_SECRETS})[\w.-]{{0,64}})=[^&\s\"'<>]+"
+        ),
+        r"\1=...",
+    ),
     (re.compile(r"(?i)([?&](?:sig|key|auth|pwd))=[^&\s\"'<>]+"), r"\1=..."),
     (re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{12,}\b"), r"\1..."),
 )
@@ -61,7 +69,9 @@ def duration(seconds: float | None) -> str:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+    return (
+        f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

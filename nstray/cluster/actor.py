@@ -36,7 +36,9 @@ class WorkerActor:
         cuda = torch.cuda.is_available()
         try:
             if want == "cuda" and not cuda:
-                raise ConfigError("device cuda: this worker's torch sees no GPU; install a CUDA build there or use --device cpu")
+                raise ConfigError(
+                    "device cuda: this worker's torch sees no GPU; install a CUDA build there or use --device cpu"
+                )
             device, limit = ("cuda", None) if cuda and want != "cpu" else ("cpu", threads)
 
             def load() -> VGGWeights:
@@ -48,7 +50,9 @@ class WorkerActor:
                 raise OutputError(
                     f"{storage.redact(spec.out)}: this machine does not see it; a job on several machines needs s3:// or a shared folder"
                 )
-            self._metrics = WorkerMetrics(storage.redact(spec.out), os.getpid(), self._worker.progress())
+            self._metrics = WorkerMetrics(
+                storage.redact(spec.out), os.getpid(), self._worker.progress()
+            )
         except NstrayError as error:
             # Ray turns what a constructor raises into text; `ready` raises it as it is.
             self._failure = error
@@ -60,7 +64,13 @@ class WorkerActor:
             raise self._failure
         node, host = ray.get_runtime_context().get_node_id(), socket.gethostname()
         seconds = time.monotonic() - self._began
-        return {"node": node, "host": host, "device": self._worker.device_name, "pid": os.getpid(), "seconds": seconds}
+        return {
+            "node": node,
+            "host": host,
+            "device": self._worker.device_name,
+            "pid": os.getpid(),
+            "seconds": seconds,
+        }
 
     @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
     def progress(self) -> WorkerProgress:
@@ -88,14 +98,18 @@ class WorkerActor:
             self._metrics.export(self._worker.progress())
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
-    def one(self, shard: Shard, index: int, attempt: int, lost: tuple[str, str] | None) -> dict[str, Any]:
+    def one(
+        self, shard: Shard, index: int, attempt: int, lost: tuple[str, str] | None
+    ) -> dict[str, Any]:
         """See `Worker.one`; with `lost`, the error row of a pair that is not touched again."""
         if lost is not None:
             return self._worker.failed_row(shard, index, attempt, *lost)
         return self._worker.one(shard, index, attempt)
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
-    def commit_rows(self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int) -> ShardReport:
+    def commit_rows(
+        self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int
+    ) -> ShardReport:
         """See `Worker.commit_rows`."""
         try:
             return self._worker.commit_rows(shard, rows, started, attempt)
@@ -110,9 +124,15 @@ def actor_factory(spec: JobSpec, weights: Any) -> Callable[[Devices], Any]:
     actor_class = ray.remote(concurrency_groups=groups)(WorkerActor)
 
     def create(found: Devices) -> Any:
-        resources: dict[str, Any] = {"num_cpus": found.threads} if found.kind == "cpu" else {"num_cpus": 1, "num_gpus": spec.config.gpus_per_actor}
+        resources: dict[str, Any] = (
+            {"num_cpus": found.threads}
+            if found.kind == "cpu"
+            else {"num_cpus": 1, "num_gpus": spec.config.gpus_per_actor}
+        )
         if found.without:
             resources["label_selector"] = {"ray.io/node-id": f"!in({','.join(found.without)})"}
-        return actor_class.options(max_restarts=0, **resources).remote(spec, stored, found.kind, found.threads)
+        return actor_class.options(max_restarts=0, **resources).remote(
+            spec, stored, found.kind, found.threads
+        )
 
     return create

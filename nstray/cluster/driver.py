@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 import ray.exceptions as rex
 
 from nstray.cluster import worker_pool
-from nstray.cluster.policy import MAX_DEATHS, Backlog, ErrorRateBreaker, FailureCounter, IsolatedShard, Window
+from nstray.cluster.policy import (
+    MAX_DEATHS,
+    Backlog,
+    ErrorRateBreaker,
+    FailureCounter,
+    IsolatedShard,
+    Window,
+)
 from nstray.cluster.progress import Display
 from nstray.cluster.ray_session import reason_of
 from nstray.cluster.reporter import Reporter
@@ -23,7 +30,15 @@ from nstray.cluster.resources import Devices
 from nstray.cluster.resume import pending_windows
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.cluster.worker_pool import WorkerPool
-from nstray.errors import AccessDenied, ErrorCode, JobFailed, NstrayError, OutputError, StorageError, Unreachable
+from nstray.errors import (
+    AccessDenied,
+    ErrorCode,
+    JobFailed,
+    NstrayError,
+    OutputError,
+    StorageError,
+    Unreachable,
+)
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import Shard, cut_windows
 from nstray.output.folder import Output
@@ -68,7 +83,14 @@ class Driver:
         display: told of everything.
     """
 
-    def __init__(self, spec: JobSpec, manifest: Manifest, output: Output, create: Callable[[Devices], Any], display: Display) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        manifest: Manifest,
+        output: Output,
+        create: Callable[[Devices], Any],
+        display: Display,
+    ) -> None:
         self.spec, self.manifest, self.output = spec, manifest, output
         self.config = spec.config
         self._display, self._tally = display, display.tally
@@ -87,13 +109,19 @@ class Driver:
         self._counts, self._before = Counts(), Counts()
         self._fed = self._stopping = False
         self._failure: NstrayError | None = None
-        self._blown: JobFailed | None = None  # too many error rows: the reason, raised once what runs has committed
+        self._blown: JobFailed | None = (
+            None  # too many error rows: the reason, raised once what runs has committed
+        )
         self._fuse = ErrorRateBreaker(spec.config.max_error_rate)
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()  # with a shard in their hands
-        self._starts: set[asyncio.Task[None]] = set()  # waiting for an actor, which the cluster may never place
+        self._starts: set[asyncio.Task[None]] = (
+            set()
+        )  # waiting for an actor, which the cluster may never place
         self._storage_failures = 0
-        self._beacon = Reporter(output, self._crew, display, waiting=lambda: len(self._backlog) + len(self._careful))
+        self._beacon = Reporter(
+            output, self._crew, display, waiting=lambda: len(self._backlog) + len(self._careful)
+        )
 
     # the run
 
@@ -102,7 +130,10 @@ class Driver:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        helpers = [asyncio.create_task(self._guarded(task())) for task in (self._feed, self._crew.watch, self._beacon.watch)]
+        helpers = [
+            asyncio.create_task(self._guarded(task()))
+            for task in (self._feed, self._crew.watch, self._beacon.watch)
+        ]
         try:
             while not self._over():
                 self._dispatch()
@@ -110,7 +141,9 @@ class Driver:
                 self._changed.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), worker_pool.POLL)
-            with contextlib.suppress(JobFailed):  # for what was done since the last look; all that was to be committed is
+            with contextlib.suppress(
+                JobFailed
+            ):  # for what was done since the last look; all that was to be committed is
                 await self._crew.look()
             devices, device_seconds = self._crew.devices, self._crew.device_seconds
         finally:
@@ -130,7 +163,10 @@ class Driver:
 
     def _over(self) -> bool:
         # A task holds its shard until it is committed or back in line, its worker's burial included.
-        return bool(self._failure) or (not self._tasks and (self._stopping or (self._fed and not self._backlog and not self._careful)))
+        return bool(self._failure) or (
+            not self._tasks
+            and (self._stopping or (self._fed and not self._backlog and not self._careful))
+        )
 
     def _on_signal(self, number: int) -> None:
         if self._stopping:
@@ -140,7 +176,9 @@ class Driver:
 
     def _drain(self, why: str) -> None:
         """Hand out nothing more; what runs will commit."""
-        self._display.log(f"event=draining {why} hint=what_runs_will_commit,_run_the_same_command_again_to_resume")
+        self._display.log(
+            f"event=draining {why} hint=what_runs_will_commit,_run_the_same_command_again_to_resume"
+        )
         self._stopping = True
         self._backlog.clear()
         for slot in self._crew.slots:
@@ -169,7 +207,9 @@ class Driver:
             self._failure = self._failure or error
         except Exception as error:
             logging.getLogger("nstray").exception("driver")
-            self._failure = self._failure or JobFailed(f"the driver met {type(error).__name__}: {error}")
+            self._failure = self._failure or JobFailed(
+                f"the driver met {type(error).__name__}: {error}"
+            )
         self._changed.set()
 
     def _fed_and_done(self) -> bool:
@@ -192,7 +232,9 @@ class Driver:
                 self._counts.merge(found.finished)
                 self._resumed(found.finished)
                 continue
-            window = self._windows[found.number] = Window(len(found.shards), list(found.present.values()))
+            window = self._windows[found.number] = Window(
+                len(found.shards), list(found.present.values())
+            )
             self._resumed(total(window.parts))
             self._backlog.extend(s for s in found.shards if s.number not in found.present)
             if window.complete:
@@ -219,7 +261,9 @@ class Driver:
     async def _close(self, number: int) -> None:
         """A window whose parts are all there: its index is written and its parts need not be remembered."""
         window = self._windows[number]
-        await self._stored(f"index of window {number}", lambda: self.output.write_index(number, window.parts))
+        await self._stored(
+            f"index of window {number}", lambda: self.output.write_index(number, window.parts)
+        )
         self._counts.merge(total(window.parts))
         del self._windows[number]
 
@@ -237,9 +281,17 @@ class Driver:
             slot.moved = slot.since = time.monotonic()
             self._spawn(self._run_careful(slot, careful), self._tasks)
         # While a shard waits for an actor of its own, one actor is left to run dry.
-        spared = min(self._candidates(self._careful[0]), key=lambda s: len(s.inflight), default=None) if self._careful else None
+        spared = (
+            min(self._candidates(self._careful[0]), key=lambda s: len(s.inflight), default=None)
+            if self._careful
+            else None
+        )
         while self._backlog:
-            open_slots = [s for s in self._crew.slots if s.free and s is not spared and len(s.inflight) < self.config.depth]
+            open_slots = [
+                s
+                for s in self._crew.slots
+                if s.free and s is not spared and len(s.inflight) < self.config.depth
+            ]
             if not open_slots:
                 return
             slot = min(open_slots, key=lambda s: len(s.inflight))
@@ -255,12 +307,18 @@ class Driver:
 
     def _candidates(self, careful: IsolatedShard) -> list[WorkerHandle]:
         """Actors that may take a shard alone: where it has killed one, those on other nodes, as long as there are any."""
-        elsewhere = [s for s in self._crew.slots if s.ready and not s.stalled and not s.leaving and s.node not in careful.nodes]
+        elsewhere = [
+            s
+            for s in self._crew.slots
+            if s.ready and not s.stalled and not s.leaving and s.node not in careful.nodes
+        ]
         return [s for s in elsewhere or self._crew.slots if s.free]
 
     async def _run(self, slot: WorkerHandle, shard: Shard) -> None:
         try:
-            report: ShardReport = await slot.actor.process.remote(shard, self._strikes.of(shard) + 1)
+            report: ShardReport = await slot.actor.process.remote(
+                shard, self._strikes.of(shard) + 1
+            )
         except Exception as error:
             slot.inflight.pop((shard.window, shard.number), None)
             slot.turn_to_next()
@@ -269,7 +327,9 @@ class Driver:
             slot.inflight.pop((shard.window, shard.number), None)
             await self._done(slot, shard, report)
 
-    async def _done(self, slot: WorkerHandle, shard: Shard, report: ShardReport, *, whole: bool = True) -> None:
+    async def _done(
+        self, slot: WorkerHandle, shard: Shard, report: ShardReport, *, whole: bool = True
+    ) -> None:
         """A shard is committed; `whole` where it took no worker along in the end."""
         if report.skipped:  # its worker's node is about to go, or the job stops
             if not self._stopping:
@@ -287,7 +347,9 @@ class Driver:
             self._beacon.committed(slot, shard, report, took)
             part = PartInfo(uri, report.size, report.rows, report.ok, report.errors, report.footer)
         else:
-            self._display.log(f"event=lost_race part={shard.name} reason=another_driver_or_a_worker_that_died_since_committed_it")
+            self._display.log(
+                f"event=lost_race part={shard.name} reason=another_driver_or_a_worker_that_died_since_committed_it"
+            )
             part = await self._stored(shard.name, lambda: read_footer(uri))
         window = self._windows[shard.window]
         window.parts.append(part)
@@ -322,7 +384,9 @@ class Driver:
             return
         blameless = False
         if not isinstance(error, rex.RayTaskError):
-            blameless = await self._crew.bury(slot, error, [(shard.window, shard.number), *slot.inflight])
+            blameless = await self._crew.bury(
+                slot, error, [(shard.window, shard.number), *slot.inflight]
+            )
         if blameless:
             self._display.log(f"event=retry part={shard.name} reason=node_lost")
             self._backlog.put_back(shard)
@@ -348,7 +412,9 @@ class Driver:
                 lost = careful.lost.get(index)
                 careful.touching = None if lost else index
                 slot.moved = time.monotonic()
-                careful.rows[index] = await slot.actor.one.remote(shard, index, careful.attempt, lost)
+                careful.rows[index] = await slot.actor.one.remote(
+                    shard, index, careful.attempt, lost
+                )
                 careful.touching = None
                 self._crew.deaths = 0
                 if self._stopping:
@@ -357,7 +423,9 @@ class Driver:
                     self._careful.append(careful)
                     return
             rows = [careful.rows[i] for i in range(shard.table.num_rows)]
-            report = await slot.actor.commit_rows.remote(shard, rows, careful.started, careful.attempt)
+            report = await slot.actor.commit_rows.remote(
+                shard, rows, careful.started, careful.attempt
+            )
         except rex.RayTaskError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, StorageError) and not isinstance(cause, AccessDenied):
@@ -366,7 +434,11 @@ class Driver:
                 self._careful.append(careful)
                 return
             if careful.touching is None or isinstance(cause, NstrayError):
-                raise cause if isinstance(cause, NstrayError) else JobFailed(f"{shard.name}: {reason_of(error)}") from None
+                raise (
+                    cause
+                    if isinstance(cause, NstrayError)
+                    else JobFailed(f"{shard.name}: {reason_of(error)}")
+                ) from None
             careful.lost[careful.touching] = (ErrorCode.INTERNAL.value, reason_of(error))
             self._careful.append(careful)
         except rex.RayError as error:
@@ -376,9 +448,17 @@ class Driver:
         finally:
             slot.careful = None
 
-    async def _careful_died(self, slot: WorkerHandle, careful: IsolatedShard, error: Exception) -> None:
-        pair = None if careful.touching is None else careful.shard.table["pair_id"][careful.touching].as_py()
-        self._display.log(f"event=worker_died part={careful.shard.name} pair={pair} reason={reason_of(error)!r}")
+    async def _careful_died(
+        self, slot: WorkerHandle, careful: IsolatedShard, error: Exception
+    ) -> None:
+        pair = (
+            None
+            if careful.touching is None
+            else careful.shard.table["pair_id"][careful.touching].as_py()
+        )
+        self._display.log(
+            f"event=worker_died part={careful.shard.name} pair={pair} reason={reason_of(error)!r}"
+        )
         if await self._crew.bury(slot, error, [(careful.shard.window, careful.shard.number)]):
             careful.touching = None
         elif careful.next() is None:

@@ -61,4 +61,8 @@ class ShardTimes:
         deviation = math.sqrt(sum((seconds - mean) ** 2 for seconds in self._seconds) / (n - 1))
         shards = max(0, rows) * n / sum(each for _, each in self._recent)
         spread = TENTH * deviation * math.sqrt(shards + shards**2 / n)
-        return Eta(shards * mean / workers, max(0.0, shards * mean - spread) / workers, (shards * mean + spread) / workers)
+        return Eta(
+            shards * mean / workers,
+            max(0.0, shards * mean - spread) / workers,
+            (shards * mean + spread) / workers,
+        )

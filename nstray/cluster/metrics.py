@@ -21,14 +21,35 @@ class JobMetrics:
     """The driver's: what is committed, what waits, who works."""
 
     def __init__(self, out: str) -> None:
-        self._pairs = Counter("nstray_pairs_total", "Rows that this run has committed, error rows included", ("out",))
-        self._errors = Counter("nstray_error_rows_total", "Error rows that this run has committed, by error_code", ("out", "code"))
+        self._pairs = Counter(
+            "nstray_pairs_total", "Rows that this run has committed, error rows included", ("out",)
+        )
+        self._errors = Counter(
+            "nstray_error_rows_total",
+            "Error rows that this run has committed, by error_code",
+            ("out", "code"),
+        )
         self._rows = Gauge("nstray_manifest_rows", "Rows of the manifest", ("out",))
-        self._done = Gauge("nstray_done_rows", "Rows that are committed, those of earlier runs included", ("out",))
-        self._backlog = Gauge("nstray_backlog_shards", "Shards that are planned and wait for a worker", ("out",))
+        self._done = Gauge(
+            "nstray_done_rows", "Rows that are committed, those of earlier runs included", ("out",)
+        )
+        self._backlog = Gauge(
+            "nstray_backlog_shards", "Shards that are planned and wait for a worker", ("out",)
+        )
         self._in_flight = Gauge("nstray_in_flight_shards", "Shards that workers have", ("out",))
-        self._ready = Gauge("nstray_ready_workers", "Workers that have loaded the network", ("out",))
-        _label(out, self._pairs, self._errors, self._rows, self._done, self._backlog, self._in_flight, self._ready)
+        self._ready = Gauge(
+            "nstray_ready_workers", "Workers that have loaded the network", ("out",)
+        )
+        _label(
+            out,
+            self._pairs,
+            self._errors,
+            self._rows,
+            self._done,
+            self._backlog,
+            self._in_flight,
+            self._ready,
+        )
 
     def committed(self, rows: int, errors: Mapping[str, int]) -> None:
         """Count the rows of a part, and those of them that are errors, by code."""
@@ -39,7 +60,9 @@ class JobMetrics:
     def standing(self, *, rows: int, done: int, backlog: int, in_flight: int, ready: int) -> None:
         """Where the job stands now."""
         for gauge, value in zip(
-            (self._rows, self._done, self._backlog, self._in_flight, self._ready), (rows, done, backlog, in_flight, ready), strict=True
+            (self._rows, self._done, self._backlog, self._in_flight, self._ready),
+            (rows, done, backlog, in_flight, ready),
+            strict=True,
         ):
             gauge.set(value)
 
@@ -48,10 +71,20 @@ class WorkerMetrics:
     """A worker's: evaluations, the time of each stage, the busy share of its device. Safe for threads."""
 
     def __init__(self, out: str, pid: int, begun: WorkerProgress) -> None:
-        self._evaluations = Counter("nstray_evaluations_total", "Forward + backward passes, times the pairs of each", ("out",))
-        self._stages = Counter("nstray_stage_seconds_total", "Seconds of a worker's threads by stage", ("out", "stage"))
+        self._evaluations = Counter(
+            "nstray_evaluations_total",
+            "Forward + backward passes, times the pairs of each",
+            ("out",),
+        )
+        self._stages = Counter(
+            "nstray_stage_seconds_total", "Seconds of a worker's threads by stage", ("out", "stage")
+        )
         # With the process, which the log's event=worker_ready names: some versions of Ray drop the label WorkerId and keep one value per node.
-        self._busy = Gauge("nstray_device_busy_ratio", "Share of the time since the last look that the device worked", ("out", "pid"))
+        self._busy = Gauge(
+            "nstray_device_busy_ratio",
+            "Share of the time since the last look that the device worked",
+            ("out", "pid"),
+        )
         _label(out, self._evaluations, self._stages)
         self._busy.set_default_tags({"out": out, "pid": str(pid)})
         self._lock = threading.Lock()

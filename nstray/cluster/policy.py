@@ -122,7 +122,10 @@ class ErrorRateBreaker:
     def blown(self) -> bool:
         """Three standard deviations of the binomial above its mean, and never before `FUSE_ROWS` rows."""
         spread = math.sqrt(self.allowed * (1 - self.allowed) * self._rows)
-        return self._rows >= MIN_ROWS and self._errors.total() > self.allowed * self._rows + 3 * spread + 1
+        return (
+            self._rows >= MIN_ROWS
+            and self._errors.total() > self.allowed * self._rows + 3 * spread + 1
+        )
 
     def __str__(self) -> str:
         codes = ", ".join(f"{n} {code}" for code, n in self._errors.most_common())
@@ -165,7 +168,9 @@ class NodeHealth:
     def __init__(self) -> None:
         self.given_up: dict[str, str] = {}
         self._faults: dict[str, int] = {}
-        self._open: dict[str, list[tuple[set[ShardKey], str]]] = {}  # deaths of which not every shard is finished yet
+        self._open: dict[
+            str, list[tuple[set[ShardKey], str]]
+        ] = {}  # deaths of which not every shard is finished yet
 
     def died(self, node: str, shards: Iterable[ShardKey], reason: str) -> None:
         """A worker on `node` died with `shards` on board."""
@@ -180,7 +185,9 @@ class NodeHealth:
         for other, deaths in self._open.items():
             for aboard, _ in deaths:
                 aboard.discard(shard)
-            found += [other for aboard, reason in deaths if not aboard and self._fault(other, reason)]
+            found += [
+                other for aboard, reason in deaths if not aboard and self._fault(other, reason)
+            ]
             deaths[:] = [death for death in deaths if death[0]]
         return found
 

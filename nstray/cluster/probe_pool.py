@@ -50,7 +50,9 @@ class ProbePool:
         config = self._spec.config
         found = devices(config)
         if not found.count:
-            raise ConfigError("device cuda: the cluster has no GPU yet, so there is nothing to probe on; probe again once there is one")
+            raise ConfigError(
+                "device cuda: the cluster has no GPU yet, so there is nothing to probe on; probe again once there is one"
+            )
         self.wanted = config.actors or found.count
         self.workers = min(self.wanted, found.count, MOST)
         began = time.monotonic()
@@ -70,14 +72,23 @@ class ProbePool:
         try:
             found: list[Any] = ray.get(asked, timeout=self._spec.config.stall_timeout)
         except rex.GetTimeoutError:
-            raise JobFailed(f"a worker has not answered for {self._spec.config.stall_timeout:g} s (stall_timeout) while the job was probed") from None
+            raise JobFailed(
+                f"a worker has not answered for {self._spec.config.stall_timeout:g} s (stall_timeout) while the job was probed"
+            ) from None
         except rex.RayError as error:
             if isinstance(cause := getattr(error, "cause", None), NstrayError):
                 raise cause from None
-            raise JobFailed(f"a worker failed while the job was probed: {reason_of(error)}") from None
+            raise JobFailed(
+                f"a worker failed while the job was probed: {reason_of(error)}"
+            ) from None
         return found
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         began = time.monotonic()
         shutdown_actors(self._actors)
         stop_ray()

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from nstray.cluster.eta import ShardTimes
 from nstray.text import duration, printable
@@ -45,7 +52,9 @@ class JobProgress:
         passed = time.monotonic() - self.started
         left = max(1, self.total - self.resumed)
         expected = self.expected_evaluations * left / self.total
-        share = max(self.evaluations / expected if expected else 0.0, (self.done - self.resumed) / left)
+        share = max(
+            self.evaluations / expected if expected else 0.0, (self.done - self.resumed) / left
+        )
         return passed * (1 - min(1.0, share)) / share if share > 0 else None
 
     def line(self) -> str:
@@ -80,11 +89,18 @@ class Display:
                 console=Console(stderr=True),
                 transient=False,
             )
-            self._task = self._bar.add_task("", total=self.tally.total, completed=self.tally.done, words="")
+            self._task = self._bar.add_task(
+                "", total=self.tally.total, completed=self.tally.done, words=""
+            )
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.show()
         if self._bar:
             self._bar.stop()
@@ -112,6 +128,8 @@ class Display:
         line = printable(line)
         stamp = time.strftime("%H:%M:%S")
         if self._bar is not None:
-            self._bar.console.print(f"{stamp} {line}", markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(
+                f"{stamp} {line}", markup=False, highlight=False, soft_wrap=True
+            )
         else:
             print(f"{stamp} {line}", file=sys.stderr, flush=True)

@@ -18,14 +18,20 @@ from nstray import storage
 from nstray.errors import JobFailed
 
 log = logging.getLogger("nstray.cluster")
-CLOSE_SECONDS = 2.0  # seconds that workers are given at the end of a run to leave their machines in order
+CLOSE_SECONDS = (
+    2.0  # seconds that workers are given at the end of a run to leave their machines in order
+)
 
 
 def shutdown_actors(actors: Sequence[Any]) -> None:
     """End workers; those that answer soon give up first what they share on their machines."""
     try:
         with contextlib.suppress(rex.RayError):
-            ray.wait([actor.leave.remote() for actor in actors], num_returns=max(1, len(actors)), timeout=CLOSE_SECONDS)
+            ray.wait(
+                [actor.leave.remote() for actor in actors],
+                num_returns=max(1, len(actors)),
+                timeout=CLOSE_SECONDS,
+            )
     finally:
         for actor in actors:
             ray.kill(actor)
@@ -34,7 +40,11 @@ def shutdown_actors(actors: Sequence[Any]) -> None:
 def failed_node(error: BaseException) -> str | None:
     """The id of the node that a worker failed on, by the address that Ray's error names; None where that is not one node's."""
     named = re.search(r"\bip[=:] ?([0-9a-fA-F.:]*[0-9a-fA-F])", str(error))
-    found = [n["NodeID"] for n in ray.nodes() if n["Alive"] and named and n["NodeManagerAddress"] == named[1]]
+    found = [
+        n["NodeID"]
+        for n in ray.nodes()
+        if n["Alive"] and named and n["NodeManagerAddress"] == named[1]
+    ]
     return found[0] if len(found) == 1 else None
 
 
@@ -49,10 +59,20 @@ def start_ray() -> None:
     """Connect to the cluster of RAY_ADDRESS or of `ray job submit`, or start one on this machine; raises JobFailed."""
     address = os.environ.get("RAY_ADDRESS", "")
     if why := _silent(address):
-        raise JobFailed(f"RAY_ADDRESS {address}: no Ray head answers there ({why}); start one, correct the address, or unset it")
+        raise JobFailed(
+            f"RAY_ADDRESS {address}: no Ray head answers there ({why}); start one, correct the address, or unset it"
+        )
     # where none is named Ray takes the last one started here, though it may have died without `ray stop`
-    if not address and (last := services.canonicalize_bootstrap_address(None)) and (why := _silent(last)):
-        log.warning("event=ray_gone address=%s error=%r next='a Ray of this machine alone; ray stop forgets the old one'", last, str(why))
+    if (
+        not address
+        and (last := services.canonicalize_bootstrap_address(None))
+        and (why := _silent(last))
+    ):
+        log.warning(
+            "event=ray_gone address=%s error=%r next='a Ray of this machine alone; ray stop forgets the old one'",
+            last,
+            str(why),
+        )
         address = "local"
     try:
         _stay_on_loopback(address)
@@ -78,7 +98,10 @@ def _silent(address: str) -> OSError | None:
 
 def _stay_on_loopback(address: str) -> None:
     """Let a cluster that is about to be started here listen on loopback only; an existing one is as its owner made it."""
-    if address not in ("", "local") or services.canonicalize_bootstrap_address(address or None) is not None:
+    if (
+        address not in ("", "local")
+        or services.canonicalize_bootstrap_address(address or None) is not None
+    ):
         return
     # Its processes read the variable; this one has read it already, as it imported ray, and would give them the machine's address.
     if os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0") == "0":

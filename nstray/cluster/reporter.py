@@ -27,12 +27,25 @@ class Reporter:
         display: gets the lines; its tally is what is told.
     """
 
-    def __init__(self, output: Output, workers: worker_pool.WorkerPool, display: Display, waiting: Callable[[], int]) -> None:
-        self._crew, self._display, self._tally, self._waiting = workers, display, display.tally, waiting
+    def __init__(
+        self,
+        output: Output,
+        workers: worker_pool.WorkerPool,
+        display: Display,
+        waiting: Callable[[], int],
+    ) -> None:
+        self._crew, self._display, self._tally, self._waiting = (
+            workers,
+            display,
+            display.tally,
+            waiting,
+        )
         self._metrics = JobMetrics(str(output))
         self._file = LiveFile(output, display.log)
         self._begun = datetime.now(UTC).replace(microsecond=0)
-        self._evaluated: tuple[float, int] | None = None  # when the file was written last, and the evaluations by then
+        self._evaluated: tuple[float, int] | None = (
+            None  # when the file was written last, and the evaluations by then
+        )
 
     async def watch(self) -> None:
         """Keep telling."""
@@ -61,7 +74,9 @@ class Reporter:
         if self._file.due():
             try:
                 self._file.write(self._live())
-            except ValueError as error:  # what the file can't hold, such as a device's name of a page's length
+            except (
+                ValueError
+            ) as error:  # what the file can't hold, such as a device's name of a page's length
                 self._file.failed(error)
 
     @property
@@ -70,7 +85,13 @@ class Reporter:
 
     def _standing(self) -> None:
         ready = sum(slot.ready for slot in self._crew.slots)
-        self._metrics.standing(rows=self._tally.total, done=self._tally.done, backlog=self._waiting(), in_flight=self._in_flight, ready=ready)
+        self._metrics.standing(
+            rows=self._tally.total,
+            done=self._tally.done,
+            backlog=self._waiting(),
+            in_flight=self._in_flight,
+            ready=ready,
+        )
 
     def _live(self) -> Live:
         tally, now, rate = self._tally, time.monotonic(), None

@@ -40,7 +40,10 @@ class PendingWindow:
 
 
 def pending_windows(
-    windows: Iterator[tuple[int, Any]], spec: JobSpec, output: Output, on_wait: Callable[[], None] = lambda: None
+    windows: Iterator[tuple[int, Any]],
+    spec: JobSpec,
+    output: Output,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> Iterator[PendingWindow]:
     """Windows in order, each with what is committed of it. After one that is finished the next few are listed at once: a store takes its time.
 
@@ -49,7 +52,9 @@ def pending_windows(
     """
 
     def patient(look: Callable[..., T], number: int, *rest: Any) -> T:
-        return retry(f"window {number}", Unreachable, lambda: look(number, *rest, spec, output), on_wait)
+        return retry(
+            f"window {number}", Unreachable, lambda: look(number, *rest, spec, output), on_wait
+        )
 
     ahead: deque[tuple[int, Any, Future[tuple[Listed, Counts | None]]]] = deque()
     pool = ThreadPoolExecutor(AHEAD)
@@ -63,29 +68,49 @@ def pending_windows(
             number, table, looked = ahead.popleft()
             listed, finished = looked.result()
             room = 1 if finished is None else min(AHEAD, 2 * room)
-            yield patient(_unfinished, number, table, listed) if finished is None else PendingWindow(number, finished=finished)
+            yield (
+                patient(_unfinished, number, table, listed)
+                if finished is None
+                else PendingWindow(number, finished=finished)
+            )
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _committed(number: int, table: Any, spec: JobSpec, output: Output) -> tuple[Listed, Counts | None]:
+def _committed(
+    number: int, table: Any, spec: JobSpec, output: Output
+) -> tuple[Listed, Counts | None]:
     """The parts of a window that are there, and what its index counts where none is missing or to be made again."""
     listed = output.list_window(number)
-    finished = output.indexed_counts(number, listed, part_count(table.num_rows, spec.config.shard_size))
-    sound = finished is not None and finished.rows == table.num_rows and not set(finished.errors) & set(spec.retry)
+    finished = output.indexed_counts(
+        number, listed, part_count(table.num_rows, spec.config.shard_size)
+    )
+    sound = (
+        finished is not None
+        and finished.rows == table.num_rows
+        and not set(finished.errors) & set(spec.retry)
+    )
     return listed, finished if sound else None
 
 
-def _unfinished(number: int, table: Any, listed: Listed, spec: JobSpec, output: Output) -> PendingWindow:
+def _unfinished(
+    number: int, table: Any, listed: Listed, spec: JobSpec, output: Output
+) -> PendingWindow:
     shards = cut_shards(number, table, spec.config.shard_size)
     present = dict(zip(listed, output.read_parts(listed), strict=True))
     digests = {s.number: s.ids_digest for s in shards if s.number in present}
     for place, part in present.items():
-        if part.footer.get("fingerprint") != spec.fingerprint or part.footer.get("ids_digest") != digests.get(place):
-            raise OutputError(f"{storage.redact(part.uri)} is not a part of this job; move it away, or use another OUT")
+        if part.footer.get("fingerprint") != spec.fingerprint or part.footer.get(
+            "ids_digest"
+        ) != digests.get(place):
+            raise OutputError(
+                f"{storage.redact(part.uri)} is not a part of this job; move it away, or use another OUT"
+            )
     if spec.retry:
         shards = [s for s in shards if s.number in present]
-        present = {place: part for place, part in present.items() if not set(part.errors) & set(spec.retry)}
+        present = {
+            place: part for place, part in present.items() if not set(part.errors) & set(spec.retry)
+        }
         if len(present) < len(shards):
             output.forget_index(number)
     return PendingWindow(number, shards, present)

@@ -36,7 +36,9 @@ class WorkerHandle:
     moved: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.monotonic)
     stalled: bool = False
-    leaving: bool = False  # its node is about to go: it finishes what is on its device and takes nothing more
+    leaving: bool = (
+        False  # its node is about to go: it finishes what is on its device and takes nothing more
+    )
     born: float | None = None  # when its process began, once it is ready; time.monotonic
 
     @property
@@ -54,7 +56,15 @@ class WorkerHandle:
         """What it is doing, in a word."""
         if not self.ready:
             return "starting"
-        return "stalled" if self.stalled else "leaving" if self.leaving else "busy" if self.at_hand else "idle"
+        return (
+            "stalled"
+            if self.stalled
+            else "leaving"
+            if self.leaving
+            else "busy"
+            if self.at_hand
+            else "idle"
+        )
 
     def turn_to_next(self) -> float:
         """It is done with the shard it worked on: seconds that it had it."""

@@ -62,7 +62,9 @@ class WorkerPool:
         self._buried_seconds = 0.0
         self._failed_starts = self._made = 0
         self._failed_nodes: set[str | None] = set()  # where workers failed to start since one did
-        self._lost_nodes: set[str] = set()  # that went away with workers which were starting there, since one did start
+        self._lost_nodes: set[str] = (
+            set()
+        )  # that went away with workers which were starting there, since one did start
         self._target: Devices | None = None
         self._buried_evaluations = 0
         self._not_before = 0.0  # when the next actor may be made, after one that failed to start
@@ -79,7 +81,9 @@ class WorkerPool:
     @property
     def device_seconds(self) -> float:
         """How long workers have held their devices, loading included, added up."""
-        return (self._buried_seconds + sum(map(_age, self.slots))) / (self._target.per_device if self._target else 1)
+        return (self._buried_seconds + sum(map(_age, self.slots))) / (
+            self._target.per_device if self._target else 1
+        )
 
     def _remove(self, slot: WorkerHandle) -> None:
         self.slots.remove(slot)
@@ -94,17 +98,31 @@ class WorkerPool:
         """Keep as many actors as the cluster holds, and look at what each is doing."""
         waiting_since = time.monotonic()
         while True:
-            target = await self._answered(asyncio.create_task(asyncio.to_thread(devices, self.config, self._target, tuple(self.nodes.given_up))))
+            target = await self._answered(
+                asyncio.create_task(
+                    asyncio.to_thread(
+                        devices, self.config, self._target, tuple(self.nodes.given_up)
+                    )
+                )
+            )
             if self._target is None:
                 kind = "gpu" if target.kind != "cpu" else f"cpu threads_per_worker={target.threads}"
-                self._display.log(f"event=devices kind={kind} workers={self.config.actors or target.count}")
+                self._display.log(
+                    f"event=devices kind={kind} workers={self.config.actors or target.count}"
+                )
             self._target = target
             if target.without and not target.count and not target.draining:
-                raise JobFailed(f"no node is left: {'; '.join(f'{node} was given up: {why}' for node, why in self.nodes.given_up.items())}")
+                raise JobFailed(
+                    f"no node is left: {'; '.join(f'{node} was given up: {why}' for node, why in self.nodes.given_up.items())}"
+                )
             # At least one actor waits where every machine is gone: that is what an autoscaler sees as demand.
             wanted = self.config.actors or max(1, target.count)
             self._leave(target.draining)
-            while sum(not s.leaving for s in self.slots) < wanted and time.monotonic() >= self._not_before and self._needed():
+            while (
+                sum(not s.leaving for s in self.slots) < wanted
+                and time.monotonic() >= self._not_before
+                and self._needed()
+            ):
                 self._made += 1
                 slot = WorkerHandle(f"stylist-{self._made}", self._create(target))
                 self.slots.append(slot)
@@ -137,7 +155,9 @@ class WorkerPool:
         for slot in list(self.slots):
             if slot.ready and slot.node in draining and not slot.leaving:
                 slot.leaving = True
-                self._display.log(f"event=worker_leaving worker={slot.name} reason=node_draining node={slot.node}")
+                self._display.log(
+                    f"event=worker_leaving worker={slot.name} reason=node_draining node={slot.node}"
+                )
                 slot.actor.drain.remote()
             elif slot.leaving and not slot.inflight and not slot.careful:
                 self._retire(slot)
@@ -192,14 +212,22 @@ class WorkerPool:
             # One bad machine is not the job's end while others work or may; where none does, the reason is the job's.
             node = await asyncio.to_thread(failed_node, error)
             self._failed_nodes.add(node)
-            alone = not any(s.ready for s in self.slots) and not (len(self._failed_nodes) == 1 and await self._room_without(node))
-            counts = node is not None and not alone and not any(s.ready and s.node == node for s in self.slots)
+            alone = not any(s.ready for s in self.slots) and not (
+                len(self._failed_nodes) == 1 and await self._room_without(node)
+            )
+            counts = (
+                node is not None
+                and not alone
+                and not any(s.ready and s.node == node for s in self.slots)
+            )
             if node is not None and counts and self.nodes.did_not_start(node, reason_of(error)):
                 self.give_up(node)
             if alone and isinstance(cause, NstrayError):
                 raise cause from None
             if alone and self._failed_starts >= START_TRIES:
-                raise JobFailed(f"{START_TRIES} workers in a row failed to start; the last one: {reason_of(error)}") from None
+                raise JobFailed(
+                    f"{START_TRIES} workers in a row failed to start; the last one: {reason_of(error)}"
+                ) from None
             return
         self._failed_starts = 0
         self._failed_nodes.clear()
@@ -212,9 +240,13 @@ class WorkerPool:
         slot.ready, slot.moved = True, time.monotonic()
         slot.born = slot.moved - where["seconds"]
         self._most = max(self._most, sum(s.ready for s in self.slots))
-        self._display.log(f"event=worker_ready worker={slot.name} device={slot.device!r} node={slot.node} host={slot.host} pid={where['pid']}")
+        self._display.log(
+            f"event=worker_ready worker={slot.name} device={slot.device!r} node={slot.node} host={slot.host} pid={where['pid']}"
+        )
         if slot.device == "cpu" and self._target is not None and self._target.kind != "cpu":
-            self._display.log(f"event=gpu_not_used worker={slot.name} node={slot.node} reason=torch_there_sees_none hint=--device_cuda_forbids_it")
+            self._display.log(
+                f"event=gpu_not_used worker={slot.name} node={slot.node} reason=torch_there_sees_none hint=--device_cuda_forbids_it"
+            )
         self._changed()
 
     def _pause(self, failures: int) -> None:
@@ -225,12 +257,20 @@ class WorkerPool:
         """Whether a worker fits a node other than this one."""
         if node is None:
             return False
-        return bool((await asyncio.to_thread(devices, self.config, self._target, (*self.nodes.given_up, node))).count)
+        return bool(
+            (
+                await asyncio.to_thread(
+                    devices, self.config, self._target, (*self.nodes.given_up, node)
+                )
+            ).count
+        )
 
     async def _look(self, slot: WorkerHandle) -> None:
         """One poll of an actor; kills it where nothing has moved for the stall timeout while it had work."""
         try:
-            now: WorkerProgress = await asyncio.wait_for(_awaited(slot.actor.progress.remote()), POLL * 2)
+            now: WorkerProgress = await asyncio.wait_for(
+                _awaited(slot.actor.progress.remote()), POLL * 2
+            )
             if now.steps != slot.seen.steps:
                 slot.moved = time.monotonic()
             slot.seen = now
@@ -238,14 +278,27 @@ class WorkerPool:
             pass
         except rex.RayError as error:
             # With work on board the work's own task learns of it, and finds out who is to blame.
-            if slot in self.slots and isinstance(error, rex.ActorDiedError) and not slot.inflight and not slot.careful:
-                self._display.log(f"event=worker_died worker={slot.name} part=none reason={reason_of(error)!r}")
+            if (
+                slot in self.slots
+                and isinstance(error, rex.ActorDiedError)
+                and not slot.inflight
+                and not slot.careful
+            ):
+                self._display.log(
+                    f"event=worker_died worker={slot.name} part=none reason={reason_of(error)!r}"
+                )
                 await self.bury(slot, error)
         working = bool(slot.inflight or slot.careful)
-        if working and not slot.stalled and time.monotonic() - slot.moved > self.config.stall_timeout:
+        if (
+            working
+            and not slot.stalled
+            and time.monotonic() - slot.moved > self.config.stall_timeout
+        ):
             slot.stalled = True
             pairs = ",".join(slot.seen.pairs) or "none_on_the_device"
-            self._display.log(f"event=stalled worker={slot.name} seconds={self.config.stall_timeout:g} pairs={pairs}")
+            self._display.log(
+                f"event=stalled worker={slot.name} seconds={self.config.stall_timeout:g} pairs={pairs}"
+            )
             ray.kill(slot.actor)
 
     def _sum_up(self) -> None:
@@ -255,7 +308,9 @@ class WorkerPool:
         spans = sum(p.now - (p.first or p.now) for p in seen)
         self._tally.busy = min(1.0, sum(p.busy for p in seen) / spans) if spans > 1 else None
 
-    async def bury(self, slot: WorkerHandle, error: Exception, aboard: Iterable[ShardKey] = ()) -> bool:
+    async def bury(
+        self, slot: WorkerHandle, error: Exception, aboard: Iterable[ShardKey] = ()
+    ) -> bool:
         """Retire a dead actor, once, and the shards that it had `aboard`; True where its node is gone too, so that none is to blame."""
         if slot in self.slots:
             self._remove(slot)
@@ -267,15 +322,21 @@ class WorkerPool:
                 ray.kill(slot.actor)
             limit = 8 + 4 * max(1, self._target.count if self._target else 1)
             if self.deaths > limit:
-                raise JobFailed(f"{self.deaths} workers died in a row without finishing anything; the last one: {reason_of(error)}")
+                raise JobFailed(
+                    f"{self.deaths} workers died in a row without finishing anything; the last one: {reason_of(error)}"
+                )
         if slot.stalled:
             return False
         if getattr(error, "preempted", False) or slot.leaving or slot.node in self.nodes.given_up:
             return True
         # An actor that is only out of reach: its machine may be gone before Ray's health checks have said so.
-        deadline = time.monotonic() + (NODE_GRACE if isinstance(error, rex.ActorUnavailableError) else 0.0)
+        deadline = time.monotonic() + (
+            NODE_GRACE if isinstance(error, rex.ActorUnavailableError) else 0.0
+        )
         while True:
-            if slot.node in await asyncio.to_thread(lambda: {n["NodeID"] for n in ray.nodes() if not n["Alive"]}):
+            if slot.node in await asyncio.to_thread(
+                lambda: {n["NodeID"] for n in ray.nodes() if not n["Alive"]}
+            ):
                 return True
             if time.monotonic() >= deadline:
                 return False

@@ -34,7 +34,9 @@ class PairCost:
         width, height = shape(self.size, self.size_rule)
         longest = round(max(width, height))
         coarse = settings.coarse_stages(self.coarse, longest)
-        return [(width * height * (side / longest) ** 2, n or self.evaluations) for side, n in coarse] + [(width * height, self.evaluations)]
+        return [
+            (width * height * (side / longest) ** 2, n or self.evaluations) for side, n in coarse
+        ] + [(width * height, self.evaluations)]
 
     @property
     def budget(self) -> int:
@@ -56,7 +58,9 @@ class PairCost:
         if ":" not in self.coarse:
             return replace(self, evaluations=evaluations)
         parts = [part.split(":") for part in self.coarse.split(",")]
-        coarse = ",".join(f"{side}:{max(1, round(int(n) * evaluations / self.evaluations))}" for side, n in parts)
+        coarse = ",".join(
+            f"{side}:{max(1, round(int(n) * evaluations / self.evaluations))}" for side, n in parts
+        )
         return replace(self, evaluations=evaluations, coarse=coarse)
 
 
@@ -119,24 +123,37 @@ COMPARED = {
 }
 
 
-def recorded_forecast(recorded: Mapping[str, Any] | None, fingerprint: str, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+def recorded_forecast(
+    recorded: Mapping[str, Any] | None, fingerprint: str, summary: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """The forecast of the run that `summary` tells of in what ``plan --probe --record`` left.
 
     None where that is of another job, of other rows to do (the probe was made before an earlier run), or of other numbers of devices.
     """
     found = recorded or {}
-    if (found.get("fingerprint"), found.get("rows")) != (fingerprint, summary["last_run_rows"]) or not isinstance(found.get("forecasts"), list):
+    if (found.get("fingerprint"), found.get("rows")) != (
+        fingerprint,
+        summary["last_run_rows"],
+    ) or not isinstance(found.get("forecasts"), list):
         return None
     forecasts = [each for each in found["forecasts"] if isinstance(each, dict)]
-    return next((each for each in forecasts if each.get("devices") == summary["last_run_devices"]), None)
+    return next(
+        (each for each in forecasts if each.get("devices") == summary["last_run_devices"]), None
+    )
 
 
 def cost_line(summary: Mapping[str, Any]) -> str:
     """``key=value`` words for the log."""
     told = cost_summary(summary)
     words = [(name, value) for name, value in told["last_run"].items()]
-    words += [(f"estimated_{name}", value) for name, value in told["estimate"].items() if name != "devices"]
-    return " ".join(f"{name}={value}" if type(value) is int else f"{name}={value:.4g}" for name, value in words)
+    words += [
+        (f"estimated_{name}", value)
+        for name, value in told["estimate"].items()
+        if name != "devices"
+    ]
+    return " ".join(
+        f"{name}={value}" if type(value) is int else f"{name}={value:.4g}" for name, value in words
+    )
 
 
 def cost_summary(summary: Mapping[str, Any] | None) -> dict[str, dict[str, float]]:
@@ -145,9 +162,15 @@ def cost_summary(summary: Mapping[str, Any] | None) -> dict[str, dict[str, float
     estimate = found.get("estimate")
     return {
         "last_run": {name: n for name, key in COMPARED.items() if _is_number(n := found.get(key))},
-        "estimate": {name: n for name in COMPARED if isinstance(estimate, dict) and _is_number(n := estimate.get(name))},
+        "estimate": {
+            name: n
+            for name in COMPARED
+            if isinstance(estimate, dict) and _is_number(n := estimate.get(name))
+        },
     }
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return (type(value) is int and abs(value) < 2**63) or (type(value) is float and math.isfinite(value))
+    return (type(value) is int and abs(value) < 2**63) or (
+        type(value) is float and math.isfinite(value)
+    )

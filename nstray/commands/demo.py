@@ -31,12 +31,16 @@ SETTINGS = {
 def demo(out: str, config: JobConfig) -> int:
     """Draw, stylise and lay out below the folder `out`; returns the exit code of the job. Raises the errors of `nstray.errors`."""
     if storage.is_uri(out):
-        raise UsageError(f"{storage.redact(out)}: the demo draws into a local folder; give its path, or leave OUT out")
+        raise UsageError(
+            f"{storage.redact(out)}: the demo draws into a local folder; give its path, or leave OUT out"
+        )
     folder = Path(out).absolute()
     try:
         manifest = write_example(str(folder / "input"))
     except OSError as error:
-        raise UsageError(f"{folder}: the demo can't write there ({error.strerror}); give another folder as OUT") from None
+        raise UsageError(
+            f"{folder}: the demo can't write there ({error.strerror}); give another folder as OUT"
+        ) from None
     code = run.run(prepare.check(manifest, str(folder / "dataset"), config))
     if code in (run.EXIT_COMPLETE, run.EXIT_ERROR_ROWS):
         contact_sheet(str(folder / "dataset"), str(folder / "sheet.png"))

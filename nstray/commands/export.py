@@ -42,15 +42,24 @@ def export(out: str, to: str, *, overwrite: bool = False) -> dict[str, int]:
                         continue
                     name = image["path"]
                     if not image["bytes"]:
-                        raise OutputError(f"{storage.redact(uri)}: {row['pair_id']}: its picture has no bytes; see nstray verify")
+                        raise OutputError(
+                            f"{storage.redact(uri)}: {row['pair_id']}: its picture has no bytes; see nstray verify"
+                        )
                     if not PICTURE_NAME.fullmatch(name or ""):
                         raise OutputError(
                             f"{storage.redact(uri)}: {row['pair_id']}: its picture's path {name!r} is not a bare file name; nothing is written there"
                         )
                     _put_picture(storage.join(folder, name), image["bytes"], overwrite)
                     # A carried column may be called file_name; the imagefolder's own must win.
-                    renamed = {("manifest_file_name" if k == "file_name" else k): v for k, v in row.items()}
-                    lines.write((json.dumps({"file_name": name, **_plain(renamed)}, ensure_ascii=False) + "\n").encode())
+                    renamed = {
+                        ("manifest_file_name" if k == "file_name" else k): v for k, v in row.items()
+                    }
+                    lines.write(
+                        (
+                            json.dumps({"file_name": name, **_plain(renamed)}, ensure_ascii=False)
+                            + "\n"
+                        ).encode()
+                    )
                     counts["images"] += 1
                     counts["bytes"] += len(image["bytes"])
         lines.seek(0)
@@ -63,20 +72,27 @@ def _put_picture(uri: str, data: bytes, overwrite: bool) -> None:
         storage.put_new(uri, data)
     except AlreadyExists:
         if not overwrite:
-            raise OutputError(f"{storage.redact(uri)} is there with other bytes; use another folder, or --overwrite") from None
+            raise OutputError(
+                f"{storage.redact(uri)} is there with other bytes; use another folder, or --overwrite"
+            ) from None
         storage.put_over(uri, data)
 
 
 def _refuse_other_listing(uri: str, to: str, job: dict[str, Any]) -> None:
     """Raise `OutputError` where `uri` is a listing that this job's export did not write."""
-    refusal = OutputError(f"{storage.redact(to)} holds a metadata.jsonl of something else; use another folder, or --overwrite")
+    refusal = OutputError(
+        f"{storage.redact(to)} holds a metadata.jsonl of something else; use another folder, or --overwrite"
+    )
     if storage.head(uri) is None:
         return
     with storage.open_input(uri) as source:
         first = source.read(65_536).split(b"\n", 1)[0]
     try:
         row = json.loads(first) if first else None
-        same = row is None or (row["weights_id"], row["config_fingerprint"]) == (job["weights_id"], job["fingerprint"])
+        same = row is None or (row["weights_id"], row["config_fingerprint"]) == (
+            job["weights_id"],
+            job["fingerprint"],
+        )
     except (ValueError, TypeError, KeyError, RecursionError):
         raise refusal from None
     if not same:

@@ -136,11 +136,16 @@ class Forecast:
         depth, image_format: the job's settings.
     """
 
-    def __init__(self, load: RemainingWork, measured: Measured, depth: int, image_format: str) -> None:
+    def __init__(
+        self, load: RemainingWork, measured: Measured, depth: int, image_format: str
+    ) -> None:
         self._load, self._measured, self._depth, self._format = load, measured, depth, image_format
         self._rows = load.rows
         self._evaluations = sum(kind.budget * n for kind, n in self._rows.items())
-        self._of = {place: {kind: self._each(kind, place) for kind in self._rows} for place in ("low", "middle", "high")}
+        self._of = {
+            place: {kind: self._each(kind, place) for kind in self._rows}
+            for place in ("low", "middle", "high")
+        }
 
     @property
     def device_seconds(self) -> float:
@@ -158,16 +163,32 @@ class Forecast:
         A device counts from its worker's start to the run's end, since a worker waits for the others. `price` is of one device-hour.
         """
         wall = {place: self._wall(place, devices * self._measured.per_device) for place in self._of}
-        hours = {place: devices * (seconds - self._measured.ray) / 3600 for place, seconds in wall.items()}
+        hours = {
+            place: devices * (seconds - self._measured.ray) / 3600
+            for place, seconds in wall.items()
+        }
         out: dict[str, Any] = {"devices": devices}
         out |= _spread("device_hours", hours) | _spread("wall_seconds", wall)
-        out |= {name: round(n) for name, n in _spread("bytes", {place: self._bytes(place) for place in self._of}).items()}
+        out |= {
+            name: round(n)
+            for name, n in _spread(
+                "bytes", {place: self._bytes(place) for place in self._of}
+            ).items()
+        }
         out["evaluations_per_s"] = self._evaluations / wall["middle"]
-        return out | ({} if price is None else _spread("money", {place: price * n for place, n in hours.items()}))
+        return out | (
+            {}
+            if price is None
+            else _spread("money", {place: price * n for place, n in hours.items()})
+        )
 
     def _each(self, kind: PairCost, place: str) -> _Each:
         def distance(other: PairCost) -> tuple[bool, float, float]:
-            return other != kind, abs(math.log(other.pixels / kind.pixels)), abs(other.work - kind.work)
+            return (
+                other != kind,
+                abs(math.log(other.pixels / kind.pixels)),
+                abs(other.work - kind.work),
+            )
 
         near = min((s.kind for s in self._measured.samples), key=distance)
         found = [s for s in self._measured.samples if s.kind == near]
@@ -192,7 +213,11 @@ class Forecast:
         of = self._of[place]
         seconds = [self._shard(mix, of) for mix in self._load.mixes]
         # What is hidden behind other shards is not for the first one's images and the last one's pictures.
-        open_host = 0.0 if self._measured.cpu else max((_sum(mix, of)[1] for mix in self._load.mixes), default=0.0)
+        open_host = (
+            0.0
+            if self._measured.cpu
+            else max((_sum(mix, of)[1] for mix in self._load.mixes), default=0.0)
+        )
         fixed = self._measured.ray + self._measured.start + self._measured.warm_up + open_host
         return fixed + makespan((seconds[mix] for mix in self._load.shards), workers, self._depth)
 
@@ -203,13 +228,19 @@ class Forecast:
 
 def _sum(mix: Mapping[PairCost, int], of: Mapping[PairCost, _Each]) -> tuple[float, float]:
     """Seconds of a shard on the device and off it."""
-    return sum(n * of[kind].device for kind, n in mix.items()), sum(n * of[kind].host for kind, n in mix.items())
+    return sum(n * of[kind].device for kind, n in mix.items()), sum(
+        n * of[kind].host for kind, n in mix.items()
+    )
 
 
 def _end(values: Sequence[float], place: str) -> float:
     """The mean of `values`, or an end of their spread."""
     mean = sum(values) / len(values)
-    return {"low": min(*values, (1 - SPREAD) * mean), "middle": mean, "high": max(*values, (1 + SPREAD) * mean)}[place]
+    return {
+        "low": min(*values, (1 - SPREAD) * mean),
+        "middle": mean,
+        "high": max(*values, (1 + SPREAD) * mean),
+    }[place]
 
 
 def _spread(name: str, of: Mapping[str, float]) -> dict[str, float]:

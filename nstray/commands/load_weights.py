@@ -45,11 +45,19 @@ def read(source: str, *, input: str, taps: Sequence[str]) -> Weights:
             except (StorageError, UsageError) as error:
                 raise unreadable(source, error) from None
         request = {"source": shown, "named": source in NAMED, "input": input, "taps": list(taps)}
-        child = subprocess.run([sys.executable, "-m", __name__, folder], input=json.dumps(request), stdout=subprocess.PIPE, text=True, check=False)
+        child = subprocess.run(
+            [sys.executable, "-m", __name__, folder],
+            input=json.dumps(request),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
         try:
             answer = json.loads(child.stdout)
         except ValueError:
-            raise WeightsError(f"weights {shown}: the process that reads them died (code {child.returncode}); short of memory?") from None
+            raise WeightsError(
+                f"weights {shown}: the process that reads them died (code {child.returncode}); short of memory?"
+            ) from None
         if "error" in answer:
             raise WeightsError(answer["error"])
         with np.load(Path(folder) / "arrays.npz", allow_pickle=False) as stored:
@@ -71,12 +79,15 @@ def _child(folder: Path) -> dict[str, str]:
         if request["named"]:
             weights = load_weights(request["source"], layers=request["taps"])
         else:
-            weights = parse_weights((folder / "given").read_bytes(), request["source"], input=request["input"])
+            weights = parse_weights(
+                (folder / "given").read_bytes(), request["source"], input=request["input"]
+            )
         weights.require(request["taps"])
     except WeightsError as error:
         return {"error": str(error)}
     weights = weights.cut(request["taps"])
-    np.savez(folder / "arrays.npz", **{name: tensor.numpy() for name, tensor in weights.tensors.items()})  # type: ignore[arg-type]
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in weights.tensors.items()}
+    np.savez(folder / "arrays.npz", **arrays)
     return {"id": weights.id, "source": weights.source, "input": weights.input}
 
 

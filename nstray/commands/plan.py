@@ -22,7 +22,11 @@ def plan(job: Job) -> dict[str, Any]:
             if counts is not None:
                 done.merge(counts)
     share = 1 - done.rows / job.info.rows
-    per_picture = done.bytes / done.rows if done.rows else cost.cost_of(job.config).pixels * cost.BYTES_PER_PIXEL[job.config.image_format]
+    per_picture = (
+        done.bytes / done.rows
+        if done.rows
+        else cost.cost_of(job.config).pixels * cost.BYTES_PER_PIXEL[job.config.image_format]
+    )
     return {
         "manifest": storage.redact(job.info.uri),
         "output": str(job.output),

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from nstray import storage
 from nstray.commands.prepare import Job
-from nstray.errors import AccessDenied, NoSuchBucket, NotFound, StorageError, Unreachable, UsageError
+from nstray.errors import (
+    AccessDenied,
+    NoSuchBucket,
+    NotFound,
+    StorageError,
+    Unreachable,
+    UsageError,
+)
 
 PREFLIGHT = 8  # images of one bucket or folder tried before it is called out of reach
 
@@ -18,7 +25,12 @@ def preflight(job: Job) -> None:
     """
     first = next(job.manifest.tables(job.info)).slice(0, 1000)
     places: dict[str, list[str]] = {}
-    for uri in dict.fromkeys([*first["content"].to_pylist(), *(u for styles in first["style"].to_pylist() for u in styles)]):
+    for uri in dict.fromkeys(
+        [
+            *first["content"].to_pylist(),
+            *(u for styles in first["style"].to_pylist() for u in styles),
+        ]
+    ):
         if uri:
             places.setdefault(uri.split("/")[2] if storage.is_uri(uri) else "", []).append(uri)
     missing = tried = 0
@@ -41,4 +53,6 @@ def preflight(job: Job) -> None:
             raise refused[0]
     if missing == tried >= PREFLIGHT:
         some = storage.redact(next(iter(places.values()))[0])
-        raise UsageError(f"none of the first {tried} images exists, {some} for one: is the manifest where its relative paths start?")
+        raise UsageError(
+            f"none of the first {tried} images exists, {some} for one: is the manifest where its relative paths start?"
+        )

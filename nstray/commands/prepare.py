@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nstray import __version__, storage
+from nstray import storage
 from nstray.commands import cost, load_weights
-from nstray.config import JobConfig, fingerprint
+from nstray.config import VERSION, JobConfig, fingerprint
 from nstray.engine import settings
 from nstray.errors import NotFound, OutputError, StorageError, UsageError
 from nstray.manifest import cached_check
@@ -53,8 +53,14 @@ class Job:
 
 def taps(config: JobConfig, info: ManifestInfo) -> tuple[str, ...]:
     """The layers the job may need: those of terms that are on, or that a row may turn on, and those that rows name."""
-    content = config.content_layers if config.content_weight > 0 or "content_weight" in info.overrides else ()
-    style = config.style_layers if config.style_weight > 0 or "style_weight" in info.overrides else ()
+    content = (
+        config.content_layers
+        if config.content_weight > 0 or "content_weight" in info.overrides
+        else ()
+    )
+    style = (
+        config.style_layers if config.style_weight > 0 or "style_weight" in info.overrides else ()
+    )
     fine = config.fine_layers if "fine_style" in info.images else ()
     return (*content, *style, *fine, *info.layers)
 
@@ -78,12 +84,24 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         info = manifest.check(config)
     else:
         digest = manifest.digest()
-        info = cached_check.load(stored, manifest.uri, digest, config, init_id) or manifest.check(config, stored["rows"], digest)
+        info = cached_check.load(stored, manifest.uri, digest, config, init_id) or manifest.check(
+            config, stored["rows"], digest
+        )
         cuts = _cuts(output, stored, info, extend)
     loaded = load_weights.read(config.weights, input=config.weights_input, taps=taps(config, info))
-    spec = JobSpec(config, output.out, fingerprint(config, loaded.id, init_id), loaded.id, info, init, cuts=cuts)
+    spec = JobSpec(
+        config,
+        output.out,
+        fingerprint(config, loaded.id, init_id),
+        loaded.id,
+        info,
+        init,
+        cuts=cuts,
+    )
     evaluations = cost.evaluations(manifest, info, config)
-    part = config.shard_size * cost.cost_of(config).pixels * cost.BYTES_PER_PIXEL[config.image_format]
+    part = (
+        config.shard_size * cost.cost_of(config).pixels * cost.BYTES_PER_PIXEL[config.image_format]
+    )
     if part > PART_BYTES:
         raise UsageError(
             f"shard_size {config.shard_size}: a part would have about {part / 1e9:.1f} GB and is one put, of 5 GB at most; use a smaller one"
@@ -97,10 +115,14 @@ def _opening(output: Output) -> Iterator[None]:
     try:
         yield
     except StorageError as error:
-        raise type(error)(f"the output {output} can't be opened: {error}; give an OUT that can be written") from None
+        raise type(error)(
+            f"the output {output} can't be opened: {error}; give an OUT that can be written"
+        ) from None
 
 
-def _cuts(output: Output, stored: Mapping[str, Any], info: ManifestInfo, extend: bool) -> tuple[int, ...]:
+def _cuts(
+    output: Output, stored: Mapping[str, Any], info: ManifestInfo, extend: bool
+) -> tuple[int, ...]:
     """Where the windows of a job that was begun are cut (`plan.windows`); raises OutputError for a manifest that grew as it may not."""
     before, cuts = stored["rows"], tuple(stored["cuts"])
     if info.digest == stored["manifest_digest"]:
@@ -108,7 +130,9 @@ def _cuts(output: Output, stored: Mapping[str, Any], info: ManifestInfo, extend:
     grew = info.rows > before and info.marked_digest == stored.get("rows_digest")
     if not extend:
         if grew:
-            raise OutputError(f"{output}: the manifest has grown from {before} rows to {info.rows}; give --extend to make the new ones too")
+            raise OutputError(
+                f"{output}: the manifest has grown from {before} rows to {info.rows}; give --extend to make the new ones too"
+            )
         return cuts
     if "rows_digest" not in stored:
         raise OutputError(
@@ -116,7 +140,9 @@ def _cuts(output: Output, stored: Mapping[str, Any], info: ManifestInfo, extend:
             "whether it only grew; put the new rows into a manifest of their own with an OUT of its own"
         )
     if encode_schema(info.kept) != stored["carried_schema"]:
-        there, here = ({f"{f.name} ({f.type})" for f in s} for s in (carried_schema(stored), info.kept))
+        there, here = (
+            {f"{f.name} ({f.type})" for f in s} for s in (carried_schema(stored), info.kept)
+        )
         raise OutputError(
             f"{output}: the manifest's columns are no longer those that the job was begun with: {', '.join(sorted(there ^ here))}; parts of one "
             "dataset have the same ones: put them back, or use another OUT"
@@ -131,9 +157,13 @@ def _cuts(output: Output, stored: Mapping[str, Any], info: ManifestInfo, extend:
 
 def _digest(init: str, config: JobConfig) -> str:
     try:
-        return "sha256:" + hashlib.sha256(storage.read(init, max_bytes=config.max_bytes)).hexdigest()
+        return (
+            "sha256:" + hashlib.sha256(storage.read(init, max_bytes=config.max_bytes)).hexdigest()
+        )
     except NotFound:
-        raise UsageError(f"init {storage.redact(init)}: no such image; give content, noise, style, or an image's path or URI") from None
+        raise UsageError(
+            f"init {storage.redact(init)}: no such image; give content, noise, style, or an image's path or URI"
+        ) from None
 
 
 def record(job: Job) -> dict[str, Any]:
@@ -141,7 +171,7 @@ def record(job: Job) -> dict[str, Any]:
     config = job.config.model_dump(mode="json")
     return {
         "format": GROWN_FORMAT if job.spec.cuts else FORMAT,
-        "nstray_version": __version__,
+        "nstray_version": VERSION,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "manifest": storage.redact(job.info.uri),
         "manifest_digest": job.info.digest,
@@ -154,7 +184,11 @@ def record(job: Job) -> dict[str, Any]:
         "weights_id": job.weights.id,
         "weights": storage.redact(job.config.weights),
         "result": job.config.result_fields(job.init_id),
-        "config": {**config, "weights": storage.redact(config["weights"]), "init": storage.redact(config["init"])},
+        "config": {
+            **config,
+            "weights": storage.redact(config["weights"]),
+            "init": storage.redact(config["init"]),
+        },
         "carried_schema": encode_schema(job.info.kept),
         "versions": _versions(),
     }

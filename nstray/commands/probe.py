@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from nstray import __version__
 from nstray.commands.cost import PairCost, row_costs
-from nstray.commands.forecast import CURVE_BYTES, SETTLED, Forecast, Measured, RemainingWork, SampleCost, full_seconds
+from nstray.commands.forecast import (
+    CURVE_BYTES,
+    SETTLED,
+    Forecast,
+    Measured,
+    RemainingWork,
+    SampleCost,
+    full_seconds,
+)
 from nstray.commands.prepare import Job
+from nstray.config import VERSION
 from nstray.errors import JobFailed, UsageError
 from nstray.manifest.canonical import OVERRIDE_TYPES
 from nstray.manifest.pair import ManifestInfo
@@ -56,7 +64,9 @@ class ProbeOptions:
         if wrong := [n for n in self.devices if not 1 <= n <= 1_000_000]:
             raise UsageError(f"--devices must be from 1 to 1000000; got {wrong[0]}")
         if self.price is not None and not (math.isfinite(self.price) and self.price >= 0):
-            raise UsageError(f"--price must be a number of at least 0, of one device-hour; got {self.price:g}")
+            raise UsageError(
+                f"--price must be a number of at least 0, of one device-hour; got {self.price:g}"
+            )
 
 
 @dataclass(frozen=True)
@@ -92,8 +102,18 @@ def probe(job: Job, wish: ProbeOptions) -> dict[str, Any] | None:
         session.run()
         measured_in = time.monotonic() - session.began
     part_bytes = _part_bytes(job.spec)
-    samples = [dataclasses.replace(s, bytes=max(0.0, s.bytes - part_bytes / n)) for s, n in session.samples]
-    measured = Measured(samples, trial.per_device, trial.cpu, trial.ray_seconds, trial.start_seconds, session.warm_up, part_bytes)
+    samples = [
+        dataclasses.replace(s, bytes=max(0.0, s.bytes - part_bytes / n)) for s, n in session.samples
+    ]
+    measured = Measured(
+        samples,
+        trial.per_device,
+        trial.cpu,
+        trial.ray_seconds,
+        trial.start_seconds,
+        session.warm_up,
+        part_bytes,
+    )
     forecast = Forecast(load, measured, job.config.depth, job.config.image_format)
     return {
         "device": trial.device,
@@ -108,13 +128,20 @@ def probe(job: Job, wish: ProbeOptions) -> dict[str, Any] | None:
         "start_seconds": trial.start_seconds,
         "warm_up_seconds": measured.warm_up,
         "rows": sum(load.rows.values()),
-        "forecasts": [forecast.on(n, wish.price) for n in wish.devices or (max(1, trial.wanted // trial.per_device),)],
+        "forecasts": [
+            forecast.on(n, wish.price)
+            for n in wish.devices or (max(1, trial.wanted // trial.per_device),)
+        ],
     }
 
 
 def recorded(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
     """The record of what `probe` found, which a run of the same job shows its own figures beside."""
-    made = {"fingerprint": job.spec.fingerprint, "nstray_version": __version__, "created_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    made = {
+        "fingerprint": job.spec.fingerprint,
+        "nstray_version": VERSION,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     return {"format": 1, **made, **found}
 
 
@@ -130,16 +157,25 @@ def table(forecasts: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [["devices", *(name.replace("_seconds", "").replace("_", "-") for name in names)]]
     for each in forecasts:
         cells = [[shown[name](each[name + end]) for end in ("", "_low", "_high")] for name in names]
-        lines.append([str(each["devices"]), *(f"{middle} ({low} to {high})" for middle, low, high in cells)])
+        lines.append(
+            [str(each["devices"]), *(f"{middle} ({low} to {high})" for middle, low, high in cells)]
+        )
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
 
 
 def to_do(job: Job) -> Iterator[Shard]:
     """The shards of a job that have no part yet, in order."""
     for window, table in cut_windows(job.manifest.tables(job.info), job.spec.cuts):
         there = job.output.list_window(window)
-        yield from (shard for shard in cut_shards(window, table, job.config.shard_size) if shard.number not in there)
+        yield from (
+            shard
+            for shard in cut_shards(window, table, job.config.shard_size)
+            if shard.number not in there
+        )
 
 
 def pick(job: Job, rows: Counter[PairCost], *, whole: bool) -> list[Sample]:
@@ -149,7 +185,9 @@ def pick(job: Job, rows: Counter[PairCost], *, whole: bool) -> list[Sample]:
     shards. `whole`: all rows of the kind in the row's shard, since a GPU runs them in batches, not one row.
     """
     shares = _shares(rows)
-    wanted = {kind: [rows[kind] * (2 * i + 1) // (2 * n) for i in range(n)] for kind, n in shares.items()}
+    wanted = {
+        kind: [rows[kind] * (2 * i + 1) // (2 * n) for i in range(n)] for kind, n in shares.items()
+    }
     found: dict[PairCost, list[Sample]] = {kind: [] for kind in shares}
     passed: Counter[PairCost] = Counter()
     for shard in to_do(job):
@@ -157,7 +195,11 @@ def pick(job: Job, rows: Counter[PairCost], *, whole: bool) -> list[Sample]:
         for i, kind in enumerate(row_costs(shard.table, job.config)):
             there.setdefault(kind, []).append(i)
         for kind, places in there.items():
-            for nth in [n - passed[kind] for n in wanted.get(kind, ()) if 0 <= n - passed[kind] < len(places)][: 1 if whole else None]:
+            for nth in [
+                n - passed[kind]
+                for n in wanted.get(kind, ())
+                if 0 <= n - passed[kind] < len(places)
+            ][: 1 if whole else None]:
                 found[kind].append(Sample(kind, shard.rows(places if whole else [places[nth]])))
             passed[kind] += len(places)
         if all(passed[kind] > numbers[-1] for kind, numbers in wanted.items()):
@@ -204,7 +246,9 @@ class _Session:
                 break
             self._measure(picked, left, max(1, new - i), len(self._picked) - i)
         if not self.samples:
-            raise JobFailed(f"none of the {self.pairs} pairs probed made a picture; the last one: {self._example}")
+            raise JobFailed(
+                f"none of the {self.pairs} pairs probed made a picture; the last one: {self._example}"
+            )
 
     def _measure(self, picked: Sample, left: float, new: int, rest: int) -> None:
         """One sample with `left` seconds for the `rest` of them, this one included, `new` of which are the first of their kind."""
@@ -220,7 +264,9 @@ class _Session:
         # Rather few samples with settled pictures than many without.
         affordable = int(left / (pace * SETTLED * (1 + 1 / SHORT)))
         limit = began + left / max(new, min(rest, affordable))
-        few = min(max(2, int((limit - time.monotonic()) / (pace * (SHORT + 1)))), max(1, full // SHORT))
+        few = min(
+            max(2, int((limit - time.monotonic()) / (pace * (SHORT + 1)))), max(1, full // SHORT)
+        )
         short_began = time.monotonic()
         short = self._trial.run(lasting(picked, few))
         pace = (time.monotonic() - short_began) / few
@@ -230,19 +276,33 @@ class _Session:
         for reports in zip(opening, short, long, strict=True):
             self._add(picked.kind, reports, (few, many), first=first)
 
-    def _add(self, kind: PairCost, reports: tuple[ShardReport, ...], evaluations: tuple[int, int], *, first: bool) -> None:
+    def _add(
+        self,
+        kind: PairCost,
+        reports: tuple[ShardReport, ...],
+        evaluations: tuple[int, int],
+        *,
+        first: bool,
+    ) -> None:
         """Count what one worker reported of a sample's three runs, the last two with so many evaluations."""
         opening, short, long = reports
         if not all(report.ok for report in reports):
             return
         kinds_run = [kind.shortened(n) for n in evaluations]
-        low, high = ((run.work, report.seconds / report.ok) for run, report in zip(kinds_run, (short, long), strict=True))
+        low, high = (
+            (run.work, report.seconds / report.ok)
+            for run, report in zip(kinds_run, (short, long), strict=True)
+        )
         if first:
-            self.warm_up = max(self.warm_up, opening.seconds - opening.ok * full_seconds(low, high, kind.shortened(1).work))
+            self.warm_up = max(
+                self.warm_up,
+                opening.seconds - opening.ok * full_seconds(low, high, kind.shortened(1).work),
+            )
         sample = SampleCost(
             kind,
             device=full_seconds(low, high, kind.work),
-            host=max(0.0, opening.footer["finished"] - opening.footer["started"] - opening.seconds) / opening.rows,
+            host=max(0.0, opening.footer["finished"] - opening.footer["started"] - opening.seconds)
+            / opening.rows,
             bytes=long.size / long.rows + CURVE_BYTES * (kind.budget - kinds_run[1].budget),
             settled=evaluations[1] >= min(SETTLED, kind.evaluations),
         )
@@ -254,7 +314,11 @@ def lasting(picked: Sample, evaluations: int) -> Shard:
     table, kind = picked.shard.table, picked.kind.shortened(evaluations)
     for name in _SHORTENED:
         column = pa.array([getattr(kind, name)] * table.num_rows, OVERRIDE_TYPES[name])
-        table = table.set_column(table.column_names.index(name), name, column) if name in table.column_names else table.append_column(name, column)
+        table = (
+            table.set_column(table.column_names.index(name), name, column)
+            if name in table.column_names
+            else table.append_column(name, column)
+        )
     return dataclasses.replace(picked.shard, table=table)
 
 
@@ -264,9 +328,25 @@ def _part_bytes(spec: JobSpec) -> int:
     def size(number: int) -> int:
         names = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(number)]
         texts = ("content_uri", "content_sha256", "device", "weights_id", "config_fingerprint")
-        numbers = ("loss_total", "loss_content", "loss_style", "iterations", "evaluations", "seconds", "seed", "attempt")
+        numbers = (
+            "loss_total",
+            "loss_content",
+            "loss_style",
+            "iterations",
+            "evaluations",
+            "seconds",
+            "seed",
+            "attempt",
+        )
         rows = [
-            {"pair_id": name, "image": {"bytes": b"0", "path": f"{name}.png"}, "status": "ok", "width": 1, "height": 1, "loss_curve": [i]}
+            {
+                "pair_id": name,
+                "image": {"bytes": b"0", "path": f"{name}.png"},
+                "status": "ok",
+                "width": 1,
+                "height": 1,
+                "loss_curve": [i],
+            }
             | {"style_uri": [name], "style_sha256": [name]}
             | dict.fromkeys(texts, name)
             | dict.fromkeys(numbers, i)
@@ -285,4 +365,6 @@ def _spec(job: Job) -> JobSpec:
     new = [name for name in _SHORTENED if name not in info.overrides]
     for name in new:
         schema = schema.append(pa.field(name, OVERRIDE_TYPES[name]))
-    return dataclasses.replace(job.spec, info=dataclasses.replace(info, schema=schema, overrides=(*info.overrides, *new)))
+    return dataclasses.replace(
+        job.spec, info=dataclasses.replace(info, schema=schema, overrides=(*info.overrides, *new))
+    )

@@ -14,7 +14,9 @@ from nstray.errors import ConfigError, ErrorCode
 from nstray.output.folder import Output
 
 
-def retry(out: str, codes: Collection[str], changes: Mapping[str, Any], manifest_uri: str | None = None) -> int:
+def retry(
+    out: str, codes: Collection[str], changes: Mapping[str, Any], manifest_uri: str | None = None
+) -> int:
     """Make the error rows of `codes` again (all error rows where empty), leaving every other row as it is; returns the exit code.
 
     Args:
@@ -24,11 +26,17 @@ def retry(out: str, codes: Collection[str], changes: Mapping[str, Any], manifest
     """
     for code in codes:
         if code not in set(ErrorCode):
-            raise ConfigError(f"code: no such error code: {code!r}; there are {', '.join(ErrorCode)}{text.did_you_mean(code, ErrorCode)}")
+            raise ConfigError(
+                f"code: no such error code: {code!r}; there are {', '.join(ErrorCode)}{text.did_you_mean(code, ErrorCode)}"
+            )
     output = Output(out)
     stored = output.read_job()
-    known = {name: value for name, value in stored["config"].items() if name in JobConfig.model_fields}
+    known = {
+        name: value for name, value in stored["config"].items() if name in JobConfig.model_fields
+    }
     job = check(manifest_uri or stored["manifest"], out, make({**known, **changes}))
     output.compare_job(stored, record(job))
-    job = dataclasses.replace(job, spec=dataclasses.replace(job.spec, retry=tuple(codes) or tuple(ErrorCode)))
+    job = dataclasses.replace(
+        job, spec=dataclasses.replace(job.spec, retry=tuple(codes) or tuple(ErrorCode))
+    )
     return run(job)

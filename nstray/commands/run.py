@@ -7,11 +7,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from nstray import __version__, storage
+from nstray import storage
 from nstray.cluster.progress import Display, JobProgress
 from nstray.commands import cost
 from nstray.commands.preflight import preflight
 from nstray.commands.prepare import Job, _opening, record
+from nstray.config import VERSION
 from nstray.errors import ErrorCode, JobFailed
 
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
@@ -30,11 +31,15 @@ def run(job: Job) -> int:
             f"fingerprint={job.spec.fingerprint[:12]} output={job.output}"
         )
         if job.weights.source == "random":
-            display.log("event=warning text='weights random: colours and texture, not what the trained network gives; see README, Glossary'")
+            display.log(
+                "event=warning text='weights random: colours and texture, not what the trained network gives; see README, Glossary'"
+            )
         summary = job.output.read_summary()
         if job.spec.retry:
             rows = _to_retry(job)
-            display.log(f"event=retry rows={rows} codes={','.join(job.spec.retry) if len(job.spec.retry) < len(ErrorCode) else 'all'}")
+            display.log(
+                f"event=retry rows={rows} codes={','.join(job.spec.retry) if len(job.spec.retry) < len(ErrorCode) else 'all'}"
+            )
             if rows or summary is None:
                 return _run_on_ray(job, stored, display)
         if summary is not None and summary.get("rows") == job.info.rows and _all_there(job):
@@ -50,14 +55,24 @@ def _to_retry(job: Job) -> int:
     """Error rows that a retry would make again."""
     with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
         found = pool.map(lambda window: job.output.window_counts(*window), enumerate(job.layout))
-        return sum(counts.errors.get(code, 0) for counts in found if counts is not None for code in job.spec.retry)
+        return sum(
+            counts.errors.get(code, 0)
+            for counts in found
+            if counts is not None
+            for code in job.spec.retry
+        )
 
 
 def _all_there(job: Job) -> bool:
     """Whether every part of a job that has a summary still exists: one that was damaged and removed is to be made again."""
     expected = job.layout
     with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
-        return all(set(there) == set(range(n)) for there, n in zip(pool.map(job.output.list_window, range(len(expected))), expected, strict=True))
+        return all(
+            set(there) == set(range(n))
+            for there, n in zip(
+                pool.map(job.output.list_window, range(len(expected))), expected, strict=True
+            )
+        )
 
 
 def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
@@ -67,29 +82,58 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
     started = time.monotonic()
     ray_session.start_ray()
     try:
-        ours = driver.Driver(job.spec, job.manifest, job.output, actor.actor_factory(job.spec, job.weights), display)
+        ours = driver.Driver(
+            job.spec, job.manifest, job.output, actor.actor_factory(job.spec, job.weights), display
+        )
         outcome = asyncio.run(ours.run())
     finally:
         ray_session.stop_ray()
     counts = outcome.counts
     if not outcome.complete:
-        display.log(f"event=stopped rows_done={counts.rows} rows={job.info.rows} hint=run_the_same_command_again_to_resume")
+        display.log(
+            f"event=stopped rows_done={counts.rows} rows={job.info.rows} hint=run_the_same_command_again_to_resume"
+        )
         return EXIT_STOPPED
     summary = {
-        **{name: getattr(counts, name) for name in ("rows", "ok", "errors", "parts", "bytes", "evaluations", "seconds", "started", "finished")},
+        **{
+            name: getattr(counts, name)
+            for name in (
+                "rows",
+                "ok",
+                "errors",
+                "parts",
+                "bytes",
+                "evaluations",
+                "seconds",
+                "started",
+                "finished",
+            )
+        },
         "last_run_seconds": round(time.monotonic() - started, 3),
         "last_run_rows": counts.rows - outcome.before.rows,
         "last_run_bytes": counts.bytes - outcome.before.bytes,
         "last_run_devices": outcome.devices,
         "last_run_device_hours": round(outcome.device_seconds / 3600, 6),
-        "last_run_evaluations_per_s": round(display.tally.evaluations / (time.monotonic() - started), 3),
+        "last_run_evaluations_per_s": round(
+            display.tally.evaluations / (time.monotonic() - started), 3
+        ),
         "last_run_busy": display.tally.busy,
-        "nstray_version": __version__,
+        "nstray_version": VERSION,
     }
-    if not job.spec.retry and (forecast := cost.recorded_forecast(job.output.read_estimate(), job.spec.fingerprint, summary)) is not None:
+    if (
+        not job.spec.retry
+        and (
+            forecast := cost.recorded_forecast(
+                job.output.read_estimate(), job.spec.fingerprint, summary
+            )
+        )
+        is not None
+    ):
         summary["estimate"] = forecast
     if not _all_there(job):
-        raise JobFailed(f"{job.output}: parts that workers committed are not to be seen from here; use s3:// or a folder that all machines share")
+        raise JobFailed(
+            f"{job.output}: parts that workers committed are not to be seen from here; use s3:// or a folder that all machines share"
+        )
     job.output.write_card(stored, counts)
     job.output.write_summary(summary)
     display.log(f"event=cost {cost.cost_line(summary)}")
@@ -99,7 +143,9 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
 def _verdict(job: Job, summary: dict[str, Any], display: Display) -> int:
     errors = sum(summary["errors"].values())
     words = " ".join(f"error_{code}={n}" for code, n in sorted(summary["errors"].items()))
-    display.log(f"event=complete rows={summary['rows']} ok={summary['ok']} errors={errors} {words}".rstrip())
+    display.log(
+        f"event=complete rows={summary['rows']} ok={summary['ok']} errors={errors} {words}".rstrip()
+    )
     share = errors / summary["rows"]
     if share > job.config.max_error_rate:
         display.log(

@@ -13,12 +13,24 @@ from nstray.output.schema import carried_schema
 from nstray.reports import cells, contact_sheet, drawing
 from nstray.reports.drawing import Cell, Sheet
 
-ROWS, COLUMNS, ORDER = "figure_row", "figure_column", "figure_order"  # read unasked where a manifest carries them
+ROWS, COLUMNS, ORDER = (
+    "figure_row",
+    "figure_column",
+    "figure_order",
+)  # read unasked where a manifest carries them
 MOST = 200  # a figure of more pictures is rather a mistake than a figure
 DEFAULT_LIMIT = 24
 
 
-def sheet(out: str, target: str, *, rows: str | None = None, columns: str | None = None, title: str | None = None, limit: int | None = None) -> int:
+def sheet(
+    out: str,
+    target: str,
+    *,
+    rows: str | None = None,
+    columns: str | None = None,
+    title: str | None = None,
+    limit: int | None = None,
+) -> int:
     """Draw a figure of `out` at `target` (.png or .pdf, local or s3://), or a contact sheet where no column says where a picture stands.
 
     Args:
@@ -38,10 +50,14 @@ def sheet(out: str, target: str, *, rows: str | None = None, columns: str | None
     job = output.read_job()
     rows, columns = _chosen(job, rows, columns)
     if rows is None:
-        return contact_sheet.contact_sheet(out, target, limit=DEFAULT_LIMIT if limit is None else limit, title=title)
+        return contact_sheet.contact_sheet(
+            out, target, limit=DEFAULT_LIMIT if limit is None else limit, title=title
+        )
     most = MOST if limit is None else limit
     if job["rows"] > most:
-        raise UsageError(f"{output} has {job['rows']:,} pairs, more than the {most} of a figure; raise --limit, or make a job of the figure's pairs")
+        raise UsageError(
+            f"{output} has {job['rows']:,} pairs, more than the {most} of a figure; raise --limit, or make a job of the figure's pairs"
+        )
     found = _read(output, job, rows, columns)
     if not found:
         raise OutputError(f"{output} has no rows yet: nothing to show")
@@ -54,13 +70,26 @@ def sheet(out: str, target: str, *, rows: str | None = None, columns: str | None
     def cell(pair: dict[str, Any] | None) -> Cell | None:
         if pair is None:
             return hole
-        return cells.result_cell(pair, pictures.get(pair["pair_id"]), "" if columns else cells.short(pair["pair_id"]))
+        return cells.result_cell(
+            pair, pictures.get(pair["pair_id"]), "" if columns else cells.short(pair["pair_id"])
+        )
 
-    drawing.save(Sheet([[cell(pair) for pair in line] for line in lines], title, cells.caption(job, figure=True), row_labels, column_labels), target)
+    drawing.save(
+        Sheet(
+            [[cell(pair) for pair in line] for line in lines],
+            title,
+            cells.caption(job, figure=True),
+            row_labels,
+            column_labels,
+        ),
+        target,
+    )
     return len(found)
 
 
-def _chosen(job: dict[str, Any], rows: str | None, columns: str | None) -> tuple[str | None, str | None]:
+def _chosen(
+    job: dict[str, Any], rows: str | None, columns: str | None
+) -> tuple[str | None, str | None]:
     """The columns of the layout; raises `UsageError` for one that the manifest does not carry."""
     carried = carried_schema(job).names
     for name in (rows, columns):
@@ -72,16 +101,25 @@ def _chosen(job: dict[str, Any], rows: str | None, columns: str | None) -> tuple
     if rows is None and columns is not None and ROWS in carried:
         return ROWS, columns
     if rows is None and columns is not None:
-        raise UsageError("--columns needs --rows: the column that says in which row of the figure a picture stands")
+        raise UsageError(
+            "--columns needs --rows: the column that says in which row of the figure a picture stands"
+        )
     if rows is None and ROWS in carried:
         return ROWS, COLUMNS if COLUMNS in carried else None
     return rows, columns
 
 
-def _read(output: Output, job: dict[str, Any], rows: str, columns: str | None) -> list[dict[str, Any]]:
+def _read(
+    output: Output, job: dict[str, Any], rows: str, columns: str | None
+) -> list[dict[str, Any]]:
     """The pairs without their pictures, in the figure's order, with ``row`` and ``column`` as labels and the keys that sort them."""
     carried = carried_schema(job).names
-    names = ["pair_id", "status", "error_code", *(name for name in carried if name in (rows, columns, ORDER))]
+    names = [
+        "pair_id",
+        "status",
+        "error_code",
+        *(name for name in carried if name in (rows, columns, ORDER)),
+    ]
     found = []
     for uri in part_uris(output, job):
         for group in read_rows(uri, names):
@@ -102,11 +140,17 @@ def _labels(found: list[dict[str, Any]], role: str) -> list[str]:
     return sorted(first, key=lambda label: first[label])
 
 
-def _arranged(found: list[dict[str, Any]], rows: str, columns: str | None) -> tuple[list[list[dict[str, Any] | None]], list[str], list[str]]:
+def _arranged(
+    found: list[dict[str, Any]], rows: str, columns: str | None
+) -> tuple[list[list[dict[str, Any] | None]], list[str], list[str]]:
     """The pairs line by line, None where a cell has none, and the labels of the rows and columns; raises `UsageError` for two pairs in a cell."""
     row_labels = _labels(found, "row")
     if columns is None:
-        return [[pair for pair in found if pair["row"] == row] for row in row_labels], row_labels, []
+        return (
+            [[pair for pair in found if pair["row"] == row] for row in row_labels],
+            row_labels,
+            [],
+        )
     column_labels = _labels(found, "column")
     placed: dict[tuple[str, str], dict[str, Any]] = {}
     for pair in found:
@@ -116,7 +160,11 @@ def _arranged(found: list[dict[str, Any]], rows: str, columns: str | None) -> tu
                 f"pairs {other['pair_id']} and {pair['pair_id']} both stand in row {pair['row']!r}, column {pair['column']!r} of {rows} x {columns}: "
                 "a cell holds one picture; name another column, or --rows alone for a row's pictures side by side"
             )
-    return [[placed.get((row, column)) for column in column_labels] for row in row_labels], row_labels, column_labels
+    return (
+        [[placed.get((row, column)) for column in column_labels] for row in row_labels],
+        row_labels,
+        column_labels,
+    )
 
 
 def _label(value: Any) -> str:
@@ -141,4 +189,6 @@ def _key(value: Any) -> tuple[Any, ...]:
         return (2,)
     parts = re.split(r"([0-9]+)", str(value).casefold())
     # digits by length, then as text: by value, of whatever length
-    return 1, [(len(digits := part.lstrip("0")), digits) if i % 2 else part for i, part in enumerate(parts)]
+    return 1, [
+        (len(digits := part.lstrip("0")), digits) if i % 2 else part for i, part in enumerate(parts)
+    ]

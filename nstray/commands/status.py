@@ -30,8 +30,13 @@ def status(out: str) -> dict[str, Any]:
     job = output.read_job()
     windows = parts_by_window(job)
     counts = Counts()
-    with ThreadPoolExecutor(storage.LIST_THREADS) as outer, ThreadPoolExecutor(_FOOTER_THREADS) as inner:
-        for found in outer.map(lambda window: output.window_counts(window[0], window[1], inner), windows):
+    with (
+        ThreadPoolExecutor(storage.LIST_THREADS) as outer,
+        ThreadPoolExecutor(_FOOTER_THREADS) as inner,
+    ):
+        for found in outer.map(
+            lambda window: output.window_counts(window[0], window[1], inner), windows
+        ):
             counts.merge(found or Counts())
     summary = output.read_summary()
     complete = summary is not None and counts.rows == job["rows"]
@@ -53,7 +58,16 @@ def status(out: str) -> dict[str, Any]:
         **cost_summary(summary),
         **{
             key: job.get(key)
-            for key in ("created_at", "manifest", "manifest_digest", "shard_size", "weights", "weights_id", "fingerprint", "nstray_version")
+            for key in (
+                "created_at",
+                "manifest",
+                "manifest_digest",
+                "shard_size",
+                "weights",
+                "weights_id",
+                "fingerprint",
+                "nstray_version",
+            )
         },
         **({} if run is None else {"run": run}),
     }
@@ -70,7 +84,12 @@ def run_status(output: Output) -> dict[str, Any] | None:
         return None
     age = max(0.0, (datetime.now(UTC) - live.written_at).total_seconds())
     stragglers = [worker.name for worker in live.workers if worker.straggler]
-    return {"age_seconds": round(age, 1), "fresh": age <= FRESH, "stragglers": stragglers, **live.model_dump(mode="json")}
+    return {
+        "age_seconds": round(age, 1),
+        "fresh": age <= FRESH,
+        "stragglers": stragglers,
+        **live.model_dump(mode="json"),
+    }
 
 
 def run_summary(run: Mapping[str, Any]) -> dict[str, str]:
@@ -83,9 +102,17 @@ def run_summary(run: Mapping[str, Any]) -> dict[str, str]:
         eta += f" ({duration(run['eta_low_seconds'])} to {duration(run['eta_high_seconds'])} in 8 of 10 cases)"
     states = Counter(worker["state"] for worker in run["workers"])
     rates = [f"{run['pairs_per_second']:.3g} pairs/s"]
-    rates += [f"{run['evaluations_per_second']:.3g} evaluations/s"] if run["evaluations_per_second"] is not None else []
+    rates += (
+        [f"{run['evaluations_per_second']:.3g} evaluations/s"]
+        if run["evaluations_per_second"] is not None
+        else []
+    )
     rates += [f"devices busy {run['busy']:.0%}"] if run["busy"] is not None else []
-    behind = [f"{w['name']} ({duration(w['seconds'])} on {w['part']})" for w in run["workers"] if w["straggler"]]
+    behind = [
+        f"{w['name']} ({duration(w['seconds'])} on {w['part']})"
+        for w in run["workers"]
+        if w["straggler"]
+    ]
     words = {
         "run": f"begun {run['begun_at']}, written {age}",
         "workers": ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none",
@@ -95,7 +122,9 @@ def run_summary(run: Mapping[str, Any]) -> dict[str, str]:
         "eta": eta,
     }
     if run["others"]:
-        words["drivers"] = f"{1 + len(run['others'])} write to this output at once: {', '.join([run['writer'], *run['others']][:_SHOWN])}"
+        words["drivers"] = (
+            f"{1 + len(run['others'])} write to this output at once: {', '.join([run['writer'], *run['others']][:_SHOWN])}"
+        )
     return words
 
 
@@ -105,17 +134,48 @@ def worker_table(run: Mapping[str, Any]) -> list[str]:
         return []
     urgency = {"stalled": 0, "leaving": 1, "busy": 2, "idle": 3, "starting": 4}
     workers = sorted(run["workers"], key=lambda w: 1 if w["straggler"] else urgency[w["state"]])
-    lines = [("worker", "state", "host", "device", "part", "rows", "for", "quiet", "evaluations", "on the device")]
+    lines = [
+        (
+            "worker",
+            "state",
+            "host",
+            "device",
+            "part",
+            "rows",
+            "for",
+            "quiet",
+            "evaluations",
+            "on the device",
+        )
+    ]
     for w in workers[:_SHOWN]:
         state = "straggling" if w["straggler"] and w["state"] == "busy" else w["state"]
-        pairs = ", ".join(w["pairs"][:3]) + (f" and {len(w['pairs']) - 3} more" if len(w["pairs"]) > 3 else "")
+        pairs = ", ".join(w["pairs"][:3]) + (
+            f" and {len(w['pairs']) - 3} more" if len(w["pairs"]) > 3 else ""
+        )
         times = ["" if w[key] is None else duration(w[key]) for key in ("seconds", "quiet")]
         lines.append(
-            (w["name"], state, w["host"] or "", w["device"] or "", w["part"] or "", str(w["rows"] or ""), *times, str(w["evaluations"]), pairs)
+            (
+                w["name"],
+                state,
+                w["host"] or "",
+                w["device"] or "",
+                w["part"] or "",
+                str(w["rows"] or ""),
+                *times,
+                str(w["evaluations"]),
+                pairs,
+            )
         )
-    return [*_aligned(lines), *([f"and {len(workers) - _SHOWN} more: see --json"] if len(workers) > _SHOWN else [])]
+    return [
+        *_aligned(lines),
+        *([f"and {len(workers) - _SHOWN} more: see --json"] if len(workers) > _SHOWN else []),
+    ]
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]

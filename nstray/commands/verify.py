@@ -58,7 +58,9 @@ class VerifyReport:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return ", ".join(names[:_NAMED]) + (
+        f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    )
 
 
 def _job_manifest(job: dict[str, Any], manifest: str | None) -> tuple[Manifest, ManifestInfo]:
@@ -70,10 +72,17 @@ def _job_manifest(job: dict[str, Any], manifest: str | None) -> tuple[Manifest, 
         named = Manifest(job["manifest"])
         return named, named.check(settings)
     except (StorageError, ManifestError) as error:
-        raise ManifestError(f"the manifest that the job names can't be used: {error}; say where it is with --manifest") from None
+        raise ManifestError(
+            f"the manifest that the job names can't be used: {error}; say where it is with --manifest"
+        ) from None
 
 
-def verify(out: str, manifest: str | None = None, decode: bool = True, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+def verify(
+    out: str,
+    manifest: str | None = None,
+    decode: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifyReport:
     """Hold every part of `out` against its own footer, the job's record and the manifest.
 
     Args:
@@ -91,24 +100,36 @@ def verify(out: str, manifest: str | None = None, decode: bool = True, progress:
     report = VerifyReport()
     same = info.digest == job["manifest_digest"]
     if not same:
-        report.add(f"the manifest {info.uri} is not the job's: its digest is {info.digest}, the job's {job['manifest_digest']}")
+        report.add(
+            f"the manifest {info.uri} is not the job's: its digest is {info.digest}, the job's {job['manifest_digest']}"
+        )
     windows = parts_by_window(job)
     expected = dict(windows)
     total = sum(expected.values())
     _check_names(output, expected, report)
     schema = stored_schema(part_schema(carried_schema(job)))
     missing: list[str] = []
-    tables = cut_windows(source.tables(info), job["cuts"]) if same else ((window, None) for window in expected)
+    tables = (
+        cut_windows(source.tables(info), job["cuts"])
+        if same
+        else ((window, None) for window in expected)
+    )
     with ThreadPoolExecutor(_DECODE_THREADS) as pool, IdHashes() as seen:
         for window, table in tables:
-            shards = {s.number: s for s in cut_shards(window, table, job["shard_size"])} if table is not None else {}
+            shards = (
+                {s.number: s for s in cut_shards(window, table, job["shard_size"])}
+                if table is not None
+                else {}
+            )
             listed = output.list_window(window)
             for number in range(expected.get(window, 0)):
                 name = part_name(window, number)
                 if number not in listed:
                     missing.append(name)
                 else:
-                    ids = _check_part(listed[number].uri, schema, job, shards.get(number), decode, pool, report)
+                    ids = _check_part(
+                        listed[number].uri, schema, job, shards.get(number), decode, pool, report
+                    )
                     seen.add(IdHashes.of(ids))
                 if progress:
                     progress(report.parts + len(missing), total)
@@ -125,7 +146,9 @@ def _check_names(output: Output, expected: dict[int, int], report: VerifyReport)
             name = storage.name(info.uri)
             place = parse_part(name)
             # A killed local writer leaves its temporary file, whose name begins with a dot; readers skip those.
-            if not name.startswith(".") and (place is None or place[1] >= expected.get(place[0], 0)):
+            if not name.startswith(".") and (
+                place is None or place[1] >= expected.get(place[0], 0)
+            ):
                 unexpected.append(name)
     except NotFound:
         return
@@ -134,7 +157,13 @@ def _check_names(output: Output, expected: dict[int, int], report: VerifyReport)
 
 
 def _check_part(
-    uri: str, schema: pa.Schema, job: dict[str, Any], shard: Shard | None, decode: bool, pool: Executor, report: VerifyReport
+    uri: str,
+    schema: pa.Schema,
+    job: dict[str, Any],
+    shard: Shard | None,
+    decode: bool,
+    pool: Executor,
+    report: VerifyReport,
 ) -> list[str]:
     """Check one part; returns its pair ids, as far as they can be read."""
     name = storage.name(uri)
@@ -143,13 +172,26 @@ def _check_part(
     report.parts += 1
     try:
         with open_part(uri) as (file, info):
-            if not file.schema_arrow.equals(schema) or (file.schema_arrow.metadata or {}).get(b"huggingface") != schema.metadata[b"huggingface"]:
+            if (
+                not file.schema_arrow.equals(schema)
+                or (file.schema_arrow.metadata or {}).get(b"huggingface")
+                != schema.metadata[b"huggingface"]
+            ):
                 report.add(f"{name}: its schema is not the job's")
                 return []
-            columns = ["pair_id", "image" if decode else "image.path", "status", "error_code", "width", "height"]
+            columns = [
+                "pair_id",
+                "image" if decode else "image.path",
+                "status",
+                "error_code",
+                "width",
+                "height",
+            ]
             for group in range(file.num_row_groups):
                 rows = file.read_row_group(group, columns=columns).to_pylist()
-                for row, problem in zip(rows, pool.map(lambda row: _row_problem(row, decode), rows), strict=True):
+                for row, problem in zip(
+                    rows, pool.map(lambda row: _row_problem(row, decode), rows), strict=True
+                ):
                     ids.append(row["pair_id"])
                     key = "ok" if row["status"] == "ok" else str(row["error_code"])
                     counts[key] = counts.get(key, 0) + 1
@@ -166,18 +208,28 @@ def _check_part(
     footer = info.footer
     digest = ids_digest(ids)
     if (info.rows, info.ok, info.errors) != (len(ids), ok, counts):
-        report.add(f"{name}: its footer counts {info.rows} rows, {info.ok} ok, {info.errors}; it has {len(ids)}, {ok}, {counts}")
+        report.add(
+            f"{name}: its footer counts {info.rows} rows, {info.ok} ok, {info.errors}; it has {len(ids)}, {ok}, {counts}"
+        )
     if footer.get("ids_digest") != digest:
         report.add(f"{name}: its pair ids are not those its footer's digest was made from")
     if footer.get("fingerprint") != job["fingerprint"]:
-        report.add(f"{name}: its fingerprint {footer.get('fingerprint')} is not the job's, {job['fingerprint']}")
+        report.add(
+            f"{name}: its fingerprint {footer.get('fingerprint')} is not the job's, {job['fingerprint']}"
+        )
     if (footer.get("window"), footer.get("number")) != parse_part(name):
-        report.add(f"{name}: its footer says it is part {footer.get('number')} of window {footer.get('window')}")
+        report.add(
+            f"{name}: its footer says it is part {footer.get('number')} of window {footer.get('window')}"
+        )
     if shard is not None and shard.ids_digest != digest:
         wanted = shard.table.column("pair_id").to_pylist()
         lacks, extra = sorted(set(wanted) - set(ids)), sorted(set(ids) - set(wanted))
-        said = [f"lacks {_some(lacks)}"] * bool(lacks) + [f"has {_some(extra)} that belong elsewhere"] * bool(extra)
-        report.add(f"{name}: against the manifest's shard it {' and '.join(said) or 'has another order'}")
+        said = [f"lacks {_some(lacks)}"] * bool(lacks) + [
+            f"has {_some(extra)} that belong elsewhere"
+        ] * bool(extra)
+        report.add(
+            f"{name}: against the manifest's shard it {' and '.join(said) or 'has another order'}"
+        )
     return ids
 
 
@@ -187,7 +239,11 @@ def _row_problem(row: dict[str, Any], pictures: bool) -> str | None:
     if row["status"] == "error":
         if image is not None:
             return "an error row whose image is not null"
-        return None if row["error_code"] in set(ErrorCode) else f"an error row with the unknown code {row['error_code']!r}"
+        return (
+            None
+            if row["error_code"] in set(ErrorCode)
+            else f"an error row with the unknown code {row['error_code']!r}"
+        )
     if row["status"] != "ok":
         return f"status is {row['status']!r}"
     if row["error_code"] is not None:
@@ -205,7 +261,9 @@ def _row_problem(row: dict[str, Any], pictures: bool) -> str | None:
             return f"its picture is {found[0]}x{found[1]}, the row says {size[0]}x{size[1]}"
         if found[0] * found[1] > MAX_PIXELS:
             return f"its picture has {found[0]}x{found[1]} pixels, more than the {MAX_PIXELS:,} that are decoded"
-        decode_picture(data, what="its picture", max_bytes=len(data), max_pixels=found[0] * found[1], own=True)
+        decode_picture(
+            data, what="its picture", max_bytes=len(data), max_pixels=found[0] * found[1], own=True
+        )
     except PairError as error:
         return str(error)
     return None

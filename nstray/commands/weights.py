@@ -12,7 +12,15 @@ from nstray.cluster.progress import LINE_EVERY
 from nstray.commands.load_weights import NAMED, unreadable
 from nstray.config import JobConfig
 from nstray.engine.settings import Pooling
-from nstray.errors import AlreadyExists, ErrorCode, NotFound, PairError, StorageError, Unreachable, UsageError
+from nstray.errors import (
+    AlreadyExists,
+    ErrorCode,
+    NotFound,
+    PairError,
+    StorageError,
+    Unreachable,
+    UsageError,
+)
 from nstray.images import Pixels
 from nstray.images.decode import decode
 from nstray.images.resize import fit
@@ -31,7 +39,17 @@ _MAX_BYTES: int = JobConfig.model_fields["max_bytes"].default
 _MAX_PIXELS: int = JobConfig.model_fields["max_pixels"].default
 
 
-def normalise(weights: str, images: str, out: str, *, pooling: Pooling, size: int, limit: int | None, overwrite: bool, say: Say) -> dict[str, Any]:
+def normalise(
+    weights: str,
+    images: str,
+    out: str,
+    *,
+    pooling: Pooling,
+    size: int,
+    limit: int | None,
+    overwrite: bool,
+    say: Say,
+) -> dict[str, Any]:
     """Write `weights` to `out` with every filter's mean activation over the pictures below `images` scaled to 1.
 
     Args:
@@ -55,7 +73,9 @@ def normalise(weights: str, images: str, out: str, *, pooling: Pooling, size: in
 
     pictures.least, pictures.deepest = minimum_side(network.layers), deepest(network.layers)
     if size < pictures.least:
-        raise UsageError(f"--size {size}: {pictures.deepest} needs at least {pictures.least} pixels")
+        raise UsageError(
+            f"--size {size}: {pictures.deepest} needs at least {pictures.least} pixels"
+        )
     done = run(network, pictures, pooling)
     data = to_safetensors(done.weights, {**done.metadata, "size": str(size)})
     _write(out, data, overwrite)
@@ -65,7 +85,9 @@ def normalise(weights: str, images: str, out: str, *, pooling: Pooling, size: in
         "pooling": done.pooling,
         "images": done.images,
         "skipped": pictures.skipped,
-        "means": {layer: float(f"{float(means.mean()):.4g}") for layer, means in done.means.items()},
+        "means": {
+            layer: float(f"{float(means.mean()):.4g}") for layer, means in done.means.items()
+        },
         "dead": {layer: len(filters) for layer, filters in done.dead.items() if filters},
     }
 
@@ -107,7 +129,9 @@ class _Pictures:
             raise UsageError(f"--images {error}; give a folder or an s3:// prefix") from None
         uris = picture_uris(listed)
         if not uris:
-            raise UsageError(f"--images {self.folder}: no pictures: none of its {len(listed)} files ends with {', '.join(IMAGE_ENDINGS)}")
+            raise UsageError(
+                f"--images {self.folder}: no pictures: none of its {len(listed)} files ends with {', '.join(IMAGE_ENDINGS)}"
+            )
         count = len(uris) if limit is None else min(limit, len(uris))
         self.uris = [uris[i * len(uris) // count] for i in range(count)]
 
@@ -129,18 +153,28 @@ class _Pictures:
             yield torch.from_numpy(pixels).permute(2, 0, 1)
             if time.monotonic() - last_line >= LINE_EVERY:
                 last_line = time.monotonic()
-                self.say(f"event=progress done={number} total={len(self.uris)} skipped={self.skipped}")
+                self.say(
+                    f"event=progress done={number} total={len(self.uris)} skipped={self.skipped}"
+                )
         if self.skipped == len(self.uris):
-            raise UsageError(f"--images {self.folder}: none of {len(self.uris)} pictures can be used; the first: {first}")
+            raise UsageError(
+                f"--images {self.folder}: none of {len(self.uris)} pictures can be used; the first: {first}"
+            )
 
     def _read(self, uri: str) -> Pixels:
         what = f"image {uri}"
-        pixels = decode(storage.read(uri, max_bytes=_MAX_BYTES), what=what, max_bytes=_MAX_BYTES, max_pixels=_MAX_PIXELS)
+        pixels = decode(
+            storage.read(uri, max_bytes=_MAX_BYTES),
+            what=what,
+            max_bytes=_MAX_BYTES,
+            max_pixels=_MAX_PIXELS,
+        )
         pixels = fit(pixels, self.size, "longest", False, what=what)
         height, width = pixels.shape[:2]
         if min(height, width) < self.least:
             raise PairError(
-                ErrorCode.TOO_SMALL, f"{what}: {width}x{height} pixels leave {self.deepest} no position; it needs {self.least}x{self.least}"
+                ErrorCode.TOO_SMALL,
+                f"{what}: {width}x{height} pixels leave {self.deepest} no position; it needs {self.least}x{self.least}",
             )
         return pixels
 
@@ -177,7 +211,9 @@ def _write(out: str, data: bytes, overwrite: bool) -> None:
     try:
         storage.put_new(out, data)
     except AlreadyExists:
-        raise UsageError(f"-o {out} appeared meanwhile; say --overwrite, or write another") from None
+        raise UsageError(
+            f"-o {out} appeared meanwhile; say --overwrite, or write another"
+        ) from None
 
 
 def _result(out: str, data: bytes, network: VGGWeights) -> dict[str, Any]:

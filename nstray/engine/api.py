@@ -38,19 +38,33 @@ def stylize(
     """
     config = config or StylizeConfig()
     if len(contents) != len(styles):
-        raise ValueError(f"one style per content: got {len(contents)} contents and {len(styles)} styles")
+        raise ValueError(
+            f"one style per content: got {len(contents)} contents and {len(styles)} styles"
+        )
     loaded = load_weights(weights) if isinstance(weights, str) else weights
     # no pair has settings of its own here, so no layer behind these is needed
     loaded = loaded.cut((*config.content_layers, *config.style_layers))
     stylizer = Stylizer(config, loaded, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     pairs, alive = [], []
     for i, (content, style) in enumerate(zip(contents, styles, strict=True)):
-        listed = [] if style is None else list(style) if isinstance(style, list | tuple) else [style]
+        listed = (
+            [] if style is None else list(style) if isinstance(style, list | tuple) else [style]
+        )
         start = None if starts is None else as_image(starts[i])
-        alive.append(listed)  # an id names one image only while that lives, and a lazy sequence makes its items anew
+        alive.append(
+            listed
+        )  # an id names one image only while that lives, and a lazy sequence makes its items anew
         keys = [id(s) for s in listed]
         seed = pair_seed(config.seed, str(i))
-        pairs.append(Pair(as_image(content), [as_image(s) for s in listed], style_keys=keys, seed=seed, start=start))
+        pairs.append(
+            Pair(
+                as_image(content),
+                [as_image(s) for s in listed],
+                style_keys=keys,
+                seed=seed,
+                start=start,
+            )
+        )
     results: dict[int, Result] = {}
     for index, outcome in run_batches(stylizer, pairs, config.batch_size):
         if isinstance(outcome, BaseException):

@@ -49,7 +49,9 @@ def run_batches(
         except ValueError as error:
             yield i, error
             continue
-        groups.setdefault((tuple(pair.content.shape), config.evaluations, batch_key(config, pair)), []).append(i)
+        groups.setdefault(
+            (tuple(pair.content.shape), config.evaluations, batch_key(config, pair)), []
+        ).append(i)
     for (shape, _, _), indices in groups.items():
         todo = deque(_chunks(indices, min(batch_size, fits.get(shape, batch_size))))
         trying: dict[int, int] = {}  # smaller tiles that a pair is tried in
@@ -57,7 +59,14 @@ def run_batches(
             chunk = todo.popleft()
             if on_batch:
                 on_batch(chunk)
-            outcome = _attempt(stylizer, [_tiled(stylizer, pairs[i], trying.get(i) or memory.tiles.get(shape, 0)) for i in chunk], on_evaluation)
+            outcome = _attempt(
+                stylizer,
+                [
+                    _tiled(stylizer, pairs[i], trying.get(i) or memory.tiles.get(shape, 0))
+                    for i in chunk
+                ],
+                on_evaluation,
+            )
             alone = chunk[0] if len(chunk) == 1 else -1
             if isinstance(outcome, list):
                 if alone in trying:
@@ -66,7 +75,11 @@ def run_batches(
             elif (
                 alone >= 0
                 and isinstance(outcome, torch.cuda.OutOfMemoryError)
-                and (side := _smaller(stylizer, pairs[alone], trying.get(alone) or memory.tiles.get(shape, 0)))
+                and (
+                    side := _smaller(
+                        stylizer, pairs[alone], trying.get(alone) or memory.tiles.get(shape, 0)
+                    )
+                )
             ):
                 trying[alone] = side
                 todo.appendleft(chunk)
@@ -82,7 +95,9 @@ def run_batches(
                 todo.extendleft(reversed(_chunks(chunk, (len(chunk) + 1) // 2)))
 
 
-def _attempt(stylizer: Stylizer, pairs: list[Pair], on_evaluation: Callable[[int], None] | None) -> list[Result] | Exception:
+def _attempt(
+    stylizer: Stylizer, pairs: list[Pair], on_evaluation: Callable[[int], None] | None
+) -> list[Result] | Exception:
     try:
         return stylizer.run(pairs, on_evaluation)
     except Exception as error:
@@ -97,12 +112,21 @@ def _side(stylizer: Stylizer, pair: Pair, side: int) -> int:
 
 
 def _tiled(stylizer: Stylizer, pair: Pair, side: int) -> Pair:
-    return dataclasses.replace(pair, settings={**pair.settings, "tile_size": _side(stylizer, pair, side)}) if side else pair
+    return (
+        dataclasses.replace(
+            pair, settings={**pair.settings, "tile_size": _side(stylizer, pair, side)}
+        )
+        if side
+        else pair
+    )
 
 
 def _smaller(stylizer: Stylizer, pair: Pair, side: int) -> int | None:
     """The next side of tiles to try where `side` was too large; None where they are as small as is worth it."""
-    longest = max(max(image.shape) for image in (pair.content, *pair.styles, *([] if pair.fine is None else [pair.fine])))
+    longest = max(
+        max(image.shape)
+        for image in (pair.content, *pair.styles, *([] if pair.fine is None else [pair.fine]))
+    )
     half = min(longest, _side(stylizer, pair, side) or longest) // 2
     return half if half >= 2 * SMALLEST_TILE else None
 

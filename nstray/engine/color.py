@@ -55,7 +55,9 @@ def match_color(source: Tensor, reference: Tensor, method: str) -> Tensor:
     _, centred = _centred(source)
     target_mean, target = _centred(reference)
     matrix = color_matrix(_covariance(centred), _covariance(target), method)
-    return torch.addmm(target_mean, matrix, centred).view(source.shape).to(source.device, source.dtype)
+    return (
+        torch.addmm(target_mean, matrix, centred).view(source.shape).to(source.device, source.dtype)
+    )
 
 
 def color_matrix(source: Tensor, reference: Tensor, method: str) -> Tensor:
@@ -74,13 +76,17 @@ def color_matrix(source: Tensor, reference: Tensor, method: str) -> Tensor:
     Raises ValueError for another method, naming the nearest.
     """
     if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}{did_you_mean(str(method).lower(), METHODS, 0.4)}")
+        raise ValueError(
+            f"method must be one of {', '.join(METHODS)}; got {method!r}{did_you_mean(str(method).lower(), METHODS, 0.4)}"
+        )
     variances, axes = torch.linalg.eigh(source)
     variances = variances.clamp_min(ROUNDING_VARIANCE)
     root, inverse = axes * variances.sqrt() @ axes.T, axes * variances.rsqrt() @ axes.T
     matrix: Tensor
     if method == "cholesky":
-        matrix = torch.linalg.solve_triangular(_lower(root), _lower(_root(reference)), upper=False, left=False)
+        matrix = torch.linalg.solve_triangular(
+            _lower(root), _lower(_root(reference)), upper=False, left=False
+        )
     elif method == "pca":
         matrix = _root(reference) @ inverse
     else:
@@ -125,7 +131,9 @@ def with_chroma_of(luma: Tensor, content: Tensor) -> Tensor:
     _check(luma, 1, "luma")
     _check(content, 3, "content")
     if luma.shape[1:] != content.shape[1:]:
-        raise ValueError(f"luma and content must be of one size; got {tuple(luma.shape)} and {tuple(content.shape)}")
+        raise ValueError(
+            f"luma and content must be of one size; got {tuple(luma.shape)} and {tuple(content.shape)}"
+        )
     # The rows of I and Q sum to zero, so Y's column of the inverse matrix is (1, 1, 1): a change of Y adds the same to R, G and B.
     change = luma - luminance(content)
     return content + change.clamp(-content.amin(0, keepdim=True), 1 - content.amax(0, keepdim=True))

@@ -22,10 +22,15 @@ def refined(stylizer: Stylizer, pair: Pair, on_evaluation: Callable[[int], None]
     Raises FloatingPointError where the loss is not a finite number.
     """
     config = stylizer.settings(pair.settings)
-    if pair.fine is None or not (config.style_weight > 0 or config.init in ("style", "content-matched")):
+    if pair.fine is None or not (
+        config.style_weight > 0 or config.init in ("style", "content-matched")
+    ):
         return dataclasses.replace(pair, fine=None)
     own = {
-        **{name: getattr(config, name) for name in ("style_statistic", "learning_rate", "evaluations")},
+        **{
+            name: getattr(config, name)
+            for name in ("style_statistic", "learning_rate", "evaluations")
+        },
         "content_weight": 0.0,
         "style_weight": 1000.0,
         "tv_weight": 0.0,
@@ -37,12 +42,22 @@ def refined(stylizer: Stylizer, pair: Pair, on_evaluation: Callable[[int], None]
         "color": "style",
         "coarse": "none",
         "value_range": "clamped",
-        "optimizer": "adam" if config.optimizer == "adam" else "lbfgs",  # on pixels, which are kept in their range
+        "optimizer": "adam"
+        if config.optimizer == "adam"
+        else "lbfgs",  # on pixels, which are kept in their range
     }
-    what = tuple(own[name] for name in ("style_layers", "style_statistic", "optimizer", "learning_rate", "evaluations"))
+    what = tuple(
+        own[name]
+        for name in ("style_layers", "style_statistic", "optimizer", "learning_rate", "evaluations")
+    )
     styles, keys = [], []
     for style, key in zip(pair.styles, pair.style_keys or [None] * len(pair.styles), strict=True):
-        alone = Pair(style, [pair.fine], style_keys=[pair.fine_key], settings={**own, "tile_size": config.tile_size})
+        alone = Pair(
+            style,
+            [pair.fine],
+            style_keys=[pair.fine_key],
+            settings={**own, "tile_size": config.tile_size},
+        )
 
         def compute(alone: Pair = alone) -> dict[str, Tensor]:
             (result,) = stylizer.run([alone], on_evaluation and (lambda _: on_evaluation(0)))
@@ -50,7 +65,11 @@ def refined(stylizer: Stylizer, pair: Pair, on_evaluation: Callable[[int], None]
                 raise FloatingPointError("fine style: the loss is not a finite number")
             return {"image": result.image.to(stylizer.device)}
 
-        name = None if key is None or pair.fine_key is None else ("fine", key, pair.fine_key, tuple(style.shape), what)
+        name = (
+            None
+            if key is None or pair.fine_key is None
+            else ("fine", key, pair.fine_key, tuple(style.shape), what)
+        )
         styles.append(stylizer.remembered(name, compute)["image"])
         keys.append(name)
     return dataclasses.replace(pair, styles=styles, style_keys=keys, fine=None, fine_key=None)

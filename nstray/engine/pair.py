@@ -89,7 +89,9 @@ def as_image(value: Any) -> Tensor:
     if image.ndim == 3 and image.shape[0] != 3 and image.shape[2] == 3:
         image = image.permute(2, 0, 1)
     if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"expected an RGB image (3, H, W) or (H, W, 3); got shape {tuple(image.shape)}")
+        raise ValueError(
+            f"expected an RGB image (3, H, W) or (H, W, 3); got shape {tuple(image.shape)}"
+        )
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise ValueError(f"expected uint8 (0..255) or float (0..1) pixels; got {image.dtype}")
     if image.is_floating_point() and not bool(((image > -1) & (image < 2)).all()):

@@ -107,5 +107,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 def preset(name: str) -> Mapping[str, Any]:
     """The settings of a preset; raises ValueError naming the nearest."""
     if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"no such preset: {name!r}; there are {', '.join(PRESETS)}{did_you_mean(str(name), PRESETS)}")
+        raise ValueError(
+            f"no such preset: {name!r}; there are {', '.join(PRESETS)}{did_you_mean(str(name), PRESETS)}"
+        )
     return PRESETS[name]

@@ -25,7 +25,9 @@ ValueRange = Literal["free", "clamped"]
 
 # Convolutions per block of VGG-19 (configuration E of Simonyan and Zisserman, arXiv 1409.1556, table 1).
 BLOCKS = (2, 2, 4, 4, 4)
-CONV_LAYERS: tuple[str, ...] = tuple(f"conv{b}_{i}" for b, n in enumerate(BLOCKS, 1) for i in range(1, n + 1))
+CONV_LAYERS: tuple[str, ...] = tuple(
+    f"conv{b}_{i}" for b, n in enumerate(BLOCKS, 1) for i in range(1, n + 1)
+)
 INITS = ("content", "content-matched", "noise", "style")
 MAX_SEED = 2**63 - 1
 # Longest side in pixels below which `coarse` adds no stage of its own accord: of the picture nothing but its layout is left there.
@@ -102,14 +104,20 @@ def _count(low: int, high: int) -> Callable[[int], int]:
 def _tile(value: int) -> int:
     side = _count(0, 65_536)(value)
     if 0 < side < SMALLEST_TILE:
-        raise ValueError(f"must be 0 (whole pictures) or from {SMALLEST_TILE} to 65536 pixels; got {side}")
+        raise ValueError(
+            f"must be 0 (whole pictures) or from {SMALLEST_TILE} to 65536 pixels; got {side}"
+        )
     return side
 
 
 def _numbers(value: Sequence[float] | str) -> tuple[float, ...]:
-    numbers = tuple(float(v) for v in (value.split(",") if isinstance(value, str) else value) if str(v).strip())
+    numbers = tuple(
+        float(v) for v in (value.split(",") if isinstance(value, str) else value) if str(v).strip()
+    )
     if not all(math.isfinite(v) and v >= 0 for v in numbers):
-        raise ValueError(f"must be finite numbers of at least 0; got {', '.join(map(str, numbers))}")
+        raise ValueError(
+            f"must be finite numbers of at least 0; got {', '.join(map(str, numbers))}"
+        )
     if numbers and not any(numbers):
         raise ValueError("must not all be 0; use style_weight 0 for no style term")
     return numbers
@@ -117,7 +125,9 @@ def _numbers(value: Sequence[float] | str) -> tuple[float, ...]:
 
 def _coarse(value: str) -> str:
     if not isinstance(value, str):  # YAML reads 128:50 as minutes and seconds
-        raise ValueError(f"must be text; got {value!r}: quote the stages in YAML, as in coarse: '128:50'")
+        raise ValueError(
+            f"must be text; got {value!r}: quote the stages in YAML, as in coarse: '128:50'"
+        )
     if value in ("none", "auto", "half", "sqrt2"):
         return value
     stages = []
@@ -125,7 +135,12 @@ def _coarse(value: str) -> str:
         side, _, budget = part.strip().partition(":")
         relative = side.endswith("%")
         side = side.removesuffix("%")
-        if not (side.isdigit() and budget.isdigit() and 1 <= int(side) <= (99 if relative else 65_536) and 1 <= int(budget) <= 1_000_000):
+        if not (
+            side.isdigit()
+            and budget.isdigit()
+            and 1 <= int(side) <= (99 if relative else 65_536)
+            and 1 <= int(budget) <= 1_000_000
+        ):
             raise ValueError(
                 f"must be none, auto, half, sqrt2, or stages as SIDE:EVALUATIONS, such as 128:200,256:100 or 25%:60,50%:40; got {value!r}"
             )
@@ -141,7 +156,9 @@ def _init(value: str) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"must be {', '.join(INITS)}, or an image's path or URI")
     if value not in INITS and "/" not in value and "." not in value:
-        raise ValueError(f"must be {', '.join(INITS)}, or an image's path or URI; got {value!r}{did_you_mean(value, INITS)}")
+        raise ValueError(
+            f"must be {', '.join(INITS)}, or an image's path or URI; got {value!r}{did_you_mean(value, INITS)}"
+        )
     return value
 
 
@@ -177,12 +194,19 @@ def check(name: str, value: Any) -> Any:
     return _RULES[name](value)
 
 
-def check_terms(content_weight: float, style_weight: float, content_layers: Sequence[str], style_layers: Sequence[str]) -> None:
+def check_terms(
+    content_weight: float,
+    style_weight: float,
+    content_layers: Sequence[str],
+    style_layers: Sequence[str],
+) -> None:
     """Raise ValueError where nothing is left to optimise: no content term and no style term."""
     content = content_weight > 0 and len(content_layers) > 0
     style = style_weight > 0 and len(style_layers) > 0
     if not (content or style):
-        raise ValueError("nothing to optimise: give content_weight (alpha) or style_weight (beta) a value above 0, with layers for it")
+        raise ValueError(
+            "nothing to optimise: give content_weight (alpha) or style_weight (beta) a value above 0, with layers for it"
+        )
 
 
 def check_layer_weights(style_layers: Sequence[str], style_layer_weights: Sequence[object]) -> None:
@@ -214,7 +238,10 @@ def coarse_stages(coarse: str, longest: int) -> list[tuple[int, int | None]]:
             k += 1
         return [(side, None) for side in reversed(sides)]
     parts = [part.split(":") for part in coarse.split(",")]
-    stages = [(round(longest * int(side[:-1]) / 100) if side.endswith("%") else int(side), int(budget)) for side, budget in parts]
+    stages = [
+        (round(longest * int(side[:-1]) / 100) if side.endswith("%") else int(side), int(budget))
+        for side, budget in parts
+    ]
     return [(side, budget) for side, budget in stages if side < longest]
 
 

@@ -32,7 +32,9 @@ def mix(a: Array, b: Array | Sequence[float], share: Array) -> Array:
 def ramp(value: Array, stops: Sequence[tuple[float, tuple[int, int, int]]]) -> Array:
     """Colours (..., 3) of a scalar, linear between stops."""
     at = [s for s, _ in stops]
-    return np.stack([np.interp(value, at, [c[i] for _, c in stops]) for i in range(3)], axis=-1).astype(np.float32)
+    return np.stack(
+        [np.interp(value, at, [c[i] for _, c in stops]) for i in range(3)], axis=-1
+    ).astype(np.float32)
 
 
 def bilinear(field: Array, y: Array, x: Array) -> Array:
@@ -60,7 +62,11 @@ class Noise:
             yy, xx = y * 2**i + 17.3 * i, x * 2**i + 31.7 * i
             # smoothstep inside each cell, so that slopes are continuous
             fy, fx = yy - np.floor(yy), xx - np.floor(xx)
-            n = bilinear(self.lattice, np.floor(yy) + fy * fy * (3 - 2 * fy), np.floor(xx) + fx * fx * (3 - 2 * fx))
+            n = bilinear(
+                self.lattice,
+                np.floor(yy) + fy * fy * (3 - 2 * fy),
+                np.floor(xx) + fx * fx * (3 - 2 * fx),
+            )
             total += (1 - 2 * np.abs(n) if ridged else n) * 0.5**i
             norm += 0.5**i
         return total / np.float32(norm)

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 _MAX_SCANS = 100
 _MAX_SEGMENTS = 4096  # a depth map of 64 MiB in extended XMP has 1,000
 _MAX_EXIF = 64  # segments, 4 MiB; for each Pillow copies all the EXIF before it: 60 MB of it take half a minute. Cameras write one.
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # one that has a length, or the end; no fill, stuffing or restart
+_MARKER = re.compile(
+    rb"\xff[^\x00\x01\xd0-\xd8\xff]"
+)  # one that has a length, or the end; no fill, stuffing or restart
 _START_OF_SCAN, _END = 0xDA, 0xD9
 
 
@@ -38,7 +40,10 @@ def check_png(data: bytes) -> bytes:
     if b"acTL" not in data:
         return data
     found = [(at, end) for kind, at, end in chunks(data) if kind == b"acTL"]
-    if len(found) == 1 and 1 <= int.from_bytes(data[found[0][0] + 8 : found[0][0] + 12], "big") < 2**31:
+    if (
+        len(found) == 1
+        and 1 <= int.from_bytes(data[found[0][0] + 8 : found[0][0] + 12], "big") < 2**31
+    ):
         return data
     edges = [0, *(edge for span in found for edge in span), len(data)]
     return b"".join(data[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True))
@@ -54,7 +59,11 @@ def check_jpeg(data: bytes) -> None:
         segments += 1
         scans += data[marker.start() + 1] == _START_OF_SCAN
         exif += data.startswith(b"Exif\0\0", marker.end() + 2)
-        for count, most, name in ((scans, _MAX_SCANS, "scans"), (exif, _MAX_EXIF, "segments of EXIF"), (segments, _MAX_SEGMENTS, "segments")):
+        for count, most, name in (
+            (scans, _MAX_SCANS, "scans"),
+            (exif, _MAX_EXIF, "segments of EXIF"),
+            (segments, _MAX_SEGMENTS, "segments"),
+        ):
             if count > most:
                 raise ValueError(f"a JPEG of more than {most} {name}")
         at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")

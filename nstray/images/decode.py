@@ -36,7 +36,15 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
 _ORIENTATION = 0x0112
 
 
-def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int, own: bool = False, background: int = 255) -> Pixels:
+def decode(
+    data: bytes,
+    *,
+    what: str,
+    max_bytes: int,
+    max_pixels: int,
+    own: bool = False,
+    background: int = 255,
+) -> Pixels:
     """The picture in `data`, upright, opaque, 8-bit sRGB.
 
     EXIF orientation is applied; alpha and transparent colours are composited on white; 16-bit grey is v / 257, rounded;
@@ -60,18 +68,24 @@ def decode(data: bytes, *, what: str, max_bytes: int, max_pixels: int, own: bool
     Returns (H, W, 3) uint8. Raises `PairError`, nothing else.
     """
     if len(data) > max_bytes:
-        raise PairError(ErrorCode.TOO_MANY_BYTES, f"{what}: {len(data)} bytes, the limit (max_bytes) is {max_bytes}")
+        raise PairError(
+            ErrorCode.TOO_MANY_BYTES,
+            f"{what}: {len(data)} bytes, the limit (max_bytes) is {max_bytes}",
+        )
     try:
         image, _ = _open(data, what, max_pixels, own)
         image.load()
         return _upright(_rgb(image, data, background), _orientation(image.info.get("exif")))
     except PairError:
         raise
-    except Image.DecompressionBombError as error:  # Pillow's WebP reader asks Pillow's own limit (179 million pixels) itself
+    except (
+        Image.DecompressionBombError
+    ) as error:  # Pillow's WebP reader asks Pillow's own limit (179 million pixels) itself
         raise PairError(ErrorCode.TOO_MANY_PIXELS, f"{what}: {error}") from None
     except MemoryError:
         raise PairError(
-            ErrorCode.OUT_OF_MEMORY, f"{what}: decoding needs more memory than the worker has; lower max_pixels to refuse such pictures"
+            ErrorCode.OUT_OF_MEMORY,
+            f"{what}: decoding needs more memory than the worker has; lower max_pixels to refuse such pictures",
         ) from None
     except Exception as error:
         raise _failed(what, error) from None
@@ -100,14 +114,18 @@ def read_header(data: bytes, *, own: bool = False) -> tuple[str, int, int]:
     return image_format, image.width, image.height
 
 
-def _open(data: bytes, what: str, max_pixels: int | None, own: bool) -> tuple[ImageFile.ImageFile, str]:
+def _open(
+    data: bytes, what: str, max_pixels: int | None, own: bool
+) -> tuple[ImageFile.ImageFile, str]:
     """The file's header read, its format known, its size within the cap, one frame; nothing decoded yet."""
     if not data:
         raise PairError(ErrorCode.EMPTY_FILE, f"{what}: the file is empty (0 bytes)")
     image_format = _format(data)
     if image_format is None or (image_format == "tiff" and not own):
         raise refusal(data, what)
-    if image_format == "webp":  # Pillow's WebP reader sets up its frame buffers while it opens: look before it does
+    if (
+        image_format == "webp"
+    ):  # Pillow's WebP reader sets up its frame buffers while it opens: look before it does
         _check_pixels(*_webp_size(data), what, max_pixels)
     elif image_format == "png":
         data = containers.check_png(data)
@@ -121,7 +139,10 @@ def _open(data: bytes, what: str, max_pixels: int | None, own: bool) -> tuple[Im
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         name = {"png": "PNG", "webp": "WebP"}.get(image_format, image_format)
-        raise PairError(ErrorCode.UNSUPPORTED_FORMAT, f"{what}: an animated {name} of {frames} frames; give one still picture")
+        raise PairError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            f"{what}: an animated {name} of {frames} frames; give one still picture",
+        )
     return image, image_format
 
 
@@ -129,7 +150,10 @@ def _check_pixels(width: int, height: int, what: str, max_pixels: int | None) ->
     if width < 1 or height < 1:
         raise PairError(ErrorCode.DECODE_FAILED, f"{what}: its header says {width}x{height} pixels")
     if max_pixels is not None and width * height > max_pixels:
-        raise PairError(ErrorCode.TOO_MANY_PIXELS, f"{what}: {width}x{height} = {width * height} pixels, the limit (max_pixels) is {max_pixels}")
+        raise PairError(
+            ErrorCode.TOO_MANY_PIXELS,
+            f"{what}: {width}x{height} = {width * height} pixels, the limit (max_pixels) is {max_pixels}",
+        )
 
 
 def _format(data: bytes) -> str | None:
@@ -151,12 +175,16 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         bits = int.from_bytes(body[1:5], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if chunk == b"VP8 " and len(body) == 10 and body[3:6] == b"\x9d\x01\x2a":
-        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(
+            body[8:10], "little"
+        ) & 0x3FFF
     raise ValueError("broken WebP header")
 
 
 def _failed(what: str, error: Exception) -> PairError:
-    return PairError(ErrorCode.DECODE_FAILED, f"{what}: truncated or corrupt ({type(error).__name__}: {error})")
+    return PairError(
+        ErrorCode.DECODE_FAILED, f"{what}: truncated or corrupt ({type(error).__name__}: {error})"
+    )
 
 
 def _rgb(image: Image.Image, data: bytes, background: int) -> Pixels:
@@ -172,7 +200,9 @@ def _rgb(image: Image.Image, data: bytes, background: int) -> Pixels:
     if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and key is not None):
         layered = image if image.mode == "LA" else image.convert("RGBA")
         paper = Image.new("RGB", image.size, (background,) * 3)
-        paper.paste(icc.to_rgb(layered.convert(layered.mode[:-1]), profile), mask=layered.getchannel("A"))
+        paper.paste(
+            icc.to_rgb(layered.convert(layered.mode[:-1]), profile), mask=layered.getchannel("A")
+        )
         return np.array(paper)
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode == "1" else "RGB")
@@ -186,7 +216,9 @@ def _rgb(image: Image.Image, data: bytes, background: int) -> Pixels:
 def _eight_bit(key: int | tuple[int, ...], depth: int) -> npt.NDArray[np.int64]:
     """PNG's transparent colour, stored at the file's bit depth, as Pillow scales the pixels of that depth."""
     values = np.atleast_1d(np.asarray(key, dtype=np.int64))
-    return values >> 8 if depth == 16 else np.minimum(values * 255 // (2**depth - 1), 255)  # Pillow scales a 1-bit key itself
+    return (
+        values >> 8 if depth == 16 else np.minimum(values * 255 // (2**depth - 1), 255)
+    )  # Pillow scales a 1-bit key itself
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

@@ -15,7 +15,10 @@ from nstray.images import Pixels, Pixels16
 
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tiff"}
 _DEEP = {"tiff": np.uint16}  # the formats of more than 8 bits per channel
-_MAX_SIDE = {"jpeg": 65_500, "webp": 16_383}  # libjpeg's JPEG_MAX_DIMENSION, libwebp's WEBP_MAX_DIMENSION
+_MAX_SIDE = {
+    "jpeg": 65_500,
+    "webp": 16_383,
+}  # libjpeg's JPEG_MAX_DIMENSION, libwebp's WEBP_MAX_DIMENSION
 # Measured on brush strokes at 512 x 512 with the grain of an optimised picture, one core (level: KiB, ms):
 # PNG 1: 561, 50; 3: 561, 50; 4: 521, 65; 6: 521, 64; 9: 521, 64, and on a scanned painting of 402 x 512
 # 1: 369, 32; 4: 345, 69; 6: 343, 111; 9: 343, 125. So 4: the size of 9, never slower than 6.
@@ -55,7 +58,9 @@ def encode(pixels: Pixels | Pixels16, image_format: str, quality: int | None = N
     extension(image_format)
     kind = np.dtype(_DEEP.get(image_format, np.uint8))
     if pixels.dtype != kind or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ValueError(f"encode takes (H, W, 3) {kind} for {image_format}; got {pixels.shape} {pixels.dtype}")
+        raise ValueError(
+            f"encode takes (H, W, 3) {kind} for {image_format}; got {pixels.shape} {pixels.dtype}"
+        )
     check_quality(image_format, quality)
     if image_format == "tiff":
         return _tiff(pixels)
@@ -84,8 +89,21 @@ def _tiff(pixels: npt.NDArray[Any]) -> bytes:
     import tifffile
 
     out = io.BytesIO()
-    packing: dict[str, Any] = {"compression": "zlib", "predictor": True, "compressionargs": {"level": _TIFF_LEVEL}, "maxworkers": 1}
-    tifffile.imwrite(out, np.ascontiguousarray(pixels), byteorder="<", photometric="rgb", metadata=None, software=False, **packing)
+    packing: dict[str, Any] = {
+        "compression": "zlib",
+        "predictor": True,
+        "compressionargs": {"level": _TIFF_LEVEL},
+        "maxworkers": 1,
+    }
+    tifffile.imwrite(
+        out,
+        np.ascontiguousarray(pixels),
+        byteorder="<",
+        photometric="rgb",
+        metadata=None,
+        software=False,
+        **packing,
+    )
     return out.getvalue()
 
 

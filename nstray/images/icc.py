@@ -22,7 +22,12 @@ _MAX_BYTES = 4 << 20  # the tables of a large press profile take 2 to 3 MiB
 _MAX_KEPT = 16  # transforms; the largest, of a CMYK profile, take about 2 MiB each
 # A mode's colour space as profiles spell it (ICC.1:2022, table 19), and the levels a channel is probed at.
 _MODES = {"L": (b"GRAY", 256), "RGB": (b"RGB ", 18), "CMYK": (b"CMYK", 9)}
-_CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")  # the ones that say what device colours look like (table 18)
+_CLASSES = (
+    b"scnr",
+    b"mntr",
+    b"prtr",
+    b"spac",
+)  # the ones that say what device colours look like (table 18)
 # Without LittleCMS's one-pixel cache a transform has no state that changes: its author's terms for sharing one between threads.
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE
 
@@ -56,14 +61,20 @@ def to_rgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 def _transform(profile: bytes, mode: str) -> Transform | None:
     """From `profile` to sRGB, kept from one picture to the next; None where `profile` is not to be applied."""
-    if len(profile) > _MAX_BYTES or profile[16:20] != _MODES[mode][0] or profile[12:16] not in _CLASSES:
+    if (
+        len(profile) > _MAX_BYTES
+        or profile[16:20] != _MODES[mode][0]
+        or profile[12:16] not in _CLASSES
+    ):
         return None
     key = hashlib.sha256(profile).digest(), mode
     with _lock:
         if key in _kept:
             _kept.move_to_end(key)
             return _kept[key]
-    built = _build(profile, mode)  # outside the lock; two threads that build the same one build equals
+    built = _build(
+        profile, mode
+    )  # outside the lock; two threads that build the same one build equals
     with _lock:
         _kept[key] = built
         while len(_kept) > _MAX_KEPT:
@@ -77,7 +88,9 @@ def _build(profile: bytes, mode: str) -> Transform | None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        built = ImageCms.ImageCmsTransform(source, srgb, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, flags=flags)
+        built = ImageCms.ImageCmsTransform(
+            source, srgb, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, flags=flags
+        )
     except (OSError, TypeError, ValueError):  # what Pillow makes of LittleCMS's refusals
         return None
     steps = _MODES[mode][1]
@@ -88,7 +101,9 @@ def _build(profile: bytes, mode: str) -> Transform | None:
     out = np.asarray(built.apply(probe), dtype=np.int16).reshape(-1, 3)
     if np.ptp(out, axis=0).max() < 64:  # all colours become about one: the picture would be lost
         return None
-    if mode != "CMYK" and np.abs(out - grid.reshape(-1, bands)).max() <= 1:  # sRGB itself: no pixel changes
+    if (
+        mode != "CMYK" and np.abs(out - grid.reshape(-1, bands)).max() <= 1
+    ):  # sRGB itself: no pixel changes
         return None
     if mode == "L":
         table = out.astype(np.uint8)
@@ -131,7 +146,9 @@ def _split_jpeg(data: bytes) -> tuple[bytes, bytes | None]:
     at, start = 2, 0
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
         marker = data[at + 1]
-        if marker == 0xFF or marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # fill, or a marker without a length
+        if (
+            marker == 0xFF or marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8
+        ):  # fill, or a marker without a length
             at += 1 if marker == 0xFF else 2
             continue
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -143,6 +160,10 @@ def _split_jpeg(data: bytes) -> tuple[bytes, bytes | None]:
             start = end
         at = end
     parts.sort(key=lambda part: part[:1])
-    whole = [list(part[:2]) for part in parts] == [[number + 1, len(parts)] for number in range(len(parts))]
+    whole = [list(part[:2]) for part in parts] == [
+        [number + 1, len(parts)] for number in range(len(parts))
+    ]
     profile = b"".join(part[2:] for part in parts) if parts and whole else None
-    return b"".join([*kept, data[start:]]), profile if profile is None or len(profile) <= _MAX_BYTES else None
+    return b"".join([*kept, data[start:]]), profile if profile is None or len(
+        profile
+    ) <= _MAX_BYTES else None

@@ -24,7 +24,10 @@ _OTHER_IMAGES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"qoif", "QOI"),
     *((0, b"P%d\n" % n, "Netpbm") for n in range(1, 8)),
     *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
-    *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")),
+    *(
+        (4, b"ftyp" + brand, "HEIC")
+        for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+    ),
 )
 _NO_IMAGES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\3\4", "a ZIP archive"),
@@ -50,7 +53,13 @@ def refusal(data: bytes, what: str) -> PairError:
         if data.startswith(magic, offset):
             return PairError(ErrorCode.NOT_AN_IMAGE, f"{what}: not an image, it looks like {name}")
     head = data[:4096]
-    text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="ignore").lstrip().lower()
+    text = (
+        head.decode(
+            "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="ignore"
+        )
+        .lstrip()
+        .lower()
+    )
     printable = bool(text) and all(c.isprintable() or c.isspace() for c in text)
     name = f"{len(data)} bytes of no known kind"
     if printable:
@@ -69,4 +78,7 @@ def refusal(data: bytes, what: str) -> PairError:
 
 
 def _unsupported(what: str, name: str) -> PairError:
-    return PairError(ErrorCode.UNSUPPORTED_FORMAT, f"{what}: a picture of format {name}; convert it to JPEG, PNG or WebP")
+    return PairError(
+        ErrorCode.UNSUPPORTED_FORMAT,
+        f"{what}: a picture of format {name}; convert it to JPEG, PNG or WebP",
+    )

@@ -51,7 +51,9 @@ class Problems:
         """Raise one `ManifestError` with a line per problem, if there is one."""
         if self.count:
             more = self.count - len(self.lines)
-            raise ManifestError("\n".join([*self.lines, *([f"... and {more} more problems"] if more > 0 else [])]))
+            raise ManifestError(
+                "\n".join([*self.lines, *([f"... and {more} more problems"] if more > 0 else [])])
+            )
 
 
 class TextColumns:
@@ -62,7 +64,9 @@ class TextColumns:
         self.problems = problems
 
     def fail(self, name: str, kind: Any, wanted: str) -> ManifestError:
-        return ManifestError(f"{self.batch.file.name}: column {name} holds {kind}; must be {wanted}")
+        return ManifestError(
+            f"{self.batch.file.name}: column {name} holds {kind}; must be {wanted}"
+        )
 
     def column(self, name: str, array: pa.Array | None, *, integers: bool = False) -> pa.Array:
         """As strings; an empty one is null."""
@@ -96,7 +100,9 @@ class TextColumns:
         parsed, wrong = [], {}
         for k, cell in enumerate(encoded.dictionary.to_pylist()):
             value, complaint = _cell(cell, kind)
-            parsed.append([cell] if complaint and name == "style" else value)  # so that the row does not lack a style too
+            parsed.append(
+                [cell] if complaint and name == "style" else value
+            )  # so that the row does not lack a style too
             if complaint:
                 wrong[k] = complaint
         codes = indices(encoded)
@@ -111,11 +117,15 @@ def _cell(cell: str, kind: pa.DataType) -> tuple[list[Any] | None, str]:
     try:
         value = json.loads(cell)
         if isinstance(value, list) and kind is not STRINGS:
-            value = [v if isinstance(v, bool) or not isinstance(v, int) else float(v) for v in value]
+            value = [
+                v if isinstance(v, bool) or not isinstance(v, int) else float(v) for v in value
+            ]
     except (ValueError, RecursionError, OverflowError):  # the last: an integer that no double holds
         value = None
     allowed = (str, type(None)) if kind is STRINGS else (int, float)
-    if isinstance(value, list) and all(isinstance(v, allowed) and not isinstance(v, bool) for v in value):
+    if isinstance(value, list) and all(
+        isinstance(v, allowed) and not isinstance(v, bool) for v in value
+    ):
         if not is_unicode("".join(v for v in value if isinstance(v, str))):
             return None, HALF_CHARACTER
         return value, ""
@@ -127,7 +137,11 @@ class Lists:
     """A list column as flat `values`, `lengths` and the row each value belongs to (`parents`); a null list counts as an empty one."""
 
     def __init__(self, array: pa.Array) -> None:
-        self.lengths: Ints = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        self.lengths: Ints = (
+            pc.fill_null(pc.list_value_length(array), 0)
+            .to_numpy(zero_copy_only=False)
+            .astype(np.int64)
+        )
         self.values = pc.list_flatten(array)
         self.parents: Ints = np.repeat(np.arange(len(array)), self.lengths)
 
@@ -158,7 +172,9 @@ def _object(uri: str) -> str:
     return uri
 
 
-def resolve(base: str, values: pa.Array, name: str, parents: Ints | None, problems: Problems, local: bool) -> pa.Array:
+def resolve(
+    base: str, values: pa.Array, name: str, parents: Ints | None, problems: Problems, local: bool
+) -> pa.Array:
     """Paths and URIs made absolute, relative ones against `base`; nulls stay.
 
     Args:
@@ -195,11 +211,19 @@ def _remote(resolved: pa.Array, name: str, parents: Ints | None, problems: Probl
     here = mask(pc.fill_null(pc.invert(pc.starts_with(resolved, "s3://")), False))
     if here.any():
         advice = "a manifest on s3:// names no local files, unless allow_local says that its author may read yours; put the image on s3://"
-        _add(here, lambda k: f"{storage.redact(resolved[k].as_py())!r} is local; {advice}", name, parents, problems)
+        _add(
+            here,
+            lambda k: f"{storage.redact(resolved[k].as_py())!r} is local; {advice}",
+            name,
+            parents,
+            problems,
+        )
     return resolved
 
 
-def _add(bad: Mask, text: Callable[[int], str], name: str, parents: Ints | None, problems: Problems) -> None:
+def _add(
+    bad: Mask, text: Callable[[int], str], name: str, parents: Ints | None, problems: Problems
+) -> None:
     """A problem for each row with a bad value: `text` of its first one."""
     places = np.flatnonzero(bad)
     rows = places if parents is None else parents[places]
@@ -212,11 +236,18 @@ def _add(bad: Mask, text: Callable[[int], str], name: str, parents: Ints | None,
 def is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
 
 def is_list(kind: pa.DataType) -> bool:
-    tests: Iterable[Callable[[pa.DataType], bool]] = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view)
+    tests: Iterable[Callable[[pa.DataType], bool]] = (
+        pa.types.is_list,
+        pa.types.is_large_list,
+        pa.types.is_fixed_size_list,
+        pa.types.is_list_view,
+    )
     return any(test(kind) for test in tests)
 
 
@@ -232,10 +263,14 @@ def sized(array: pa.Array, kind: pa.DataType = STRING) -> pa.Array:
     A floating number is its 64 bits: no library's way of printing one enters an id or a digest.
     """
     if pa.types.is_floating(array.type):
-        bits = (pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False).astype(np.float64) + 0.0).view(np.int64)
+        bits = (
+            pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False).astype(np.float64) + 0.0
+        ).view(np.int64)
         array = pc.if_else(pc.is_valid(array), pa.array(bits), pa.scalar(None, pa.int64()))
     array = pc.cast(array, kind)
-    return pc.binary_join_element_wise(pc.cast(pc.binary_length(array), kind), array, pa.scalar(":", kind))
+    return pc.binary_join_element_wise(
+        pc.cast(pc.binary_length(array), kind), array, pa.scalar(":", kind)
+    )
 
 
 def sized_lists(lists: Lists) -> pa.Array:

@@ -46,9 +46,15 @@ def build(content: str, style: str, *, pairs: str, seed: int, out: str) -> int:
         raise ManifestError(f"{out} exists; remove it first, or write another")
     contents, styles = _Pictures(content, "content"), _Pictures(style, "style")
     if each is not None and each > len(styles.uris):
-        raise ManifestError(f"--pairs {each}: only {len(styles.uris)} styles in {styles.folder}; give at most that many, or all")
+        raise ManifestError(
+            f"--pairs {each}: only {len(styles.uris)} styles in {styles.folder}; give at most that many, or all"
+        )
     base = storage.parent(out).rstrip("/") + "/"
-    cut = len(base) if all((p.folder.rstrip("/") + "/").startswith(base) for p in (contents, styles)) else 0
+    cut = (
+        len(base)
+        if all((p.folder.rstrip("/") + "/").startswith(base) for p in (contents, styles))
+        else 0
+    )
     rows = (
         (f"{contents.slugs[c]}--{styles.slugs[s]}", contents.uris[c][cut:], styles.uris[s][cut:])
         for c in range(len(contents.uris))
@@ -58,7 +64,9 @@ def build(content: str, style: str, *, pairs: str, seed: int, out: str) -> int:
     try:
         storage.put_new(out, data)
     except AlreadyExists:
-        raise ManifestError(f"{out} appeared meanwhile; remove it first, or write another") from None
+        raise ManifestError(
+            f"{out} appeared meanwhile; remove it first, or write another"
+        ) from None
     return len(contents.uris) * (each or len(styles.uris))
 
 
@@ -66,7 +74,9 @@ def _each(pairs: str) -> int | None:
     if pairs == "all":
         return None
     if not re.fullmatch(r"[0-9]{1,9}", pairs) or int(pairs) == 0:
-        raise ManifestError(f"--pairs {pairs}: must be all, or a whole number of styles per content of at least 1")
+        raise ManifestError(
+            f"--pairs {pairs}: must be all, or a whole number of styles per content of at least 1"
+        )
     return int(pairs)
 
 
@@ -85,7 +95,9 @@ class _Pictures:
         if found is not None:
             self.uris = [uri]
             if ending(storage.name(uri)) not in IMAGE_ENDINGS:
-                raise ManifestError(f"{role} {uri}: not a picture: its name must end with one of {endings}")
+                raise ManifestError(
+                    f"{role} {uri}: not a picture: its name must end with one of {endings}"
+                )
         else:
             try:
                 listed = [o.uri for o in storage.list_files(uri)]
@@ -93,7 +105,9 @@ class _Pictures:
                 raise ManifestError(f"{role} folder {uri}: does not exist ({error})") from None
             self.uris = picture_uris(listed)
             if not self.uris:
-                raise ManifestError(f"{role} folder {uri}: no pictures: none of its {len(listed)} files ends with {endings}")
+                raise ManifestError(
+                    f"{role} folder {uri}: no pictures: none of its {len(listed)} files ends with {endings}"
+                )
         self.slugs = _slugs([self.relative(i) for i in range(len(self.uris))])
 
     def relative(self, i: int) -> str:
@@ -104,7 +118,9 @@ class _Pictures:
 def picture_uris(listed: Iterable[str]) -> list[str]:
     """Those of a folder's files that are pictures by their names, in order."""
     # Names that begin with a dot are not pictures: macOS puts a ._a.jpg beside every a.jpg.
-    return sorted(u for u in listed if ending(n := storage.name(u)) in IMAGE_ENDINGS and not n.startswith("."))
+    return sorted(
+        u for u in listed if ending(n := storage.name(u)) in IMAGE_ENDINGS and not n.startswith(".")
+    )
 
 
 def _slugs(paths: list[str]) -> list[str]:
@@ -112,11 +128,19 @@ def _slugs(paths: list[str]) -> list[str]:
 
     Never holds ``--`` nor starts or ends with ``-``, so that two of them joined by ``--`` tell which two.
     """
-    bare = [re.sub(r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._-]+", "-", p.rpartition("/")[2].rpartition(".")[0])).strip("._-") for p in paths]
+    bare = [
+        re.sub(
+            r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._-]+", "-", p.rpartition("/")[2].rpartition(".")[0])
+        ).strip("._-")
+        for p in paths
+    ]
     counts = Counter(bare)
     digits = 8
     while True:
-        out = [s if s and counts[s] == 1 and len(s) <= MAX_SLUG else _hashed(s, p, digits) for s, p in zip(bare, paths, strict=True)]
+        out = [
+            s if s and counts[s] == 1 and len(s) <= MAX_SLUG else _hashed(s, p, digits)
+            for s, p in zip(bare, paths, strict=True)
+        ]
         if len(set(out)) == len(out):
             return out
         digits += 8
@@ -131,7 +155,12 @@ def _parquet(rows: Iterator[_Row]) -> bytes:
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
         while batch := list(islice(rows, BATCH_ROWS)):
-            writer.write_table(pa.table([pa.array(column, pa.string()) for column in zip(*batch, strict=True)], schema=SCHEMA))
+            writer.write_table(
+                pa.table(
+                    [pa.array(column, pa.string()) for column in zip(*batch, strict=True)],
+                    schema=SCHEMA,
+                )
+            )
     return sink.getvalue()
 
 

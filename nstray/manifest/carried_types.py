@@ -20,18 +20,32 @@ def holds_large_integers(array: pa.Array) -> bool:
     return found["max"] is not None and max(abs(found["min"]), abs(found["max"])) > 2**53
 
 
-def merge_types(old: pa.DataType | None, new: pa.DataType, name: str, file: str, large: bool) -> pa.DataType:
+def merge_types(
+    old: pa.DataType | None, new: pa.DataType, name: str, file: str, large: bool
+) -> pa.DataType:
     """The type that holds both, and the `large` integers seen; raises `ManifestError` where none does."""
     if old is None or (old == new and not (large and pa.types.is_floating(old))):
         return new
-    if not large and {True} == {pa.types.is_integer(k) or k == pa.float64() for k in (old, new)} and pa.float64() in (old, new):
+    if (
+        not large
+        and {True} == {pa.types.is_integer(k) or k == pa.float64() for k in (old, new)}
+        and pa.float64() in (old, new)
+    ):
         return pa.float64()
     try:
-        both = pa.unify_schemas([pa.schema([(name, old)]), pa.schema([(name, new)])], promote_options="permissive").field(0).type
+        both = (
+            pa.unify_schemas(
+                [pa.schema([(name, old)]), pa.schema([(name, new)])], promote_options="permissive"
+            )
+            .field(0)
+            .type
+        )
     except pa.ArrowException:
         both = None
     if both is None or _too_narrow(old, both) or _too_narrow(new, both):
-        raise ManifestError(f"{file}: column {name} holds {new}, where the rows before hold {old}; make it one type in all rows and files")
+        raise ManifestError(
+            f"{file}: column {name} holds {new}, where the rows before hold {old}; make it one type in all rows and files"
+        )
     return both
 
 
@@ -43,7 +57,9 @@ def _too_narrow(kind: pa.DataType, both: pa.DataType) -> bool:
         return bool(pa.types.is_uint64(kind) and pa.types.is_int64(both))
     if pa.types.is_struct(kind) and pa.types.is_struct(both):
         return any(_too_narrow(field.type, both.field(field.name).type) for field in kind)
-    return kind.num_fields == both.num_fields == 1 and _too_narrow(kind.field(0).type, both.field(0).type)  # lists and maps
+    return kind.num_fields == both.num_fields == 1 and _too_narrow(
+        kind.field(0).type, both.field(0).type
+    )  # lists and maps
 
 
 def check_writable(uri: str, info: ManifestInfo) -> None:
@@ -54,5 +70,10 @@ def check_writable(uri: str, info: ManifestInfo) -> None:
             sink = io.BytesIO()
             pq.ParquetWriter(sink, pa.schema([info.schema.field(name)])).close()
             pq.read_schema(sink)
-        except (pa.ArrowException, OSError) as error:  # OSError: lists in lists beyond the depth that Parquet's reader takes
-            raise ManifestError(f"{uri}: column {name} can't be carried into Parquet: {error}") from None
+        except (
+            pa.ArrowException,
+            OSError,
+        ) as error:  # OSError: lists in lists beyond the depth that Parquet's reader takes
+            raise ManifestError(
+                f"{uri}: column {name} can't be carried into Parquet: {error}"
+            ) from None

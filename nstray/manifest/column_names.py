@@ -22,29 +22,46 @@ def check_names(file: str, names: tuple[str, ...], config: JobConfig) -> None:
     """Raise `ManifestError` for a column that is missing, twice there, nameless, or named after something of nstray's own."""
     for place, name in enumerate(names):
         if not name:
-            raise ManifestError(f"{file}: column {place + 1} has no name; name it or leave it out (from pandas: index=False)")
+            raise ManifestError(
+                f"{file}: column {place + 1} has no name; name it or leave it out (from pandas: index=False)"
+            )
         if names.index(name) != place:
             raise ManifestError(f"{file}: column {name} stands twice; rename or remove one")
         if name not in KNOWN:
             _check_free(file, name)
-    needs_style = config.style_weight > 0 and bool(config.style_layers) and "style_weight" not in names
-    for wanted in ("content", *(["style"] if needs_style or config.init in ("style", "content-matched") else [])):
+    needs_style = (
+        config.style_weight > 0 and bool(config.style_layers) and "style_weight" not in names
+    )
+    for wanted in (
+        "content",
+        *(["style"] if needs_style or config.init in ("style", "content-matched") else []),
+    ):
         if wanted not in names:
             near = difflib.get_close_matches(wanted, [n for n in names if n not in KNOWN], n=1)
             hint = f"; rename {near[0]}, if that is it" if near else ""
             advice = "; or run with style_weight 0" if wanted == "style" and needs_style else ""
-            raise ManifestError(f"{file}: no column {wanted}; its columns are {', '.join(names)}{hint}{advice}")
+            raise ManifestError(
+                f"{file}: no column {wanted}; its columns are {', '.join(names)}{hint}{advice}"
+            )
 
 
 def _check_free(file: str, name: str) -> None:
     if name == "iterations":
-        raise ManifestError(f"{file}: column iterations: use evaluations (forward + backward passes), or rename the column to carry it through")
+        raise ManifestError(
+            f"{file}: column iterations: use evaluations (forward + backward passes), or rename the column to carry it through"
+        )
     if name == "row":
-        raise ManifestError(f"{file}: column row: the name is nstray's own for the row's number; rename the column")
+        raise ManifestError(
+            f"{file}: column row: the name is nstray's own for the row's number; rename the column"
+        )
     if name in JobConfig.model_fields:
-        raise ManifestError(f"{file}: column {name}: cannot be set per row (only {', '.join(ROW_FIELDS)}); rename it to carry it through")
+        raise ManifestError(
+            f"{file}: column {name}: cannot be set per row (only {', '.join(ROW_FIELDS)}); rename it to carry it through"
+        )
     if name in RESERVED:
-        raise ManifestError(f"{file}: column {name}: the output has a column of this name; rename yours to carry it through")
+        raise ManifestError(
+            f"{file}: column {name}: the output has a column of this name; rename yours to carry it through"
+        )
 
 
 def near_miss(name: str) -> str | None:

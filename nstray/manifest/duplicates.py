@@ -31,7 +31,12 @@ class IdHashes:
     def __enter__(self) -> IdHashes:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._folder is not None:
             self._folder.cleanup()
 

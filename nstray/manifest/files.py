@@ -100,18 +100,34 @@ def find(uri: str) -> tuple[str, list[ManifestFile]]:
     if found is not None:
         return storage.parent(uri), [ManifestFile(uri, storage.name(uri), kind_of(uri), found.size)]
     try:
-        listed = [o for o in storage.list_files(uri, recursive=False) if storage.name(o.uri)[:1] not in (".", "_")]
+        listed = [
+            o
+            for o in storage.list_files(uri, recursive=False)
+            if storage.name(o.uri)[:1] not in (".", "_")
+        ]
     except NotFound as error:
-        raise ManifestError(f"{uri}: no such manifest, neither a file nor a folder ({error})") from None
+        raise ManifestError(
+            f"{uri}: no such manifest, neither a file nor a folder ({error})"
+        ) from None
     if not listed and uri.startswith("s3://"):
-        raise ManifestError(f"{uri}: no such manifest, neither an object nor a prefix with objects below it")
-    files = [ManifestFile(o.uri, n, ENDINGS[ending(n)], o.size) for o in listed if ending(n := storage.name(o.uri)) in ENDINGS]
+        raise ManifestError(
+            f"{uri}: no such manifest, neither an object nor a prefix with objects below it"
+        )
+    files = [
+        ManifestFile(o.uri, n, ENDINGS[ending(n)], o.size)
+        for o in listed
+        if ending(n := storage.name(o.uri)) in ENDINGS
+    ]
     files.sort(key=lambda f: f.name)
     if not files:
-        raise ManifestError(f"{uri}: no manifest in this folder: none of its {len(listed)} files ends with {', '.join(ENDINGS)}")
+        raise ManifestError(
+            f"{uri}: no manifest in this folder: none of its {len(listed)} files ends with {', '.join(ENDINGS)}"
+        )
     other = next((f for f in files if f.kind != files[0].kind), None)
     if other is not None:
-        raise ManifestError(f"{uri}: files of more than one format: {files[0].name} and {other.name}; keep one format in a folder")
+        raise ManifestError(
+            f"{uri}: files of more than one format: {files[0].name} and {other.name}; keep one format in a folder"
+        )
     return uri, files
 
 
@@ -156,9 +172,13 @@ def _parquet(file: ManifestFile) -> Iterator[_Rows]:
         except UnicodeDecodeError:
             raise ManifestError(f"{file.name}: a column's name is not UTF-8 text") from None
         except pa.ArrowException as error:
-            raise ManifestError(f"{file.name}: not a Parquet file that can be read: {_first_line(error)}") from None
+            raise ManifestError(
+                f"{file.name}: not a Parquet file that can be read: {_first_line(error)}"
+            ) from None
         except OSError as error:  # pyarrow's word for a damaged page or column chunk
-            raise ManifestError(f"{file.name}: damaged Parquet file: {_first_line(error)}") from None
+            raise ManifestError(
+                f"{file.name}: damaged Parquet file: {_first_line(error)}"
+            ) from None
 
 
 def _row_groups(metadata: pq.FileMetaData) -> Iterator[list[int]]:
@@ -200,7 +220,9 @@ def _csv(file: ManifestFile) -> Iterator[_Rows]:
     try:
         with storage.open_input(file.uri) as stream:
             if stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-                raise ManifestError(f"{file.name}: not UTF-8 text (it starts like UTF-16); save it as UTF-8")
+                raise ManifestError(
+                    f"{file.name}: not UTF-8 text (it starts like UTF-16); save it as UTF-8"
+                )
             stream.seek(0)
             empty: list[str] = []
             if file.size > BLOCK_BYTES:
@@ -213,11 +235,15 @@ def _csv(file: ManifestFile) -> Iterator[_Rows]:
             names = tuple(reader.schema.names)
             binary = [f.name for f in reader.schema if pa.types.is_binary(f.type)]
             if binary:
-                raise ManifestError(f"{file.name} column {binary[0]}: not UTF-8 text; save the file as UTF-8")
+                raise ManifestError(
+                    f"{file.name} column {binary[0]}: not UTF-8 text; save the file as UTF-8"
+                )
             for batch in reader:
                 yield names, tuple(batch.columns), batch.num_rows
     except UnicodeDecodeError:
-        raise ManifestError(f"{file.name} line 1: a column's name is not UTF-8 text; save the file as UTF-8") from None
+        raise ManifestError(
+            f"{file.name} line 1: a column's name is not UTF-8 text; save the file as UTF-8"
+        ) from None
     except pa.ArrowException as error:
         message = _csv_message(error, names or _csv_header(file))
         if message:
@@ -239,10 +265,16 @@ def _csv_message(error: Exception, names: tuple[str, ...]) -> str:
     text = _first_line(error)
     if "Empty CSV file" in text:
         return ""
-    if ragged := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", str(error), re.DOTALL):
-        row = ragged[4] if not ragged[4].endswith("...") else ragged[4].rpartition(",")[0]  # whole cells: a secret cut in two is not known as one
+    if ragged := re.search(
+        r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", str(error), re.DOTALL
+    ):
+        row = (
+            ragged[4] if not ragged[4].endswith("...") else ragged[4].rpartition(",")[0]
+        )  # whole cells: a secret cut in two is not known as one
         return f" line {ragged[1]}: {ragged[3]} columns where the header has {ragged[2]}: {storage.redact(row)[:80]!r}"
-    at = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\S+): (.*)", text)
+    at = re.search(
+        r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\S+): (.*)", text
+    )
     if not at:
         return f": not CSV that can be read: {text}"
     column = names[int(at[1])] if int(at[1]) < len(names) else f"number {int(at[1]) + 1}"
@@ -259,7 +291,9 @@ def _lines(file: ManifestFile) -> Iterator[bytes]:
             *whole, rest = (rest + chunk).split(b"\n")
             yield from whole
             if len(rest) > MAX_LINE_BYTES:
-                raise ManifestError(f"{file.name}: a line of more than {MAX_LINE_BYTES >> 20} MiB; JSON Lines has one object per line")
+                raise ManifestError(
+                    f"{file.name}: a line of more than {MAX_LINE_BYTES >> 20} MiB; JSON Lines has one object per line"
+                )
         if rest:
             yield rest
 
@@ -275,11 +309,15 @@ def _json_lines(file: ManifestFile) -> Iterator[_Rows]:
             row = json.loads(text.decode("utf-8"))
             whole = b"\\u" not in text or is_unicode(json.dumps(row, ensure_ascii=False))
         except UnicodeDecodeError:
-            raise ManifestError(f"{file.name} line {number}: not UTF-8 text; save the file as UTF-8") from None
+            raise ManifestError(
+                f"{file.name} line {number}: not UTF-8 text; save the file as UTF-8"
+            ) from None
         except (ValueError, RecursionError) as error:
             raise ManifestError(f"{file.name} line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
-            raise ManifestError(f"{file.name} line {number}: must be a JSON object, {{...}}; got {type(row).__name__}")
+            raise ManifestError(
+                f"{file.name} line {number}: must be a JSON object, {{...}}; got {type(row).__name__}"
+            )
         if not whole:
             raise ManifestError(f"{file.name} line {number}: {HALF_CHARACTER}")
         rows.append(row)
@@ -292,7 +330,11 @@ def _json_lines(file: ManifestFile) -> Iterator[_Rows]:
 
 def _from_objects(file: ManifestFile, first: int, rows: list[dict[str, Any]]) -> _Rows:
     names = tuple(dict.fromkeys(name for row in rows for name in row))
-    return names, tuple(_json_column(file, first, name, [row.get(name) for row in rows]) for name in names), len(rows)
+    return (
+        names,
+        tuple(_json_column(file, first, name, [row.get(name) for row in rows]) for name in names),
+        len(rows),
+    )
 
 
 def _json_column(file: ManifestFile, first: int, name: str, values: list[Any]) -> pa.Array:
@@ -300,13 +342,19 @@ def _json_column(file: ManifestFile, first: int, name: str, values: list[Any]) -
         values = [([v] if v else None) if isinstance(v, str) else v for v in values]
     elif name in ROW_FIELDS:  # 512 and "640x480" may stand in one column
         values = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
-    types = {"content": pa.string(), "fine_style": pa.string(), "style_weights": pa.list_(pa.float64())}
+    types = {
+        "content": pa.string(),
+        "fine_style": pa.string(),
+        "style_weights": pa.list_(pa.float64()),
+    }
     kind = pa.list_(pa.string()) if name in TEXT_LISTS else types.get(name)
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, OverflowError) as error:
         row = next((i for i, v in enumerate(values) if not _fits(v, kind, values)), 0)
-        rule = f"must be {kind} or null" if kind is not None else "a column holds values of one type"
+        rule = (
+            f"must be {kind} or null" if kind is not None else "a column holds values of one type"
+        )
         raise ManifestError(
             f"{file.name} row {first + row + 1}: {name}: {rule}; got {storage.redact(repr(values[row])):.80} ({_first_line(error)})"
         ) from None

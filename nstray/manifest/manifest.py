@@ -36,7 +36,9 @@ class Manifest:
         base, files = find(self.uri)
         return digest(files, folder=base == self.uri)
 
-    def check(self, config: JobConfig, mark: int = 0, known_digest: str | None = None) -> ManifestInfo:
+    def check(
+        self, config: JobConfig, mark: int = 0, known_digest: str | None = None
+    ) -> ManifestInfo:
         """Read the whole manifest once, as a stream, and check every row against the rules and the job's settings.
 
         Args:
@@ -61,10 +63,17 @@ class Manifest:
                 for name, array in found.carried.items():
                     if holds_large_integers(array):
                         large.add(name)
-                    carried[name] = merge_types(carried.get(name), array.type, name, batch.file.name, name in large)
+                    carried[name] = merge_types(
+                        carried.get(name), array.type, name, batch.file.name, name in large
+                    )
                 for name in ("content_layers", "style_layers", "fine_layers"):
                     if name in found.columns:
-                        layers.update(layer for text in found.columns[name].unique().drop_null().to_pylist() for layer in text.split(",") if layer)
+                        layers.update(
+                            layer
+                            for text in found.columns[name].unique().drop_null().to_pylist()
+                            for layer in text.split(",")
+                            if layer
+                        )
                 sums.add({**found.columns, **found.carried}, batch.rows)
                 hashes.add(IdHashes.of(found.columns["pair_id"].to_pylist()))
                 rows += batch.rows
@@ -106,7 +115,9 @@ class Manifest:
             yield _table(found, batch, rows, info.schema)
             rows += batch.rows
         if rows != info.rows:
-            raise ManifestError(f"{self.uri}: changed while it was read: {rows} rows now, {info.rows} when it was checked")
+            raise ManifestError(
+                f"{self.uri}: changed while it was read: {rows} rows now, {info.rows} when it was checked"
+            )
 
 
 def _batches(files: list[ManifestFile]) -> Iterator[RawBatch]:
@@ -115,7 +126,13 @@ def _batches(files: list[ManifestFile]) -> Iterator[RawBatch]:
 
 
 def _schema(present: dict[str, None], carried: dict[str, pa.DataType]) -> pa.Schema:
-    fields = [("row", pa.int64()), ("pair_id", pa.string()), ("content", pa.string()), ("style", STRINGS), ("style_weights", DOUBLES)]
+    fields = [
+        ("row", pa.int64()),
+        ("pair_id", pa.string()),
+        ("content", pa.string()),
+        ("style", STRINGS),
+        ("style_weights", DOUBLES),
+    ]
     fields += [(name, IMAGE_TYPES[name]) for name in IMAGE_COLUMNS if name in present]
     fields += [(name, OVERRIDE_TYPES[name]) for name in ROW_FIELDS if name in present]
     fields += [(name, pa.int32()) for name in HINTS if name in present]
@@ -123,18 +140,32 @@ def _schema(present: dict[str, None], carried: dict[str, pa.DataType]) -> pa.Sch
 
 
 def _table(found: Canonical, batch: RawBatch, start: int, schema: pa.Schema) -> pa.Table:
-    columns = {"row": pa.array(np.arange(start, start + batch.rows)), **found.columns, **found.carried}
+    columns = {
+        "row": pa.array(np.arange(start, start + batch.rows)),
+        **found.columns,
+        **found.carried,
+    }
     arrays = []
     for field in schema:
         array = columns.get(field.name)
         try:
-            arrays.append(pa.nulls(batch.rows, field.type) if array is None else array if array.type == field.type else pc.cast(array, field.type))
+            arrays.append(
+                pa.nulls(batch.rows, field.type)
+                if array is None
+                else array
+                if array.type == field.type
+                else pc.cast(array, field.type)
+            )
         except pa.ArrowException as error:
-            raise ManifestError(f"{batch.file.name}: column {field.name}: {error}; make it {field.type} in all rows and files") from None
+            raise ManifestError(
+                f"{batch.file.name}: column {field.name}: {error}; make it {field.type} in all rows and files"
+            ) from None
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _raise_duplicates(files: list[ManifestFile], base: str, repeated: np.ndarray[Any, np.dtype[np.int64]], count: int) -> None:
+def _raise_duplicates(
+    files: list[ManifestFile], base: str, repeated: np.ndarray[Any, np.dtype[np.int64]], count: int
+) -> None:
     """A second pass, for those ids only: raise `ManifestError` with both places of each."""
     problems = Problems()
     seen: dict[str, str] = {}
@@ -152,9 +183,18 @@ def _raise_duplicates(files: list[ManifestFile], base: str, repeated: np.ndarray
                     f"{earlier} and {place}: the same content, style and settings, so the same default pair_id; give each a pair_id, or remove one"
                 )
             else:
-                lines.append(f"pair_id {ids[i]!r} stands twice: {earlier} and {place}; each row needs its own")
+                lines.append(
+                    f"pair_id {ids[i]!r} stands twice: {earlier} and {place}; each row needs its own"
+                )
             if len(lines) == Problems.LIMIT:
                 rest = count - len(lines)
-                raise ManifestError("\n".join([*lines, *([f"... and {rest} more rows that repeat an id"] if rest > 0 else [])]))
+                raise ManifestError(
+                    "\n".join(
+                        [
+                            *lines,
+                            *([f"... and {rest} more rows that repeat an id"] if rest > 0 else []),
+                        ]
+                    )
+                )
     if lines:
         raise ManifestError("\n".join(lines))

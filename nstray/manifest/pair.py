@@ -81,8 +81,13 @@ class ManifestInfo:
 
 def pairs(table: pa.Table, info: ManifestInfo) -> list[Pair]:
     """The rows of a canonical table as `Pair` objects."""
-    fixed = [table[name].to_pylist() for name in ("row", "pair_id", "content", "style", "style_weights")]
-    images = [table[name].to_pylist() if name in info.images else [None] * table.num_rows for name in IMAGE_COLUMNS]
+    fixed = [
+        table[name].to_pylist() for name in ("row", "pair_id", "content", "style", "style_weights")
+    ]
+    images = [
+        table[name].to_pylist() if name in info.images else [None] * table.num_rows
+        for name in IMAGE_COLUMNS
+    ]
     own = {name: _parsed(name, table[name].to_pylist()) for name in info.overrides}
     return [
         Pair(
@@ -96,7 +101,16 @@ def pairs(table: pa.Table, info: ManifestInfo) -> list[Pair]:
             style_masks=tuple(mask or None for mask in style_masks or ()),
             fine_style=fine_style,
         )
-        for i, (row, pair_id, content, styles, weights, content_masks, style_masks, fine_style) in enumerate(zip(*fixed, *images, strict=True))
+        for i, (
+            row,
+            pair_id,
+            content,
+            styles,
+            weights,
+            content_masks,
+            style_masks,
+            fine_style,
+        ) in enumerate(zip(*fixed, *images, strict=True))
     ]
 
 

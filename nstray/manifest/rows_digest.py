@@ -33,7 +33,9 @@ class RowsDigest:
     def add(self, columns: Mapping[str, pa.Array], rows: int) -> None:
         """Take the next rows; every column has `rows` values."""
         texts = [_named(name, columns[name]) for name in sorted(columns)]
-        joined = pc.binary_join_element_wise(*texts, pa.scalar("\n", TEXT), pa.scalar("", TEXT), null_handling="skip")
+        joined = pc.binary_join_element_wise(
+            *texts, pa.scalar("\n", TEXT), pa.scalar("", TEXT), null_handling="skip"
+        )
         data = memoryview(joined.buffers()[2])
         starts = np.frombuffer(joined.buffers()[1], np.int64)
         upto = self.mark - self.rows
@@ -59,7 +61,9 @@ def _plain(array: pa.Array) -> pa.Array:
     if is_list(array.type):
         lists = Lists(array)
         texts = lists.wrap(pc.fill_null(sized(_plain(lists.values), TEXT), "null"))
-        return pc.if_else(pc.is_valid(array), pc.binary_join(texts, pa.scalar("", TEXT)), pa.scalar(None, TEXT))
+        return pc.if_else(
+            pc.is_valid(array), pc.binary_join(texts, pa.scalar("", TEXT)), pa.scalar(None, TEXT)
+        )
     if pa.types.is_floating(array.type):
         return array
     if not pa.types.is_nested(array.type) and not _is_bytes(array.type):
@@ -67,8 +71,15 @@ def _plain(array: pa.Array) -> pa.Array:
             return pc.cast(array, TEXT)
     # Arrow's own text: Python can't hold all of its values, such as times after the year 9999.
     one = (array.slice(i, 1) for i in range(len(array)))
-    return pa.array([None if a.null_count else a.to_string(window=WHOLE, container_window=WHOLE) for a in one], TEXT)
+    return pa.array(
+        [None if a.null_count else a.to_string(window=WHOLE, container_window=WHOLE) for a in one],
+        TEXT,
+    )
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )

@@ -25,7 +25,11 @@ class Shard:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Arrow pickles a slice with the whole of its buffers: 5 MB for 16 rows of a window, 3 KB once they are taken out.
-        return Shard, (self.window, self.number, self.table.take(pa.array(range(self.table.num_rows))))
+        return Shard, (
+            self.window,
+            self.number,
+            self.table.take(pa.array(range(self.table.num_rows))),
+        )
 
     def rows(self, indices: Sequence[int]) -> Shard:
         """The shard with these of its rows alone."""
@@ -47,7 +51,9 @@ class Shard:
         return ids_digest(self.table["pair_id"].to_pylist())
 
 
-def cut_windows(tables: Iterable[pa.Table], cuts: Sequence[int] = ()) -> Iterator[tuple[int, pa.Table]]:
+def cut_windows(
+    tables: Iterable[pa.Table], cuts: Sequence[int] = ()
+) -> Iterator[tuple[int, pa.Table]]:
     """Consecutive tables -> (number, table of `WINDOW_ROWS` rows), the last one shorter; however long the tables are.
 
     Args:
@@ -75,10 +81,17 @@ def cut_shards(window: int, table: pa.Table, shard_size: int) -> list[Shard]:
     Rows that may share a shape stand together, and among them those that share styles, then contents: sorted by size_rule, size, width, height,
     style, content, row, columns that the manifest has not left out. A total order: rows are distinct.
     """
-    keys = {name: table[name] for name in ("size_rule", "size", "width", "height") if name in table.column_names}
+    keys = {
+        name: table[name]
+        for name in ("size_rule", "size", "width", "height")
+        if name in table.column_names
+    }
     keys["style"] = pc.binary_join(table["style"].combine_chunks(), "\0")
     keys["content"] = table["content"]
     keys["row"] = table["row"]
     order = pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])
     ordered = table.take(order).combine_chunks()
-    return [Shard(window, number, ordered.slice(start, shard_size)) for number, start in enumerate(range(0, table.num_rows, shard_size))]
+    return [
+        Shard(window, number, ordered.slice(start, shard_size))
+        for number, start in enumerate(range(0, table.num_rows, shard_size))
+    ]

@@ -12,7 +12,19 @@ from nstray.output.records import Counts
 
 _MARKER = re.compile(r"<!-- nstray card ([0-9a-f]{16})[^\n]*-->\n")
 # Settings shown first, in this order; the others follow by name.
-_FIRST = ("size", "size_rule", "evaluations", "optimizer", "init", "seed", "content_weight", "style_weight", "tv_weight", "loss_scale", "pooling")
+_FIRST = (
+    "size",
+    "size_rule",
+    "evaluations",
+    "optimizer",
+    "init",
+    "seed",
+    "content_weight",
+    "style_weight",
+    "tv_weight",
+    "loss_scale",
+    "pooling",
+)
 
 
 def _digest(text: str) -> str:
@@ -30,7 +42,9 @@ def untouched(text: str) -> bool:
     return match is not None and match[1] == _digest(text[: match.start()] + text[match.end() :])
 
 
-def render(job: Mapping[str, Any], columns: Iterable[tuple[str, str, str]], counts: Counts | None) -> str:
+def render(
+    job: Mapping[str, Any], columns: Iterable[tuple[str, str, str]], counts: Counts | None
+) -> str:
     """The card of `job`.
 
     Args:
@@ -48,7 +62,10 @@ def render(job: Mapping[str, Any], columns: Iterable[tuple[str, str, str]], coun
         errors = ", ".join(f"{n:,} {code}" for code, n in sorted(counts.errors.items())) or "none"
         state = f"{counts.rows:,} rows: {counts.ok:,} pictures; error rows: {errors}."
     settings = dict(job["result"])
-    ordered = [*(n for n in _FIRST if n in settings), *sorted(n for n in settings if n not in _FIRST)]
+    ordered = [
+        *(n for n in _FIRST if n in settings),
+        *sorted(n for n in settings if n not in _FIRST),
+    ]
     body = [
         "# A stylised dataset",
         "",

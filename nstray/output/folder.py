@@ -78,19 +78,27 @@ class Output:
         ours = footer_of(pq.read_metadata(io.BytesIO(data)), uri, len(data)).footer
         differ = [key for key in ("fingerprint", "ids_digest") if there.get(key) != ours.get(key)]
         if differ:
-            raise OutputError(f"{storage.redact(uri)} was written by another job ({', '.join(differ)} differ); use another OUT")
+            raise OutputError(
+                f"{storage.redact(uri)} was written by another job ({', '.join(differ)} differ); use another OUT"
+            )
         return False
 
     def read_part(self, name: str) -> tuple[list[dict[str, Any]], str]:
         """The rows of a committed part, without the carried columns, and its ETag; raises `OutputError` where it is damaged."""
         uri = self.data_uri(name)
-        stored = storage.head(uri)  # first: a part replaced in between then fails the condition of `replace_part`
+        stored = storage.head(
+            uri
+        )  # first: a part replaced in between then fails the condition of `replace_part`
         if stored is None or stored.etag is None:
             raise OutputError(f"{storage.redact(uri)} is gone; run the job again to remake it")
         try:
-            table = pq.read_table(io.BytesIO(storage.read(uri)), columns=[column for column, _, _ in COLUMNS])
+            table = pq.read_table(
+                io.BytesIO(storage.read(uri)), columns=[column for column, _, _ in COLUMNS]
+            )
         except (pa.ArrowException, OSError) as error:
-            raise OutputError(f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it") from None
+            raise OutputError(
+                f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it"
+            ) from None
         return table.to_pylist(), stored.etag
 
     def replace_part(self, name: str, data: bytes, etag: str) -> bool:
@@ -129,7 +137,9 @@ class Output:
             except AlreadyExists:
                 there = self._read(self.job_uri)
         if there is None:
-            raise OutputError(f"{storage.redact(self.job_uri)} vanished while it was being read: is another process removing {self}?")
+            raise OutputError(
+                f"{storage.redact(self.job_uri)} vanished while it was being read: is another process removing {self}?"
+            )
         old = records.load_job(there, storage.redact(self.job_uri))
         for folder in ("", "data", ".nstray", ".nstray/index"):
             storage.sweep(storage.join(self.out, folder))
@@ -141,28 +151,40 @@ class Output:
     def _grow(self, new: dict[str, Any]) -> dict[str, Any]:
         """Replace the job's record by one with the manifest of `new`, unless another run has done so; returns it."""
         for _ in range(GROW_TRIES):
-            stored = storage.head(self.job_uri)  # first: a record replaced in between then fails the condition
+            stored = storage.head(
+                self.job_uri
+            )  # first: a record replaced in between then fails the condition
             old = self.read_job()
             self.compare_job(old, new)
             if not records.has_grown(old, new):
                 return old
             changed = records.grown(old, new)
             try:
-                storage.put_over(self.job_uri, records.dump(changed), if_match=stored.etag if stored else "")
+                storage.put_over(
+                    self.job_uri, records.dump(changed), if_match=stored.etag if stored else ""
+                )
                 return changed
             except Changed:
                 continue
-        raise OutputError(f"{storage.redact(self.job_uri)} changes again and again: are several runs extending {self}? Wait for them, and run again")
+        raise OutputError(
+            f"{storage.redact(self.job_uri)} changes again and again: are several runs extending {self}? Wait for them, and run again"
+        )
 
     def compare_job(self, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         """Warnings where `new` may resume the stored job `old`, grown or not; raises `OutputError`, naming what differs, where it may not."""
         if records.has_grown(old, new):
             old = records.grown(old, new)
         if found := records.conflicts(old, new):
-            raise OutputError(f"this output belongs to another job: {'; '.join(found)}; use another OUT or the same settings ({self})")
+            raise OutputError(
+                f"this output belongs to another job: {'; '.join(found)}; use another OUT or the same settings ({self})"
+            )
         versions = (old.get("nstray_version"), new.get("nstray_version"))
         return (
-            [f"{self} was begun by nstray {versions[0]}, this is {versions[1]}: its rows will come from both"] if versions[0] != versions[1] else []
+            [
+                f"{self} was begun by nstray {versions[0]}, this is {versions[1]}: its rows will come from both"
+            ]
+            if versions[0] != versions[1]
+            else []
         )
 
     def _prove_conditional_puts(self) -> None:
@@ -175,7 +197,9 @@ class Output:
             return
         finally:
             storage.delete(probe)
-        raise OutputError(f"{self}: this store ignores conditional puts (If-None-Match), on which exactly-once rests; use one that has them")
+        raise OutputError(
+            f"{self}: this store ignores conditional puts (If-None-Match), on which exactly-once rests; use one that has them"
+        )
 
     def refuse_foreign_parts(self) -> None:
         """Raise `OutputError` where ``data/`` holds Parquet files and there is no record to say whose."""
@@ -229,16 +253,22 @@ class Output:
             return None
         return None if data is None else records.load_index(data, window)
 
-    def indexed_counts(self, window: int, listed: Mapping[int, storage.ObjectInfo], expected_parts: int) -> Counts | None:
+    def indexed_counts(
+        self, window: int, listed: Mapping[int, storage.ObjectInfo], expected_parts: int
+    ) -> Counts | None:
         """What a complete window adds up to, out of its index; None where parts are missing, or where it is not about the very parts `listed`."""
         if set(listed) != set(range(expected_parts)):
             return None
         index = self.read_index(window)
-        if index is None or {(p[0], p[3]) for p in index["parts"]} != {(n, info.size) for n, info in listed.items()}:
+        if index is None or {(p[0], p[3]) for p in index["parts"]} != {
+            (n, info.size) for n, info in listed.items()
+        }:
             return None
         return records.index_counts(index)
 
-    def window_counts(self, window: int, expected_parts: int, pool: Executor | None = None) -> Counts | None:
+    def window_counts(
+        self, window: int, expected_parts: int, pool: Executor | None = None
+    ) -> Counts | None:
         """What the committed parts of a window add up to; None where there is none.
 
         Takes the index where it lists the very parts that are there; else reads every footer, in the threads of `pool` or
@@ -251,9 +281,15 @@ class Output:
             return indexed
         return total(self.read_parts(listed, pool))
 
-    def read_parts(self, listed: Mapping[int, storage.ObjectInfo], pool: Executor | None = None) -> list[PartInfo]:
+    def read_parts(
+        self, listed: Mapping[int, storage.ObjectInfo], pool: Executor | None = None
+    ) -> list[PartInfo]:
         """The footers of listed parts, read in the threads of `pool` or its own."""
-        with nullcontext(pool) if pool is not None else ThreadPoolExecutor(_FOOTER_THREADS) as readers:
+        with (
+            nullcontext(pool)
+            if pool is not None
+            else ThreadPoolExecutor(_FOOTER_THREADS) as readers
+        ):
             return list(readers.map(read_footer, [info.uri for info in listed.values()]))
 
     def write_estimate(self, estimate: dict[str, Any]) -> None:
@@ -282,7 +318,9 @@ class Output:
 
     def write_card(self, job: dict[str, Any], counts: Counts | None = None) -> bool:
         """Write README.md, with `counts` once the job is complete; False where somebody else's is there, which stays."""
-        columns = [(name, "image" if name == "image" else str(kind), text) for name, kind, text in COLUMNS]
+        columns = [
+            (name, "image" if name == "image" else str(kind), text) for name, kind, text in COLUMNS
+        ]
         columns += [(f.name, str(f.type), "from the manifest") for f in carried_schema(job)]
         text = card.render(job, columns, counts).encode()
         try:

@@ -89,7 +89,9 @@ class LiveFile:
 
     def due(self) -> bool:
         """Whether the last writing is over and began long enough ago."""
-        return not self._thread.is_alive() and (self._begun is None or time.monotonic() - self._begun >= EVERY)
+        return not self._thread.is_alive() and (
+            self._begun is None or time.monotonic() - self._begun >= EVERY
+        )
 
     def write(self, live: Live) -> None:
         """Write `live`, in the background."""
@@ -120,17 +122,24 @@ class LiveFile:
         """Say what went wrong, the first time."""
         if not self._failed:
             self._failed = True
-            self._say(f"event=live_failed error={f'{type(error).__name__}: {error}'!r} hint=the_job_goes_on,_nstray_status_does_not_show_its_workers")
+            self._say(
+                f"event=live_failed error={f'{type(error).__name__}: {error}'!r} hint=the_job_goes_on,_nstray_status_does_not_show_its_workers"
+            )
 
     def _put(self, live: Live) -> None:
-        if storage.head(self._output.job_uri) is None:  # the output was removed, and a put would make its folder again
+        if (
+            storage.head(self._output.job_uri) is None
+        ):  # the output was removed, and a put would make its folder again
             return
         there = read(self._output) if self._wrote else None
         now = time.monotonic()
         if there is not None and there.writer != self.writer:  # written since our own last one
             self._met[there.writer] = now
         met = tuple(writer for writer, when in self._met.items() if now - when < MEETING)
-        storage.put_over(self._output.live_uri, (live.model_copy(update={"others": met}).model_dump_json(indent=1) + "\n").encode())
+        storage.put_over(
+            self._output.live_uri,
+            (live.model_copy(update={"others": met}).model_dump_json(indent=1) + "\n").encode(),
+        )
         self._wrote = True
 
     def _remove(self) -> None:

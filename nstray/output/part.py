@@ -51,19 +51,37 @@ def _check_row(row: Mapping[str, Any], names: set[str]) -> None:
         raise ValueError(f"{who} has columns that the schema lacks: {', '.join(sorted(unknown))}")
     image = row.get("image")
     if row.get("status") == "ok":
-        if not image or not image["bytes"] or not records.PICTURE_NAME.fullmatch(image["path"] or ""):
+        if (
+            not image
+            or not image["bytes"]
+            or not records.PICTURE_NAME.fullmatch(image["path"] or "")
+        ):
             raise ValueError(f"{who} is ok and has no picture under a bare file name")
         if row.get("error_code") is not None or not row.get("width") or not row.get("height"):
             raise ValueError(f"{who} is ok and has an error code, or no width and height")
-    elif row.get("status") != "error" or image is not None or row.get("error_code") not in set(ErrorCode):
-        raise ValueError(f"{who} is neither ok nor an error row with a null image and a code of the closed list")
+    elif (
+        row.get("status") != "error"
+        or image is not None
+        or row.get("error_code") not in set(ErrorCode)
+    ):
+        raise ValueError(
+            f"{who} is neither ok nor an error row with a null image and a code of the closed list"
+        )
 
 
 def _table(rows: list[Mapping[str, Any]], schema: pa.Schema, carried: pa.Table | None) -> pa.Table:
     if carried is None:
         return pa.Table.from_pylist(rows, schema=schema)
-    own = pa.Table.from_pylist(rows, schema=pa.schema([field for field in schema if field.name not in carried.column_names]))
-    columns = [own[field.name] if field.name in own.column_names else _cast(carried[field.name], field.type) for field in schema]
+    own = pa.Table.from_pylist(
+        rows,
+        schema=pa.schema([field for field in schema if field.name not in carried.column_names]),
+    )
+    columns = [
+        own[field.name]
+        if field.name in own.column_names
+        else _cast(carried[field.name], field.type)
+        for field in schema
+    ]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -71,7 +89,12 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column if column.type == kind else column.cast(kind)
 
 
-def encode_part(rows: list[dict[str, Any]], schema: pa.Schema, footer: dict[str, Any], carried: pa.Table | None = None) -> bytes:
+def encode_part(
+    rows: list[dict[str, Any]],
+    schema: pa.Schema,
+    footer: dict[str, Any],
+    carried: pa.Table | None = None,
+) -> bytes:
     """The bytes of one part.
 
     `rows` hold the output's own columns, and `carried` the manifest's, in the order of the rows: those stay in Arrow, since
@@ -87,7 +110,9 @@ def encode_part(rows: list[dict[str, Any]], schema: pa.Schema, footer: dict[str,
         if carried.num_rows != len(rows):
             raise ValueError(f"{carried.num_rows} carried rows for {len(rows)} rows")
         if carried.column_names != schema.names[len(COLUMNS) :]:
-            raise ValueError(f"the carried columns are {carried.column_names}, the schema's {schema.names[len(COLUMNS) :]}")
+            raise ValueError(
+                f"the carried columns are {carried.column_names}, the schema's {schema.names[len(COLUMNS) :]}"
+            )
         names -= set(carried.column_names)
     errors: dict[str, int] = {}
     for row in rows:
@@ -102,7 +127,9 @@ def encode_part(rows: list[dict[str, Any]], schema: pa.Schema, footer: dict[str,
     others = [path for path in leaves if path not in ("image.bytes", "image.path")]
     compression = {path: "zstd" if path in others else "none" for path in leaves}
     sink = io.BytesIO()
-    with pq.ParquetWriter(sink, schema, compression=compression, use_dictionary=others, write_statistics=others) as writer:
+    with pq.ParquetWriter(
+        sink, schema, compression=compression, use_dictionary=others, write_statistics=others
+    ) as writer:
         start = 0
         for group in _groups(rows):
             theirs = None if carried is None else carried.slice(start, len(group))
@@ -121,7 +148,9 @@ def footer_of(metadata: Any, uri: str, size: int) -> PartInfo:
         records.check_times(footer)
         return PartInfo(uri, size, int(footer["rows"]), int(footer["ok"]), errors, footer)
     except (*records.DAMAGE, AttributeError):
-        raise OutputError(f"{storage.redact(uri)} is a Parquet file that nstray did not write; move it away") from None
+        raise OutputError(
+            f"{storage.redact(uri)} is a Parquet file that nstray did not write; move it away"
+        ) from None
 
 
 def read_footer(uri: str) -> PartInfo:
@@ -134,6 +163,11 @@ def read_footer(uri: str) -> PartInfo:
         source.seek(0)
         try:
             metadata = pq.read_metadata(source)
-        except (pa.ArrowException, OSError) as error:  # thrift errors of a damaged footer are OSError
-            raise OutputError(f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it") from None
+        except (
+            pa.ArrowException,
+            OSError,
+        ) as error:  # thrift errors of a damaged footer are OSError
+            raise OutputError(
+                f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it"
+            ) from None
     return footer_of(metadata, uri, size)

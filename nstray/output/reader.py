@@ -45,15 +45,21 @@ def read_rows(uri: str, columns: Sequence[str] | None = None) -> Iterator[list[d
             for group in range(file.num_row_groups):
                 yield _rows(file.read_row_group(group, columns=columns))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise OutputError(f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it") from None
+        raise OutputError(
+            f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it"
+        ) from None
 
 
 def _check_columns(uri: str, there: pa.Schema, columns: Sequence[str] | None) -> None:
     """Raise `OutputError` where a part lacks one of `columns`, or one of nstray's own is of another type."""
     own = stored_schema(part_schema(pa.schema([])))
     for name in own.names if columns is None else columns:
-        if there.names.count(name) != 1 or (name in own.names and there.field(name).type != own.field(name).type):
-            raise OutputError(f"{storage.redact(uri)}: its column {name} is missing, or not what nstray writes; it is not a part of this job")
+        if there.names.count(name) != 1 or (
+            name in own.names and there.field(name).type != own.field(name).type
+        ):
+            raise OutputError(
+                f"{storage.redact(uri)}: its column {name} is missing, or not what nstray writes; it is not a part of this job"
+            )
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:

@@ -86,8 +86,12 @@ class Counts:
         self.bytes += other.bytes
         for code, number in other.errors.items():
             self.errors[code] = self.errors.get(code, 0) + number
-        self.started = min((t for t in (self.started, other.started) if t is not None), default=None)
-        self.finished = max((t for t in (self.finished, other.finished) if t is not None), default=None)
+        self.started = min(
+            (t for t in (self.started, other.started) if t is not None), default=None
+        )
+        self.finished = max(
+            (t for t in (self.finished, other.finished) if t is not None), default=None
+        )
 
 
 def total(parts: Iterable[PartInfo]) -> Counts:
@@ -117,7 +121,11 @@ def check_times(values: Mapping[str, Any]) -> None:
 
 def iso_time(seconds: float | None) -> str | None:
     """Unix seconds as ISO 8601 text in UTC."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    return (
+        None
+        if seconds is None
+        else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    )
 
 
 def dump(record: Mapping[str, Any]) -> bytes:
@@ -138,18 +146,50 @@ def load_job(data: bytes, where: str) -> dict[str, Any]:
             f"{where} has format {record['format']!r}, this nstray reads {FORMAT} and {GROWN_FORMAT}: it was written by another version; use that one"
         )
     missing = [
-        k for k in ("manifest_digest", "rows", "shard_size", "fingerprint", "weights_id", "result", "config", "carried_schema") if k not in record
+        k
+        for k in (
+            "manifest_digest",
+            "rows",
+            "shard_size",
+            "fingerprint",
+            "weights_id",
+            "result",
+            "config",
+            "carried_schema",
+        )
+        if k not in record
     ]
     if missing:
         raise OutputError(f"{where} lacks {', '.join(missing)}; restore it, or use another OUT")
-    texts = ("manifest", "manifest_digest", "weights", "weights_id", "fingerprint", "carried_schema", "nstray_version", "created_at")
-    wrong = [k for k in texts if not isinstance(record.get(k, ""), str)] + [k for k in ("result", "config") if not isinstance(record[k], dict)]
-    wrong += [k for k, most in (("rows", MAX_ROWS), ("shard_size", MAX_SHARD)) if type(record[k]) is not int or not 1 <= record[k] <= most]
+    texts = (
+        "manifest",
+        "manifest_digest",
+        "weights",
+        "weights_id",
+        "fingerprint",
+        "carried_schema",
+        "nstray_version",
+        "created_at",
+    )
+    wrong = [k for k in texts if not isinstance(record.get(k, ""), str)] + [
+        k for k in ("result", "config") if not isinstance(record[k], dict)
+    ]
+    wrong += [
+        k
+        for k, most in (("rows", MAX_ROWS), ("shard_size", MAX_SHARD))
+        if type(record[k]) is not int or not 1 <= record[k] <= most
+    ]
     cuts = record.setdefault("cuts", [])  # of a record from before manifests could grow
-    if not wrong and (not isinstance(cuts, list) or any(type(n) is not int for n in cuts) or not _ascending([0, *cuts, record["rows"]])):
+    if not wrong and (
+        not isinstance(cuts, list)
+        or any(type(n) is not int for n in cuts)
+        or not _ascending([0, *cuts, record["rows"]])
+    ):
         wrong.append("cuts")
     if wrong:
-        raise OutputError(f"{where} is damaged: it says of {', '.join(wrong)} what can't be; restore it, or use another OUT")
+        raise OutputError(
+            f"{where} is damaged: it says of {', '.join(wrong)} what can't be; restore it, or use another OUT"
+        )
     return record
 
 
@@ -164,7 +204,10 @@ def has_grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 def grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The record of the job `old` once its manifest has grown to that of `new`."""
-    taken = {name: new[name] for name in ("manifest", "manifest_digest", "rows", "rows_digest", "checked")}
+    taken = {
+        name: new[name]
+        for name in ("manifest", "manifest_digest", "rows", "rows_digest", "checked")
+    }
     return {**old, **taken, "format": GROWN_FORMAT, "cuts": [*old["cuts"], old["rows"]]}
 
 
@@ -182,8 +225,12 @@ def conflicts(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         }
 
     old, new = identity(there), identity(here)
-    if (absent := sorted(set(new) - set(old))) and not differences(old, {k: v for k, v in new.items() if k in old}):
-        return [f"it was begun by nstray {there.get('nstray_version')}, which had no {', '.join(absent)}: finish it with that version"]
+    if (absent := sorted(set(new) - set(old))) and not differences(
+        old, {k: v for k, v in new.items() if k in old}
+    ):
+        return [
+            f"it was begun by nstray {there.get('nstray_version')}, which had no {', '.join(absent)}: finish it with that version"
+        ]
     return differences(old, new)
 
 
@@ -191,7 +238,9 @@ def dump_index(window: int, parts: Sequence[tuple[int, PartInfo]]) -> bytes:
     """The index of one window of numbered parts, as the bytes of its JSON file."""
     counts = total(part for _, part in parts)
     values = {k: v for k, v in vars(counts).items() if k != "parts"}
-    listed = [[number, p.rows, p.ok, p.size] for number, p in sorted(parts, key=lambda item: item[0])]
+    listed = [
+        [number, p.rows, p.ok, p.size] for number, p in sorted(parts, key=lambda item: item[0])
+    ]
     record = {"format": FORMAT, "window": window, **values, "parts": listed}
     return (json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n").encode()
 
@@ -207,7 +256,10 @@ def load_index(data: bytes, window: int) -> dict[str, Any] | None:
             and record["ok"] == sum(p[2] for p in record["parts"])
             and record["rows"] == record["ok"] + sum(record["errors"].values())
             and {"evaluations", "seconds", "bytes", "started", "finished"} <= set(record)
-            and all(isinstance(n, int) and n >= 0 for n in (*record["errors"].values(), record["evaluations"], record["bytes"]))
+            and all(
+                isinstance(n, int) and n >= 0
+                for n in (*record["errors"].values(), record["evaluations"], record["bytes"])
+            )
         )
         check_times(record)
     except (*DAMAGE, AttributeError):

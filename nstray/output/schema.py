@@ -33,7 +33,11 @@ COLUMNS: tuple[tuple[str, Any, str], ...] = (
     ("loss_style", pa.float64(), _LOSS),
     ("loss_tv", pa.float64(), _LOSS),
     ("loss_range", pa.float64(), _LOSS),
-    ("loss_curve", pa.list_(pa.float32()), "the objective of the best picture so far, after each evaluation; the first is the start's"),
+    (
+        "loss_curve",
+        pa.list_(pa.float32()),
+        "the objective of the best picture so far, after each evaluation; the first is the start's",
+    ),
     ("iterations", pa.int32(), "steps the optimiser took"),
     ("evaluations", pa.int32(), "forward + backward passes"),
     ("seconds", pa.float64(), "the pair's share of its batch's time on the device"),
@@ -65,7 +69,9 @@ def decode_schema(text: str, name: str) -> pa.Schema:
     try:
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text, validate=True)))
     except (ValueError, OSError, pa.ArrowException) as error:
-        raise OutputError(f"the job's record is damaged: {name} can't be read ({error}); restore it, or use another OUT") from None
+        raise OutputError(
+            f"the job's record is damaged: {name} can't be read ({error}); restore it, or use another OUT"
+        ) from None
 
 
 def carried_schema(job: Mapping[str, Any]) -> pa.Schema:

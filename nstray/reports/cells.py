@@ -49,7 +49,11 @@ def content_digests(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for row in rows:
         styles = zip(row["style_uri"] or (), row["style_sha256"] or (), strict=False)
-        found |= {uri: digest for uri, digest in ((row["content_uri"], row["content_sha256"]), *styles) if uri and digest}
+        found |= {
+            uri: digest
+            for uri, digest in ((row["content_uri"], row["content_sha256"]), *styles)
+            if uri and digest
+        }
     return found
 
 
@@ -60,13 +64,19 @@ def style_cell(style: tuple[str, ...], digests: Mapping[str, str], size: int) ->
     there = [pixels for pixels in found if pixels is not None]
     if len(there) < 2:
         return Cell(label, there[0] if there else None, text, original=True)
-    square = [fit(pixels, f"{size // 2}x{size // 2}", "exact", True, what="style") for pixels in there]
+    square = [
+        fit(pixels, f"{size // 2}x{size // 2}", "exact", True, what="style") for pixels in there
+    ]
     return Cell(label, np.concatenate(square, axis=1), text, original=True)
 
 
 def result_cell(row: dict[str, Any] | None, picture: Pixels | None, label: str) -> Cell:
     """The cell of an output row: its picture, or its error's code."""
-    return Cell(label, picture, "no such pair yet" if row is None else str(row["error_code"] or "not readable"))
+    return Cell(
+        label,
+        picture,
+        "no such pair yet" if row is None else str(row["error_code"] or "not readable"),
+    )
 
 
 def pictures(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Pixels]:
@@ -80,8 +90,16 @@ def pictures(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Pixels]:
                     data = row["image"]["bytes"] or b""
                     most = min(MAX_PIXELS, (row["width"] or 0) * (row["height"] or 0))
                     with contextlib.suppress(PairError):
-                        pixels = decode(data, what=row["pair_id"], max_bytes=len(data), max_pixels=most, own=True)
-                        found[row["pair_id"]] = fit(pixels, size, "longest", False, what=row["pair_id"])
+                        pixels = decode(
+                            data,
+                            what=row["pair_id"],
+                            max_bytes=len(data),
+                            max_pixels=most,
+                            own=True,
+                        )
+                        found[row["pair_id"]] = fit(
+                            pixels, size, "longest", False, what=row["pair_id"]
+                        )
     return found
 
 
@@ -97,13 +115,21 @@ def caption(job: dict[str, Any], *, figure: bool = False) -> str:
     try:
         return _caption(job, figure)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-        raise OutputError(f"the job's record is damaged: its settings can't be read ({type(error).__name__}: {error})") from None
+        raise OutputError(
+            f"the job's record is damaged: its settings can't be read ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _caption(job: dict[str, Any], figure: bool) -> str:
     r, usual = job["result"], config.make({}).result_fields()
     alpha, beta = r["content_weight"], r["style_weight"]
-    ratio = " unless its row says otherwise" if figure else f" (ratio {alpha / beta:.2g})" if alpha and beta else ""
+    ratio = (
+        " unless its row says otherwise"
+        if figure
+        else f" (ratio {alpha / beta:.2g})"
+        if alpha and beta
+        else ""
+    )
     source, identity = short(job.get("weights") or ""), job["weights_id"]
     weights = identity if identity.startswith(source) else f"{source} {identity}"
     return " · ".join(

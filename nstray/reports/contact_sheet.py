@@ -10,7 +10,15 @@ from nstray import storage
 from nstray.errors import OutputError, UsageError
 from nstray.output.folder import Output
 from nstray.output.reader import part_uris, read_rows
-from nstray.reports.cells import caption, content_digests, original, pictures, result_cell, short, style_cell
+from nstray.reports.cells import (
+    caption,
+    content_digests,
+    original,
+    pictures,
+    result_cell,
+    short,
+    style_cell,
+)
 from nstray.reports.drawing import PDF_PICTURE, PICTURE, Cell, Sheet, kind_of, save
 
 _SCANNED = 2048  # rows looked at for a grid: a sheet must not read a whole dataset
@@ -49,20 +57,35 @@ def _scan(output: Output, job: dict[str, Any]) -> list[dict[str, Any]]:
     """The first rows of an output, without pictures."""
     rows: list[dict[str, Any]] = []
     for uri in part_uris(output, job):
-        for group in read_rows(uri, ["pair_id", "content_uri", "style_uri", "content_sha256", "style_sha256", "status", "error_code"]):
+        for group in read_rows(
+            uri,
+            [
+                "pair_id",
+                "content_uri",
+                "style_uri",
+                "content_sha256",
+                "style_sha256",
+                "status",
+                "error_code",
+            ],
+        ):
             rows += [{**row, "uri": uri} for row in group]
         if len(rows) >= _SCANNED:
             break
     return rows
 
 
-def _cells(rows: list[dict[str, Any]], limit: int, size: int) -> tuple[list[list[Cell | None]], int]:
+def _cells(
+    rows: list[dict[str, Any]], limit: int, size: int
+) -> tuple[list[list[Cell | None]], int]:
     """The cells, line by line, and how many rows they show."""
     grid = choose_grid([_key(row) for row in rows], limit)
     if grid is None:
         rows = rows[:limit]
         found = pictures(rows, size)
-        cells: list[Cell | None] = [result_cell(row, found.get(row["pair_id"]), short(row["pair_id"])) for row in rows]
+        cells: list[Cell | None] = [
+            result_cell(row, found.get(row["pair_id"]), short(row["pair_id"])) for row in rows
+        ]
         across = math.ceil(math.sqrt(len(cells) * 1.4))
         return [cells[i : i + across] for i in range(0, len(cells), across)], len(cells)
     contents, styles = grid
@@ -70,9 +93,18 @@ def _cells(rows: list[dict[str, Any]], limit: int, size: int) -> tuple[list[list
     by_key = {_key(row): row for row in rows}
     shown = [by_key[c, s] for c in contents for s in styles if (c, s) in by_key]
     found = pictures(shown, size)
-    sheet: list[list[Cell | None]] = [[None, *(style_cell(style, digests, size) for style in styles)]]
+    sheet: list[list[Cell | None]] = [
+        [None, *(style_cell(style, digests, size) for style in styles)]
+    ]
     for content in contents:
-        line: list[Cell | None] = [Cell(short(content), original(content, digests.get(content), size), "not readable", original=True)]
+        line: list[Cell | None] = [
+            Cell(
+                short(content),
+                original(content, digests.get(content), size),
+                "not readable",
+                original=True,
+            )
+        ]
         for style in styles:
             row = by_key.get((content, style))
             line.append(result_cell(row, found.get(row["pair_id"]) if row else None, ""))

@@ -77,13 +77,22 @@ def _fold(text: str, width: float, points: float) -> list[str]:
 
 def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
     """The sheet as PNG or PDF; a cell has the middle aspect ratio of the pictures in it."""
-    ratios = [c.pixels.shape[1] / c.pixels.shape[0] for line in sheet.cells for c in line if c and c.pixels is not None and not c.original]
+    ratios = [
+        c.pixels.shape[1] / c.pixels.shape[0]
+        for line in sheet.cells
+        for c in line
+        if c and c.pixels is not None and not c.original
+    ]
     ratio = min(2.0, max(0.5, statistics.median(ratios))) if ratios else 1.0
     cell_w, cell_h = (_CELL, _CELL / ratio) if ratio >= 1 else (_CELL * ratio, _CELL)
     across = max(len(line) for line in sheet.cells)
     labels = [_LABEL if any(c and c.label for c in line) else 0.0 for line in sheet.cells]
     names = [textwrap.wrap(text, _ROW_LABEL) for text in sheet.row_labels]
-    edge = _MARGIN + max((len(text) for name in names for text in name), default=0) * _SMALL * _LETTER + (_GAP if names else 0.0)
+    edge = (
+        _MARGIN
+        + max((len(text) for name in names for text in name), default=0) * _SMALL * _LETTER
+        + (_GAP if names else 0.0)
+    )
     tops = [_fold(text, cell_w, _SMALL) for text in sheet.column_labels]
     above = max((_LABEL + 0.12 * (len(name) - 1) for name in tops), default=0.0)
     width = max(edge + _MARGIN + across * (cell_w + _GAP) - _GAP, 5.0)
@@ -95,13 +104,32 @@ def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
 
     def write(left: float, bottom: float, text: str, size: float = _SMALL, **more: Any) -> None:
         # parse_math: a name may hold dollar signs
-        figure.text(left / width, bottom / height, text, parse_math=False, **{"fontsize": size, "color": _INK, **more})
+        figure.text(
+            left / width,
+            bottom / height,
+            text,
+            parse_math=False,
+            **{"fontsize": size, "color": _INK, **more},
+        )
 
     write(_MARGIN, height - _MARGIN, "\n".join(titles), _LARGE, weight="bold", va="top")
-    write(_MARGIN, height - _MARGIN - 0.26 - 0.2 * (len(titles) - 1), "\n".join(lines), color=_SOFT, va="top", linespacing=1.4)
+    write(
+        _MARGIN,
+        height - _MARGIN - 0.26 - 0.2 * (len(titles) - 1),
+        "\n".join(lines),
+        color=_SOFT,
+        va="top",
+        linespacing=1.4,
+    )
     top = height - _MARGIN - head - above
     for i, name in enumerate(tops):
-        write(edge + i * (cell_w + _GAP) + cell_w / 2, top + 0.05, "\n".join(name), ha="center", va="bottom")
+        write(
+            edge + i * (cell_w + _GAP) + cell_w / 2,
+            top + 0.05,
+            "\n".join(name),
+            ha="center",
+            va="bottom",
+        )
     for k, (line, label) in enumerate(zip(sheet.cells, labels, strict=True)):
         if names:
             write(_MARGIN, top - label - cell_h / 2, "\n".join(names[k]), va="center")
@@ -109,15 +137,38 @@ def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
             left = edge + i * (cell_w + _GAP)
             if cell is None:
                 continue
-            axes = figure.add_axes((left / width, (top - label - cell_h) / height, cell_w / width, cell_h / height))
+            axes = figure.add_axes(
+                (left / width, (top - label - cell_h) / height, cell_w / width, cell_h / height)
+            )
             axes.set_axis_off()
             if cell.pixels is not None:
                 axes.imshow(cell.pixels, interpolation="none" if kind == "pdf" else "antialiased")
             else:
-                axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor=_GREY, edgecolor="none"))
-                axes.text(0.5, 0.5, cell.text, transform=axes.transAxes, ha="center", va="center", fontsize=8, color=_SOFT, family="monospace")
+                axes.add_patch(
+                    Rectangle(
+                        (0, 0), 1, 1, transform=axes.transAxes, facecolor=_GREY, edgecolor="none"
+                    )
+                )
+                axes.text(
+                    0.5,
+                    0.5,
+                    cell.text,
+                    transform=axes.transAxes,
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color=_SOFT,
+                    family="monospace",
+                )
             if cell.label:
-                write(left + cell_w / 2, top - label + 0.05, cell.label, color=_SOFT if cell.original else _INK, ha="center", va="bottom")
+                write(
+                    left + cell_w / 2,
+                    top - label + 0.05,
+                    cell.label,
+                    color=_SOFT if cell.original else _INK,
+                    ha="center",
+                    va="bottom",
+                )
         top -= label + cell_h + _GAP
     sink = io.BytesIO()
     if kind == "pdf":
@@ -132,7 +183,9 @@ def kind_of(target: str) -> str:
     """``png`` or ``pdf``, by the ending of a sheet's file; raises `UsageError` for any other."""
     _, dot, kind = target.lower().rpartition(".")
     if not dot or kind not in ("png", "pdf"):
-        raise UsageError(f"{storage.redact(target)}: a sheet is a .png or a .pdf; give its file one of these endings")
+        raise UsageError(
+            f"{storage.redact(target)}: a sheet is a .png or a .pdf; give its file one of these endings"
+        )
     return kind
 
 

@@ -68,7 +68,11 @@ def head(uri: str) -> ObjectInfo | None:
 def read(uri: str, *, max_bytes: int | None = None) -> bytes:
     """The whole object; raises `NotFound`, `AccessDenied`, `Unreachable`, `StorageError`, and `TooLarge` before reading more than `max_bytes`."""
     bucket, key = _object(uri)
-    return local.read(key, max_bytes) if bucket is None else s3.get(bucket, key, max_bytes=max_bytes).data
+    return (
+        local.read(key, max_bytes)
+        if bucket is None
+        else s3.get(bucket, key, max_bytes=max_bytes).data
+    )
 
 
 def open_input(uri: str) -> io.BufferedReader:
@@ -77,7 +81,11 @@ def open_input(uri: str) -> io.BufferedReader:
     An object replaced while it is open raises `Changed`; a local file stays the one that was opened.
     """
     bucket, key = _object(uri)
-    return local.open_input(key, BLOCK) if bucket is None else io.BufferedReader(s3.Input(bucket, key, BLOCK), BLOCK)
+    return (
+        local.open_input(key, BLOCK)
+        if bucket is None
+        else io.BufferedReader(s3.Input(bucket, key, BLOCK), BLOCK)
+    )
 
 
 def list_files(folder_or_prefix: str, *, recursive: bool = True) -> Iterator[ObjectInfo]:
@@ -89,7 +97,10 @@ def list_files(folder_or_prefix: str, *, recursive: bool = True) -> Iterator[Obj
     bucket, path = split(folder_or_prefix)
     if bucket is None:
         return (_here(*found) for found in local.walk(path, recursive))
-    return (_remote(bucket, stored) for stored in s3.walk(bucket, path.rstrip("/") + "/" if path.strip("/") else "", recursive))
+    return (
+        _remote(bucket, stored)
+        for stored in s3.walk(bucket, path.rstrip("/") + "/" if path.strip("/") else "", recursive)
+    )
 
 
 def list_prefix(uri_prefix: str) -> Iterator[ObjectInfo]:
@@ -102,7 +113,10 @@ def list_prefix(uri_prefix: str) -> Iterator[ObjectInfo]:
         return (_remote(bucket, stored) for stored in s3.walk(bucket, path, False))
     folder, slash, start = path.rpartition("/")
     folder = os.path.abspath(folder + slash)
-    return (_here(*found) for found in (local.walk(folder, False, start) if os.path.isdir(folder) else ()))
+    return (
+        _here(*found)
+        for found in (local.walk(folder, False, start) if os.path.isdir(folder) else ())
+    )
 
 
 def put_new(uri: str, data: bytes) -> str:
@@ -112,7 +126,9 @@ def put_new(uri: str, data: bytes) -> str:
     A missing local folder is made. S3: one PutObject with If-None-Match; local: a temporary file, fsync, a hard link, fsync of the folder.
     """
     bucket, key = _object(uri)
-    return local.put_new(key, data) if bucket is None else s3.put(bucket, key, data, condition="new")
+    return (
+        local.put_new(key, data) if bucket is None else s3.put(bucket, key, data, condition="new")
+    )
 
 
 def put_over(uri: str, data: bytes, *, if_match: str | None = None) -> str:

@@ -20,7 +20,11 @@ PATIENCE = 900.0
 
 
 def retry(
-    what: str, trouble: type[StorageError], call: Callable[[], T], on_try: Callable[[], None], others_answer: Callable[[], bool] | None = None
+    what: str,
+    trouble: type[StorageError],
+    call: Callable[[], T],
+    on_try: Callable[[], None],
+    others_answer: Callable[[], bool] | None = None,
 ) -> T:
     """What `call` returns; tried again on `trouble`, but for want of permission, as long as patience lasts.
 

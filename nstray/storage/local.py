@@ -41,11 +41,17 @@ def _explain(error: OSError, path: str) -> StorageError:
     if error.errno == errno.ENOTDIR:
         return NotFound(f"{path}: not a folder, or below something that is a file")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return AccessDenied(f"{path}: {reason}; check the owner and mode of the file and of its folders")
+        return AccessDenied(
+            f"{path}: {reason}; check the owner and mode of the file and of its folders"
+        )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"{path}: disk full or quota used up ({reason}); free space or choose another place")
+        return StorageError(
+            f"{path}: disk full or quota used up ({reason}); free space or choose another place"
+        )
     if error.errno == errno.EFBIG:
-        return StorageError(f"{path}: {reason}: larger than the file system or a limit (ulimit -f) allows; raise it, or write less at once")
+        return StorageError(
+            f"{path}: {reason}: larger than the file system or a limit (ulimit -f) allows; raise it, or write less at once"
+        )
     if error.errno == errno.EROFS:
         return AccessDenied(f"{path}: {reason}; mount it for writing or choose another place")
     if error.errno == errno.EISDIR:
@@ -94,11 +100,15 @@ def _regular(path: str, status: os.stat_result) -> os.stat_result:
     if stat.S_ISDIR(status.st_mode):
         raise StorageError(f"{path}: is a folder; a file is needed here")
     if not stat.S_ISREG(status.st_mode):
-        raise StorageError(f"{path}: not a regular file (a pipe, socket or device); copy its contents into one")
+        raise StorageError(
+            f"{path}: not a regular file (a pipe, socket or device); copy its contents into one"
+        )
     return status
 
 
-def walk(folder: str, recursive: bool, start: str = "", above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, os.stat_result]]:
+def walk(
+    folder: str, recursive: bool, start: str = "", above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[str, os.stat_result]]:
     """Path and status of the regular files of a folder whose names start with `start`, in the byte order of their paths.
 
     Symbolic links are followed; `above`, the (device, inode) of the folders we are in, ends those that lead upwards.
@@ -113,7 +123,10 @@ def walk(folder: str, recursive: bool, start: str = "", above: tuple[tuple[int, 
                 try:
                     status = entry.stat()
                 except OSError as error:
-                    if error.errno in (errno.ENOENT, errno.ELOOP):  # a link to nothing, or removed meanwhile
+                    if error.errno in (
+                        errno.ENOENT,
+                        errno.ELOOP,
+                    ):  # a link to nothing, or removed meanwhile
                         continue
                     raise
                 if stat.S_ISDIR(status.st_mode):
@@ -129,7 +142,9 @@ def walk(folder: str, recursive: bool, start: str = "", above: tuple[tuple[int, 
         try:
             key.decode()
         except UnicodeDecodeError:
-            raise StorageError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename the file") from None
+            raise StorageError(
+                f"{os.fsencode(path)!r}: the name is not UTF-8; rename the file"
+            ) from None
         yield path, status
 
 
@@ -161,8 +176,14 @@ def put_over(path: str, data: bytes, if_match: str | None) -> str:
         _make_folder(folder)
         with _lock(path) or nullcontext() as file:
             status = os.fstat(file.fileno()) if file else None
-            if if_match is not None and (status is None or etag(status) != if_match) and not _same(path, data):
-                raise Changed(f"{path} {'is gone' if status is None else 'was changed'} since version {if_match} was read")
+            if (
+                if_match is not None
+                and (status is None or etag(status) != if_match)
+                and not _same(path, data)
+            ):
+                raise Changed(
+                    f"{path} {'is gone' if status is None else 'was changed'} since version {if_match} was read"
+                )
             with _temporary(path, data) as temporary:
                 version = etag(os.stat(temporary))
                 os.replace(temporary, path)
@@ -181,7 +202,10 @@ def sweep(folder: str) -> None:
     """Remove the temporary files of writers that died, LEFT_SECONDS old, from a folder (not those below it), as far as possible."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(_TEMPORARY) and time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT_SECONDS:
+            if (
+                entry.name.startswith(_TEMPORARY)
+                and time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT_SECONDS
+            ):
                 with suppress(OSError):
                     os.unlink(entry.path)
 

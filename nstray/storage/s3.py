@@ -121,7 +121,12 @@ def forget_client() -> None:
 def _make_client() -> S3Client:
     core = botocore.session.get_session()
     session = boto3.Session(botocore_session=core)
-    options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": READ_TIMEOUT, "max_pool_connections": 32, "tcp_keepalive": True}
+    options: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "read_timeout": READ_TIMEOUT,
+        "max_pool_connections": 32,
+        "tcp_keepalive": True,
+    }
     if not {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"} & set(os.environ):
         options["retries"] = {"mode": "standard", "total_max_attempts": ATTEMPTS}
     try:
@@ -137,8 +142,12 @@ def _make_client() -> S3Client:
                 options[side] = "when_required"
         return _quick_listings(_with_log(session.client("s3", config=Config(**options))))
     except ValueError as error:
-        said = re.sub(r"\S+@", "", redact(str(error)))  # a name and password without http:// before them
-        raise UsageError(f"{said}; check AWS_ENDPOINT_URL (http://HOST:PORT or https://HOST) and AWS_DEFAULT_REGION") from None
+        said = re.sub(
+            r"\S+@", "", redact(str(error))
+        )  # a name and password without http:// before them
+        raise UsageError(
+            f"{said}; check AWS_ENDPOINT_URL (http://HOST:PORT or https://HOST) and AWS_DEFAULT_REGION"
+        ) from None
 
 
 def _quick_listings(made: S3Client) -> S3Client:
@@ -147,9 +156,16 @@ def _quick_listings(made: S3Client) -> S3Client:
     def read(item: ElementTree.Element) -> dict[str, Any]:
         text = {part.tag.rpartition("}")[2]: part.text or "" for part in item}
         changed = datetime.fromisoformat(text["LastModified"])
-        return {"Key": text["Key"], "Size": int(text["Size"]), "ETag": text["ETag"], "LastModified": changed}
+        return {
+            "Key": text["Key"],
+            "Size": int(text["Size"]),
+            "ETag": text["ETag"],
+            "LastModified": changed,
+        }
 
-    def read_all(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    def read_all(
+        response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+    ) -> None:
         try:
             root = ElementTree.fromstring(response_dict["body"])
             objects = [read(item) for item in root.iterfind("{*}Contents")]
@@ -168,7 +184,9 @@ def _quick_listings(made: S3Client) -> S3Client:
 def _with_log(made: S3Client) -> S3Client:
     """`made`, which from now on says of each request that botocore repeats what became of the one before."""
 
-    def remember(request_dict: dict[str, Any], response: Any, caught_exception: Exception | None, **_: Any) -> None:
+    def remember(
+        request_dict: dict[str, Any], response: Any, caught_exception: Exception | None, **_: Any
+    ) -> None:
         if caught_exception is None and response is not None:
             error = response[1].get("Error", {})
             reason = f"S3 answered {response[0].status_code} {error.get('Code', '')}".rstrip()
@@ -179,7 +197,9 @@ def _with_log(made: S3Client) -> S3Client:
     def tell(request: Any, **_: Any) -> None:
         attempt = request.context.get("retries", {}).get("attempt", 1)
         if attempt > 1:
-            _log_retry(f"{request.method} {request.url}", attempt - 1, request.context.get("nstray_reason"))
+            _log_retry(
+                f"{request.method} {request.url}", attempt - 1, request.context.get("nstray_reason")
+            )
 
     made.meta.events.register("needs-retry.s3", remember)
     made.meta.events.register("request-created.s3", tell)
@@ -187,7 +207,9 @@ def _with_log(made: S3Client) -> S3Client:
 
 
 def _log_retry(what: str, attempt: int, reason: object) -> None:
-    log.warning("event=storage_retry what=%r try=%d error=%s", redact(what), attempt, redact(str(reason)))
+    log.warning(
+        "event=storage_retry what=%r try=%d error=%s", redact(what), attempt, redact(str(reason))
+    )
 
 
 # --- errors -------------------------------------------------------------------------------------------------------------------------
@@ -214,9 +236,13 @@ def _explain_answer(error: boto.ClientError, uri: str) -> NstrayError:
     status, code = _answer(error)
     where, bucket = redact(uri), redact(uri).removeprefix("s3://").partition("/")[0]
     text = error.response.get("Error", {}).get("Message") or ""
-    said = f"S3 answered {status} {code}".removesuffix(f" {status}") + (f" ({redact(text)})" if text and text != code else "")
+    said = f"S3 answered {status} {code}".removesuffix(f" {status}") + (
+        f" ({redact(text)})" if text and text != code else ""
+    )
     if code == "NoSuchBucket":
-        return NoSuchBucket(f"{where}: the bucket {bucket} does not exist; create it, or check its name and AWS_ENDPOINT_URL")
+        return NoSuchBucket(
+            f"{where}: the bucket {bucket} does not exist; create it, or check its name and AWS_ENDPOINT_URL"
+        )
     if status == 404:
         return NotFound(f"{where}: no such object")
     if code in _DENIED:
@@ -224,23 +250,40 @@ def _explain_answer(error: boto.ClientError, uri: str) -> NstrayError:
     if status in (401, 403):
         return AccessDenied(f"{where}: {said}; {_NOT_ALLOWED}")
     if status in (301, 307) or code == "AuthorizationHeaderMalformed":
-        return StorageError(f"{where}: {said}; the bucket is in another region: set AWS_DEFAULT_REGION")
+        return StorageError(
+            f"{where}: {said}; the bucket is in another region: set AWS_DEFAULT_REGION"
+        )
     if status == 429 or (status >= 500 and status != 501):
-        return Unreachable(f"{where}: {said}, and kept to it; try again later, or with fewer workers")
+        return Unreachable(
+            f"{where}: {said}, and kept to it; try again later, or with fewer workers"
+        )
     if status == 412:
         return Changed(f"{where}: changed since it was opened")
     return StorageError(f"{where}: {said}")
 
 
 def _explain_failure(error: boto.BotoCoreError, uri: str) -> NstrayError:
-    where, text = redact(uri), redact(str(error)).replace(' on endpoint URL: "None"', "")  # of a body, whose URL botocore does not know
+    where, text = (
+        redact(uri),
+        redact(str(error)).replace(' on endpoint URL: "None"', ""),
+    )  # of a body, whose URL botocore does not know
     if isinstance(error, _CREDENTIALS):
         return BadCredentials(f"{where}: {text}; {_WHERE_CREDENTIALS}")
     if isinstance(error, boto.SSLError):
-        return Unreachable(f"{where}: {text}; check the endpoint's certificate, or name its authority with AWS_CA_BUNDLE")
+        return Unreachable(
+            f"{where}: {text}; check the endpoint's certificate, or name its authority with AWS_CA_BUNDLE"
+        )
     if isinstance(error, _NETWORK):
-        return Unreachable(f"{where}: {text}; check AWS_ENDPOINT_URL, the network, and that the server runs")
-    if isinstance(error, boto.ParamValidationError | boto.InvalidRegionError | boto.InvalidConfigError | boto.ConfigParseError):
+        return Unreachable(
+            f"{where}: {text}; check AWS_ENDPOINT_URL, the network, and that the server runs"
+        )
+    if isinstance(
+        error,
+        boto.ParamValidationError
+        | boto.InvalidRegionError
+        | boto.InvalidConfigError
+        | boto.ConfigParseError,
+    ):
         return UsageError(f"{where}: {text}")
     return StorageError(f"{where}: {type(error).__name__}: {text}")
 
@@ -277,14 +320,25 @@ def head(bucket: str, key: str) -> Stored | None:
             if _answer(error)[0] == 404:
                 return None
             raise
-    return Stored(key, answer["ContentLength"], answer["ETag"].strip('"'), answer["LastModified"].timestamp())
+    return Stored(
+        key, answer["ContentLength"], answer["ETag"].strip('"'), answer["LastModified"].timestamp()
+    )
 
 
-def get(bucket: str, key: str, *, max_bytes: int | None = None, span: str | None = None, if_match: str | None = None) -> Body:
+def get(
+    bucket: str,
+    key: str,
+    *,
+    max_bytes: int | None = None,
+    span: str | None = None,
+    if_match: str | None = None,
+) -> Body:
     """An object, or its bytes `span` (of a Range header), as long as its version is `if_match`; starts again where the body breaks off."""
     uri = f"s3://{bucket}/{key}"
     began = time.monotonic()
-    conditions: dict[str, Any] = {k: v for k, v in (("Range", span), ("IfMatch", if_match)) if v is not None}
+    conditions: dict[str, Any] = {
+        k: v for k, v in (("Range", span), ("IfMatch", if_match)) if v is not None
+    }
 
     def retried(attempt: int, error: Exception) -> None:
         if attempt == ATTEMPTS or time.monotonic() - began > CALL_SECONDS:
@@ -297,7 +351,9 @@ def get(bucket: str, key: str, *, max_bytes: int | None = None, span: str | None
             try:
                 answer = client().get_object(Bucket=bucket, Key=key, **conditions)
             except boto.ClientError as error:
-                if span is not None and if_match is None and _answer(error)[0] == 416:  # an object without bytes
+                if (
+                    span is not None and if_match is None and _answer(error)[0] == 416
+                ):  # an object without bytes
                     return Body(b"", 0, 0, "")
                 raise
             except HTTPError as error:  # botocore reads an error's body unguarded
@@ -305,7 +361,9 @@ def get(bucket: str, key: str, *, max_bytes: int | None = None, span: str | None
                 continue
             with closing(answer["Body"]) as stream:
                 if max_bytes is not None and answer["ContentLength"] > max_bytes:
-                    raise TooLarge(f"{redact(uri)}: {answer['ContentLength']:,} bytes, more than the {max_bytes:,} allowed")
+                    raise TooLarge(
+                        f"{redact(uri)}: {answer['ContentLength']:,} bytes, more than the {max_bytes:,} allowed"
+                    )
                 try:
                     with _deadline(stream, READ_TIMEOUT + answer["ContentLength"] / LEAST_RATE):
                         data = stream.read()
@@ -313,7 +371,9 @@ def get(bucket: str, key: str, *, max_bytes: int | None = None, span: str | None
                 except (*_NETWORK, boto.FlexibleChecksumError) as error:
                     retried(attempt, error)
     start, size = 0, len(data)
-    if answer.get("ContentRange"):  # "bytes 299000-299999/300000"; absent where the store ignores ranges and sends all
+    if answer.get(
+        "ContentRange"
+    ):  # "bytes 299000-299999/300000"; absent where the store ignores ranges and sends all
         first, _, rest = answer["ContentRange"].removeprefix("bytes ").partition("-")
         start, size = int(first), int(rest.partition("/")[2])
     return Body(data, start, size, answer["ETag"].strip('"'))
@@ -327,7 +387,9 @@ def _deadline(stream: Any, seconds: float) -> Iterator[None]:
     """
 
     def stop() -> None:
-        with suppress(AttributeError, OSError, RuntimeError, ValueError):  # it may have been read to its end just now
+        with suppress(
+            AttributeError, OSError, RuntimeError, ValueError
+        ):  # it may have been read to its end just now
             stream._raw_stream.shutdown()
 
     timer = threading.Timer(seconds, stop)
@@ -375,11 +437,15 @@ class Input(io.RawIOBase):
         if not self._body.start <= self._position < end:
             self._step = min(2 * self._step, MAX_BLOCK) if self._position == end else self._block
             last = min(self._position + max(len(view), self._step), self._size) - 1
-            self._body = get(self._bucket, self._key, span=f"bytes={self._position}-{last}", if_match=self._etag)
+            self._body = get(
+                self._bucket, self._key, span=f"bytes={self._position}-{last}", if_match=self._etag
+            )
         offset = self._position - self._body.start
         piece = self._body.data[offset : offset + len(view)]
         if not piece:
-            raise StorageError(f"{redact(f's3://{self._bucket}/{self._key}')}: the store sent other bytes than those asked for at {self._position:,}")
+            raise StorageError(
+                f"{redact(f's3://{self._bucket}/{self._key}')}: the store sent other bytes than those asked for at {self._position:,}"
+            )
         view[: len(piece)] = piece
         self._position += len(piece)
         return len(piece)
@@ -390,20 +456,30 @@ def walk(bucket: str, prefix: str, recursive: bool) -> Iterator[Stored]:
     with errors(f"s3://{bucket}/{prefix}"):
         list_pages = client().get_paginator("list_objects_v2")
         # Keys that are asked for encoded, botocore leaves so: it takes 6 ms to decode a thousand, of which most have slashes alone.
-        for page in list_pages.paginate(Bucket=bucket, Prefix=prefix, Delimiter="" if recursive else "/", EncodingType="url"):
+        for page in list_pages.paginate(
+            Bucket=bucket, Prefix=prefix, Delimiter="" if recursive else "/", EncodingType="url"
+        ):
             encoded = page.get("EncodingType") == "url"
             for item in page.get("Contents", ()):
                 key = item["Key"]
                 if encoded and ("%" in (key := key.replace("%2F", "/")) or "+" in key):
                     key = unquote_plus(key)
                 if not key.endswith("/"):  # an empty object that a console made to show a folder
-                    yield Stored(key, item["Size"], item["ETag"].strip('"'), item["LastModified"].timestamp())
+                    yield Stored(
+                        key, item["Size"], item["ETag"].strip('"'), item["LastModified"].timestamp()
+                    )
 
 
 # --- writing ------------------------------------------------------------------------------------------------------------------------
 
 
-def put(bucket: str, key: str, data: bytes, *, condition: Literal["new", "any"] | tuple[Literal["match"], str]) -> str:
+def put(
+    bucket: str,
+    key: str,
+    data: bytes,
+    *,
+    condition: Literal["new", "any"] | tuple[Literal["match"], str],
+) -> str:
     """Put `data`, on `condition` that the key is new, or holds the version given; returns the ETag.
 
     After 412 the stored bytes are compared with `data`: botocore repeats a put whose answer was lost, and then meets its own success.
@@ -411,12 +487,22 @@ def put(bucket: str, key: str, data: bytes, *, condition: Literal["new", "any"] 
     uri = f"s3://{bucket}/{key}"
     where = redact(uri)
     match = condition[1] if isinstance(condition, tuple) else None
-    header: dict[str, Any] = {"IfMatch": match} if match is not None else {"IfNoneMatch": "*"} if condition == "new" else {}
+    header: dict[str, Any] = (
+        {"IfMatch": match}
+        if match is not None
+        else {"IfNoneMatch": "*"}
+        if condition == "new"
+        else {}
+    )
     began = time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
         with errors(uri):
             try:
-                return client().put_object(Bucket=bucket, Key=key, Body=data, **header)["ETag"].strip('"')
+                return (
+                    client()
+                    .put_object(Bucket=bucket, Key=key, Body=data, **header)["ETag"]
+                    .strip('"')
+                )
             except boto.ClientError as error:
                 status, code = _answer(error)
                 if status == 501 and header:
@@ -430,7 +516,9 @@ def put(bucket: str, key: str, data: bytes, *, condition: Literal["new", "any"] 
             if isinstance(stored, str):
                 return stored
             if match is not None:
-                raise Changed(f"{where} {'is gone' if stored is None else 'was changed'} since version {match} was read")
+                raise Changed(
+                    f"{where} {'is gone' if stored is None else 'was changed'} since version {match} was read"
+                )
             if stored is False:
                 raise AlreadyExists(f"{where} exists already, with other contents")
         if attempt == ATTEMPTS or time.monotonic() - began > CALL_SECONDS:
@@ -438,7 +526,9 @@ def put(bucket: str, key: str, data: bytes, *, condition: Literal["new", "any"] 
         # 409: another put of this key is under way; or what was in the way is gone again
         _log_retry(f"PUT {uri}", attempt, f"S3 answered {status} {code}")
         _wait(attempt)
-    raise StorageError(f"{where}: every one of {attempt} puts met another writer's; is more than one program writing this key?")
+    raise StorageError(
+        f"{where}: every one of {attempt} puts met another writer's; is more than one program writing this key?"
+    )
 
 
 def _same(bucket: str, key: str, data: bytes) -> str | Literal[False] | None:

@@ -20,7 +20,13 @@ def is_uri(text: str) -> bool:
 def absolute(uri: str) -> str:
     """The canonical form: S3 unchanged, everything local an absolute path; raises `UsageError` for a scheme nstray does not read."""
     bucket, path = resolve(uri)
-    return os.path.abspath(path) if bucket is None else f"s3://{bucket}/{path}" if path or uri.endswith("/") else f"s3://{bucket}"
+    return (
+        os.path.abspath(path)
+        if bucket is None
+        else f"s3://{bucket}/{path}"
+        if path or uri.endswith("/")
+        else f"s3://{bucket}"
+    )
 
 
 def split(uri: str) -> tuple[str | None, str]:
@@ -40,7 +46,9 @@ def resolve(uri: str) -> tuple[str | None, str]:
     if scheme == "s3":
         bucket, _, key = rest.partition("/")
         if any(pattern.search(uri) for pattern in USER_INFO):
-            raise UsageError(f"{redact(uri)}: no credentials in a URI; they come from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, roles)")
+            raise UsageError(
+                f"{redact(uri)}: no credentials in a URI; they come from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, roles)"
+            )
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", bucket):
             raise UsageError(f"{redact(uri)}: {bucket!r} is no bucket name; write s3://BUCKET/KEY")
         return bucket, key
@@ -68,7 +76,9 @@ def join(base_folder: str, relative: str) -> str:
     for part in relative.split("/"):
         if part == "..":
             if not parts:
-                raise UsageError(f"{redact(relative)}, seen from {redact(base_folder)}, leads out of the bucket")
+                raise UsageError(
+                    f"{redact(relative)}, seen from {redact(base_folder)}, leads out of the bucket"
+                )
             parts.pop()
         elif part != ".":
             parts.append(part)

@@ -18,7 +18,16 @@ from nstray import storage
 from nstray.engine import settings
 from nstray.engine.network.vgg import minimum_side
 from nstray.engine.pair import pair_seed
-from nstray.errors import AccessDenied, BadCredentials, ErrorCode, NotFound, PairError, StorageError, TooLarge, Unreachable
+from nstray.errors import (
+    AccessDenied,
+    BadCredentials,
+    ErrorCode,
+    NotFound,
+    PairError,
+    StorageError,
+    TooLarge,
+    Unreachable,
+)
 from nstray.images.decode import decode, decode_mask
 from nstray.images.resize import fit, fit_mask
 from nstray.manifest.pair import Pair, pairs
@@ -31,7 +40,9 @@ from nstray.worker.timing import PhaseTimes
 log = logging.getLogger("nstray.worker.worker")
 CACHE_BYTES = 256 * 2**20
 _SHARED = ("style", "fine style")  # what many pairs of a job use
-_MASK = "mask"  # the rule of an image that is decoded to one channel and fitted to its picture later
+_MASK = (
+    "mask"  # the rule of an image that is decoded to one channel and fitted to its picture later
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,13 @@ class Inputs:
         stages: PhaseTimes,
         on_step: Callable[[], None],
     ) -> None:
-        self.spec, self._pool, self._merged, self._stages, self._on_step = spec, pool, merged, stages, on_step
+        self.spec, self._pool, self._merged, self._stages, self._on_step = (
+            spec,
+            pool,
+            merged,
+            stages,
+            on_step,
+        )
         self._cache = _ImageCache(CACHE_BYTES)
         self._styles = StyleCache(spec.run)
         self._given: dict[str, str] = {}  # the image that each store gave last
@@ -93,12 +110,18 @@ class Inputs:
         """(role, (uri, size, rule, upsample)) of every image a pair needs; `size` None leaves an image as it is, rule ``mask`` makes it one."""
         config, own = self.spec.config, pair.overrides
         size, rule = own.get("size", config.size), own.get("size_rule", config.size_rule)
-        out: list[tuple[str, tuple[Any, ...]]] = [("content", (pair.content, size, rule, config.upsample))]
+        out: list[tuple[str, tuple[Any, ...]]] = [
+            ("content", (pair.content, size, rule, config.upsample))
+        ]
         # A style keeps its own aspect: the rule that crops would cut away statistics, so it takes the area of the crop.
         style_size, style_rule = (_area(size), "area") if rule == "exact" else (size, rule)
         style_size = max(1, round(style_size * own.get("style_scale", config.style_scale)))
         out += [("style", (uri, style_size, style_rule, False)) for uri in pair.styles]
-        out += [("fine style", (uri, style_size, style_rule, False)) for uri in (pair.fine_style,) if uri]
+        out += [
+            ("fine style", (uri, style_size, style_rule, False))
+            for uri in (pair.fine_style,)
+            if uri
+        ]
         for role, masks in (("content mask", pair.content_masks), ("style mask", pair.style_masks)):
             out += [(role, (uri, None, _MASK, False)) for uri in masks if uri]
         init = own.get("init", self.spec.init)
@@ -133,16 +156,23 @@ class Inputs:
             ready.error = PairError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
         return ready
 
-    def _fit_masks(self, ready: LoadedPair, masks: Sequence[Picture], style_masks: Sequence[Picture]) -> None:
+    def _fit_masks(
+        self, ready: LoadedPair, masks: Sequence[Picture], style_masks: Sequence[Picture]
+    ) -> None:
         """Every mask brought to its picture; raises PairError BAD_MASK."""
         pair, content = ready.pair, ready.content
         assert content is not None
         rule = pair.overrides.get("size_rule", self.spec.config.size_rule)
-        ready.masks = [_fitted(m, content, rule, f"content mask {storage.redact(u)}") for m, u in zip(masks, pair.content_masks, strict=True)]
+        ready.masks = [
+            _fitted(m, content, rule, f"content mask {storage.redact(u)}")
+            for m, u in zip(masks, pair.content_masks, strict=True)
+        ]
         given = iter(style_masks)
         # a style keeps its aspect whatever the rule
         ready.style_masks = [
-            _fitted(next(given), style, "area", f"style mask {storage.redact(uri)}") if uri else None
+            _fitted(next(given), style, "area", f"style mask {storage.redact(uri)}")
+            if uri
+            else None
             for uri, style in zip(pair.style_masks, ready.styles, strict=bool(pair.style_masks))
         ]
 
@@ -153,10 +183,16 @@ class Inputs:
         least, least_style = minimum_side((*content_taps, *style_taps)), minimum_side(style_taps)
         assert ready.content is not None
         sides = [("content", ready.pair.content or "", ready.content, least)]
-        sides += [("style", uri, image, least_style) for uri, image in zip(ready.pair.styles, ready.styles, strict=True)]
+        sides += [
+            ("style", uri, image, least_style)
+            for uri, image in zip(ready.pair.styles, ready.styles, strict=True)
+        ]
         if ready.fine is not None:
             least_fine = minimum_side(config.fine_layers)
-            sides += [("style", uri, image, least_fine) for uri, image in zip(ready.pair.styles, ready.styles, strict=True)]
+            sides += [
+                ("style", uri, image, least_fine)
+                for uri, image in zip(ready.pair.styles, ready.styles, strict=True)
+            ]
             sides += [("fine style", ready.pair.fine_style or "", ready.fine, least_fine)]
         for role, uri, image, side in sides:
             h, w = image.pixels.shape[:2]
@@ -179,7 +215,13 @@ class Inputs:
         what = f"{role} {storage.redact(uri)}"
         try:
             with self._stages.timed("fetch"):
-                data = retry(storage.redact(uri), Unreachable, lambda: self._read(role, uri), self._on_step, lambda: self._gives_others(uri))
+                data = retry(
+                    storage.redact(uri),
+                    Unreachable,
+                    lambda: self._read(role, uri),
+                    self._on_step,
+                    lambda: self._gives_others(uri),
+                )
         except NotFound as error:
             raise PairError(ErrorCode.NOT_FOUND, f"{role}: {error}") from None
         except BadCredentials:  # every image would be refused
@@ -197,7 +239,9 @@ class Inputs:
             raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
         read_pixels = decode_mask if rule == _MASK else decode
         with self._stages.timed("decode"):
-            pixels = read_pixels(data, what=what, max_bytes=config.max_bytes, max_pixels=config.max_pixels)
+            pixels = read_pixels(
+                data, what=what, max_bytes=config.max_bytes, max_pixels=config.max_pixels
+            )
             source = pixels.shape[:2]
             if size is not None:
                 pixels = fit(pixels, size, rule, upsample, what=what, max_pixels=config.max_pixels)
@@ -217,7 +261,9 @@ class Inputs:
             return data
 
         # Contents are of a pair or a few, which come one after another; a local file needs no copy.
-        return self._styles.get(uri, fetch) if role in _SHARED and storage.split(uri)[0] else fetch()
+        return (
+            self._styles.get(uri, fetch) if role in _SHARED and storage.split(uri)[0] else fetch()
+        )
 
     def _gives_others(self, uri: str) -> bool:
         """Whether the store of an image that can't be read gives now another one that it gave before: then it is not away."""
@@ -240,7 +286,11 @@ class Inputs:
 
     def own_settings(self, pair: Pair) -> dict[str, Any]:
         """What the engine is told of the row's own settings; an `init` that is an image is the pair's `start` instead."""
-        own = {name: value for name, value in pair.overrides.items() if name in settings.NAMES and name != "seed"}
+        own = {
+            name: value
+            for name, value in pair.overrides.items()
+            if name in settings.NAMES and name != "seed"
+        }
         if own.get("init", "content") not in settings.INITS:
             del own["init"]
         return own

@@ -23,8 +23,12 @@ class JobSpec:
     weights_id: str
     info: ManifestInfo
     init: str  # content, noise, style, or the absolute URI of an image
-    retry: tuple[str, ...] = ()  # codes of the error rows that are made again; empty: an ordinary run
-    cuts: tuple[int, ...] = ()  # rows that the manifest had before each time it grew (`nstray.manifest.shards.cut_windows`)
+    retry: tuple[
+        str, ...
+    ] = ()  # codes of the error rows that are made again; empty: an ordinary run
+    cuts: tuple[
+        int, ...
+    ] = ()  # rows that the manifest had before each time it grew (`nstray.manifest.shards.cut_windows`)
     trial: bool = False  # parts are made and dropped: a probe
     run: str = field(default_factory=lambda: uuid.uuid4().hex)  # a name of this run alone
 

@@ -31,7 +31,9 @@ class PreviousRows:
 
     def with_made(self, made: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
         """All rows of the shard, those that were missing taken from `made` in order."""
-        return [self.again(i, next(made)) if row is None else row for i, row in enumerate(self.rows)]
+        return [
+            self.again(i, next(made)) if row is None else row for i, row in enumerate(self.rows)
+        ]
 
     def again(self, index: int, row: dict[str, Any]) -> dict[str, Any]:
         """A row made anew, its attempts counted on from those before."""
@@ -46,4 +48,8 @@ def no_rows(shard: Shard) -> PreviousRows:
 def read_previous(output: Output, shard: Shard, codes: Collection[str]) -> PreviousRows:
     """The rows of the shard's part without the error rows of `codes`; raises OutputError where it is gone or damaged, StorageError."""
     rows, etag = output.read_part(shard.name)
-    return PreviousRows([None if row["error_code"] in codes else row for row in rows], [row["attempt"] for row in rows], etag)
+    return PreviousRows(
+        [None if row["error_code"] in codes else row for row in rows],
+        [row["attempt"] for row in rows],
+        etag,
+    )

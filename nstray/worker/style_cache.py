@@ -38,7 +38,9 @@ class StyleCache:
         bound, reserve, wait: see the constants.
     """
 
-    def __init__(self, run: str, *, bound: int = BOUND, reserve: int = RESERVE, wait: float = WAIT) -> None:
+    def __init__(
+        self, run: str, *, bound: int = BOUND, reserve: int = RESERVE, wait: float = WAIT
+    ) -> None:
         self._path = Path(tempfile.gettempdir()) / f"{_PREFIX}{run}"
         self._bound, self._reserve, self._wait = bound, reserve, wait
         self._lock = threading.Lock()
@@ -97,7 +99,9 @@ class StyleCache:
     def _alone(self, name: str) -> Iterator[None]:
         """While this holds no other worker fetches the image, unless it has waited long."""
         try:
-            lock = os.open(self._path / f"lock-{name[:2]}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(
+                self._path / f"lock-{name[:2]}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
         except OSError:
             yield
             return
@@ -129,7 +133,11 @@ class StyleCache:
 
     def _make_room(self) -> None:
         with os.scandir(self._path) as entries:
-            images = sorted((e.stat().st_mtime_ns, e.stat().st_size, e.path) for e in entries if len(e.name) == 2 * _DIGEST)
+            images = sorted(
+                (e.stat().st_mtime_ns, e.stat().st_size, e.path)
+                for e in entries
+                if len(e.name) == 2 * _DIGEST
+            )
         used = sum(size for _, size, _ in images)
         for _, size, path in images:
             if used <= self._bound:
@@ -156,7 +164,9 @@ def _join(path: Path) -> int:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise PermissionError(f"{path} is not a folder of this user alone")
         try:
-            use = os.open(path / _IN_USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            use = os.open(
+                path / _IN_USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
         except FileNotFoundError:  # removed since, by one that found it unused
             continue
         if _locked(use, fcntl.LOCK_SH) and _same(use, path / _IN_USE):

@@ -23,7 +23,8 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from nstray import __version__, storage
+from nstray import storage
+from nstray.config import VERSION
 from nstray.engine import settings
 from nstray.engine.batching import Memory, run_batches
 from nstray.engine.losses.guides import EmptyGuide
@@ -57,10 +58,18 @@ class Worker:
         threads: CPU threads of an evaluation; None for torch's own choice.
     """
 
-    def __init__(self, spec: JobSpec, weights: Callable[[], VGGWeights], device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        weights: Callable[[], VGGWeights],
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> None:
         self.spec, self.output = spec, Output(spec.out)
         # The config's init may be an image, which the engine takes as each pair's `start`.
-        config = spec.config.model_copy(update={"init": spec.init if spec.init in settings.INITS else "content"})
+        config = spec.config.model_copy(
+            update={"init": spec.init if spec.init in settings.INITS else "content"}
+        )
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
 
         def load() -> Stylizer:
@@ -69,7 +78,9 @@ class Worker:
             return Stylizer(config.engine(), weights(), device)
 
         self.stylizer = self._device.submit(load).result()
-        self.device_name = torch.cuda.get_device_name() if self.stylizer.device.type == "cuda" else "cpu"
+        self.device_name = (
+            torch.cuda.get_device_name() if self.stylizer.device.type == "cuda" else "cpu"
+        )
         self._memory = Memory()
         self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="io")
         self._progress = WorkerProgress()
@@ -84,9 +95,22 @@ class Worker:
         started = time.time()
         there = self._kept(shard)
         prepared = self._inputs.prepare(shard.rows(there.missing))
-        outcomes = self._device.submit(lambda: None if self._draining else self._optimise(prepared)).result()
+        outcomes = self._device.submit(
+            lambda: None if self._draining else self._optimise(prepared)
+        ).result()
         if outcomes is None:
-            return ShardReport(shard.window, shard.number, shard.table.num_rows, 0, {}, 0, 0.0, 0, won=False, skipped=True)
+            return ShardReport(
+                shard.window,
+                shard.number,
+                shard.table.num_rows,
+                0,
+                {},
+                0,
+                0.0,
+                0,
+                won=False,
+                skipped=True,
+            )
         rows = there.with_made(self._rows(prepared, outcomes, attempt))
         return self._commit(shard, rows, started, attempt, there.etag)
 
@@ -100,13 +124,17 @@ class Worker:
         outcomes = self._device.submit(self._optimise, prepared).result()
         return there.again(index, next(self._rows(prepared, outcomes, attempt)))
 
-    def failed_row(self, shard: Shard, index: int, attempt: int, code: str, message: str) -> dict[str, Any]:
+    def failed_row(
+        self, shard: Shard, index: int, attempt: int, code: str, message: str
+    ) -> dict[str, Any]:
         """The error row of a pair that is not touched again."""
         pair = pairs(shard.table.slice(index, 1), self.spec.info)[0]
         lost = LoadedPair(pair, self._inputs.seed(pair), error=PairError(ErrorCode(code), message))
         return self._kept(shard).again(index, next(self._rows([lost], {}, attempt)))
 
-    def commit_rows(self, shard: Shard, rows: Sequence[dict[str, Any]], started: float, attempt: int) -> ShardReport:
+    def commit_rows(
+        self, shard: Shard, rows: Sequence[dict[str, Any]], started: float, attempt: int
+    ) -> ShardReport:
         """Write a shard whose rows were made one by one."""
         return self._commit(shard, list(rows), started, attempt, self._kept(shard).etag)
 
@@ -129,7 +157,12 @@ class Worker:
         """The rows that a retry keeps of a shard's part; of an ordinary run, none. Raises OutputError where the part is gone or damaged."""
         if not self.spec.retry:
             return previous_rows.no_rows(shard)
-        return retry(shard.name, StorageError, lambda: previous_rows.read_previous(self.output, shard, self.spec.retry), self._step)
+        return retry(
+            shard.name,
+            StorageError,
+            lambda: previous_rows.read_previous(self.output, shard, self.spec.retry),
+            self._step,
+        )
 
     # optimise
 
@@ -149,9 +182,16 @@ class Worker:
         self._progress.first = self._progress.first or time.monotonic()
         with self._stages.timed("optimise"):
             for k, outcome in run_batches(
-                self.stylizer, pairs, self.spec.config.batch_size, memory=self._memory, on_batch=on_batch, on_evaluation=on_evaluation
+                self.stylizer,
+                pairs,
+                self.spec.config.batch_size,
+                memory=self._memory,
+                on_batch=on_batch,
+                on_evaluation=on_evaluation,
             ):
-                if isinstance(outcome, Exception) and not isinstance(outcome, torch.cuda.OutOfMemoryError):
+                if isinstance(outcome, Exception) and not isinstance(
+                    outcome, torch.cuda.OutOfMemoryError
+                ):
                     self._leave_a_broken_device()
                 outcomes[indices[k]] = _as_pair_error(outcome, prepared[indices[k]].pair.pair_id)
         self._progress.pairs = ()
@@ -171,7 +211,10 @@ class Worker:
     def _engine_pair(self, ready: LoadedPair) -> EnginePair:
         own = ready.pair.overrides
         assert ready.content is not None
-        size, rule = own.get("size", self.spec.config.size), own.get("size_rule", self.spec.config.size_rule)
+        size, rule = (
+            own.get("size", self.spec.config.size),
+            own.get("size_rule", self.spec.config.size_rule),
+        )
         scale = own.get("style_scale", self.spec.config.style_scale)
         parts = ready.style_masks or [None] * len(ready.styles)
         return EnginePair(
@@ -191,8 +234,14 @@ class Worker:
 
     # encode and commit
 
-    def _rows(self, prepared: Sequence[LoadedPair], outcomes: dict[int, Result | PairError], attempt: int) -> Iterator[dict[str, Any]]:
-        encoded = {i: self._pool.submit(self._encode, o) for i, o in outcomes.items() if isinstance(o, Result)}
+    def _rows(
+        self, prepared: Sequence[LoadedPair], outcomes: dict[int, Result | PairError], attempt: int
+    ) -> Iterator[dict[str, Any]]:
+        encoded = {
+            i: self._pool.submit(self._encode, o)
+            for i, o in outcomes.items()
+            if isinstance(o, Result)
+        }
         for i, ready in enumerate(prepared):
             outcome = ready.error or outcomes[i]
             row: dict[str, Any] = {
@@ -200,13 +249,15 @@ class Worker:
                 "content_uri": storage.redact(ready.pair.content or ""),
                 "style_uri": [storage.redact(s) for s in ready.pair.styles],
                 "content_sha256": ready.content.sha256 if ready.content else None,
-                "style_sha256": [s.sha256 for s in ready.styles] if len(ready.styles) == len(ready.pair.styles) else None,
+                "style_sha256": [s.sha256 for s in ready.styles]
+                if len(ready.styles) == len(ready.pair.styles)
+                else None,
                 "seed": ready.seed,
                 "device": self.device_name,
                 "dtype": self.stylizer.dtype,
                 "weights_id": self.spec.weights_id,
                 "config_fingerprint": self.spec.fingerprint,
-                "nstray_version": __version__,
+                "nstray_version": VERSION,
                 "attempt": attempt,
             }
             picture = b""
@@ -234,7 +285,12 @@ class Worker:
                     "seconds": outcome.seconds,
                 }
             else:
-                row |= {"image": None, "status": "error", "error_code": outcome.code.value, "error_message": storage.redact(outcome.message)}
+                row |= {
+                    "image": None,
+                    "status": "error",
+                    "error_code": outcome.code.value,
+                    "error_message": storage.redact(outcome.message),
+                }
             row["created_at"] = datetime.now(UTC)
             self._step()
             yield row
@@ -242,13 +298,24 @@ class Worker:
     def _encode(self, result: Result) -> bytes:
         kind = self.spec.config.image_format
         with self._stages.timed("encode"):
-            return encode(quantize(result.image.numpy().transpose(1, 2, 0), kind), kind, self.spec.config.quality)
+            return encode(
+                quantize(result.image.numpy().transpose(1, 2, 0), kind),
+                kind,
+                self.spec.config.quality,
+            )
 
-    def _commit(self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int, etag: str | None) -> ShardReport:
+    def _commit(
+        self,
+        shard: Shard,
+        rows: list[dict[str, Any]],
+        started: float,
+        attempt: int,
+        etag: str | None,
+    ) -> ShardReport:
         evaluations = sum(r.get("evaluations") or 0 for r in rows)
         seconds = sum(r.get("seconds") or 0.0 for r in rows)
         footer = {
-            "version": __version__,
+            "version": VERSION,
             "window": shard.window,
             "number": shard.number,
             "ids_digest": shard.ids_digest,
@@ -264,23 +331,51 @@ class Worker:
         }
         names = self.spec.info.kept.names
         with self._stages.timed("encode"):
-            data = encode_part(rows, self.spec.schema, footer, _redacted(shard.table.select(names)) if names else None)
+            data = encode_part(
+                rows,
+                self.spec.schema,
+                footer,
+                _redacted(shard.table.select(names)) if names else None,
+            )
         with self._stages.timed("put"):
             won = self._put(shard.name, data, etag)
         errors: dict[str, int] = {}
         for row in rows:
             if row["status"] == "error":
                 errors[row["error_code"]] = errors.get(row["error_code"], 0) + 1
-        example = next((f"{row['pair_id']}: {row['error_message']}" for row in rows if row["status"] == "error"), None)
+        example = next(
+            (
+                f"{row['pair_id']}: {row['error_message']}"
+                for row in rows
+                if row["status"] == "error"
+            ),
+            None,
+        )
         ok = len(rows) - sum(errors.values())
-        return ShardReport(shard.window, shard.number, len(rows), ok, errors, evaluations, seconds, len(data), won, footer=footer, example=example)
+        return ShardReport(
+            shard.window,
+            shard.number,
+            len(rows),
+            ok,
+            errors,
+            evaluations,
+            seconds,
+            len(data),
+            won,
+            footer=footer,
+            example=example,
+        )
 
     def _put(self, name: str, data: bytes, etag: str | None) -> bool:
         if self.spec.trial:
             return True
 
         def put() -> bool:
-            return self.output.commit_part(name, data) if etag is None else self.output.replace_part(name, data, etag)
+            return (
+                self.output.commit_part(name, data)
+                if etag is None
+                else self.output.replace_part(name, data, etag)
+            )
 
         return retry(name, StorageError, put, self._step)
 
@@ -289,12 +384,20 @@ def _redacted(columns: pa.Table) -> pa.Table:
     """The manifest's columns as they go into the output: what names an image may be a signed URI."""
 
     def shown(value: Any) -> Any:
-        return [shown(v) for v in value] if isinstance(value, list) else value and storage.redact(value)
+        return (
+            [shown(v) for v in value]
+            if isinstance(value, list)
+            else value and storage.redact(value)
+        )
 
     for name in ("init", *IMAGE_COLUMNS):
         if name in columns.column_names:
             field = columns.schema.field(name)
-            columns = columns.set_column(columns.column_names.index(name), field, pa.array([shown(v) for v in columns[name].to_pylist()], field.type))
+            columns = columns.set_column(
+                columns.column_names.index(name),
+                field,
+                pa.array([shown(v) for v in columns[name].to_pylist()], field.type),
+            )
     return columns
 
 
@@ -307,13 +410,19 @@ def _tensor(image: Picture) -> torch.Tensor:
 def _as_pair_error(outcome: Result | Exception, pair_id: str) -> Result | PairError:
     if isinstance(outcome, Result):
         if outcome.diverged:
-            return PairError(ErrorCode.DIVERGED, "the loss is not a finite number; lower the weights of the terms or use float32")
+            return PairError(
+                ErrorCode.DIVERGED,
+                "the loss is not a finite number; lower the weights of the terms or use float32",
+            )
         return outcome
     if isinstance(outcome, FloatingPointError):
         return PairError(ErrorCode.DIVERGED, str(outcome))
     if isinstance(outcome, EmptyGuide):
         return PairError(ErrorCode.BAD_MASK, f"{outcome} (with coarse, at its smallest size)")
     if isinstance(outcome, torch.cuda.OutOfMemoryError):
-        return PairError(ErrorCode.OUT_OF_MEMORY, "this pair alone does not fit the device's memory, in tiles either; use a smaller size")
+        return PairError(
+            ErrorCode.OUT_OF_MEMORY,
+            "this pair alone does not fit the device's memory, in tiles either; use a smaller size",
+        )
     log.error("pair=%s error=%s: %s", pair_id, type(outcome).__name__, outcome)
     return PairError(ErrorCode.INTERNAL, f"{type(outcome).__name__}: {outcome}")

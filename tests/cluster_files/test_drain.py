@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import jobs
 import pytest
+
+import jobs
 from heads import Head
 from ports import free_ports
 

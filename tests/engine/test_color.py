@@ -7,11 +7,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from nstray.engine.color import METHODS, color_matrix, grey, luminance, match_color, match_luminance, with_chroma_of
 from nstray.engine.network.weights import calibration_images
+from numpy.typing import NDArray
+from torch import Tensor
 
 Array = NDArray[np.float64]
 

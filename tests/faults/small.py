@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import jobs
 import torch
-
 from nstray import config, storage
 from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
@@ -13,6 +11,8 @@ from nstray.manifest.shards import Shard, cut_shards, cut_windows
 from nstray.output.folder import Output
 from nstray.worker.messages import JobSpec
 from nstray.worker.worker import Worker
+
+import jobs
 
 
 class Small:

@@ -98,5 +98,7 @@ def tv_loss(images: Tensor, scale: LossScale) -> Tensor:
 
     Not in the paper. Divided by the number of values, 3 H W, on the scale ``mean``.
     """
-    total = images.diff(dim=2).square().sum(dim=(1, 2, 3)) + images.diff(dim=3).square().sum(dim=(1, 2, 3))
+    total = images.diff(dim=2).square().sum(dim=(1, 2, 3)) + images.diff(dim=3).square().sum(
+        dim=(1, 2, 3)
+    )
     return total / images[0].numel() if scale == "mean" else total

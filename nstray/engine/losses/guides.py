@@ -35,7 +35,9 @@ def position_weights(guides: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         at[level] = squared / total
         if not bool((total > 0).all()):
             _, region = torch.nonzero(total[:, :, 0, 0] == 0)[0].tolist()
-            raise EmptyGuide(f"mask {region + 1} marks no position of block {level} of the network; give a larger region or size")
+            raise EmptyGuide(
+                f"mask {region + 1} marks no position of block {level} of the network; give a larger region or size"
+            )
     return {t: at[block(t)] for t in taps}
 
 

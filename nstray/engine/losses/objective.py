@@ -17,7 +17,9 @@ from nstray.engine.settings import LossScale, StyleStatistic
 TERMS = ("content", "style", "tv", "range")
 
 
-def activations(network: VGGFeatures, images: Tensor, taps: Sequence[str], side: int = 0) -> dict[str, Tensor]:
+def activations(
+    network: VGGFeatures, images: Tensor, taps: Sequence[str], side: int = 0
+) -> dict[str, Tensor]:
     """Activations at `taps` of images (B, 3, H, W), without a graph, computed in tiles of `side` pixels (0: at once)."""
     out: dict[str, Tensor] = {}
     h, w = images.shape[2:]
@@ -26,13 +28,23 @@ def activations(network: VGGFeatures, images: Tensor, taps: Sequence[str], side:
             for tap, part in network(images[..., *tile.crop], taps).items():
                 if tap not in out:
                     shape = positions(h, w, tap)
-                    out[tap] = torch.empty((*part.shape[:2], *shape), dtype=part.dtype, device=part.device, memory_format=torch.channels_last)
+                    out[tap] = torch.empty(
+                        (*part.shape[:2], *shape),
+                        dtype=part.dtype,
+                        device=part.device,
+                        memory_format=torch.channels_last,
+                    )
                 out[tap][..., *tile.of_picture(tap)] = part[..., *tile.of_crop(tap)]
     return out
 
 
 def summaries(
-    network: VGGFeatures, images: Tensor, taps: Sequence[str], statistic: StyleStatistic, shares: dict[str, Tensor] | None = None, side: int = 0
+    network: VGGFeatures,
+    images: Tensor,
+    taps: Sequence[str],
+    statistic: StyleStatistic,
+    shares: dict[str, Tensor] | None = None,
+    side: int = 0,
 ) -> dict[str, Tensor]:
     """Summaries (B, R, N, K) at `taps` of images (B, 3, H, W), by `shares` per tap (see `summarise`), or of whole pictures."""
     h, w = images.shape[2:]
@@ -41,12 +53,19 @@ def summaries(
 
 
 def _summed(
-    network: VGGFeatures, images: Tensor, taps: Sequence[str], statistic: StyleStatistic, shares: dict[str, Tensor], tiles: Sequence[Tile]
+    network: VGGFeatures,
+    images: Tensor,
+    taps: Sequence[str],
+    statistic: StyleStatistic,
+    shares: dict[str, Tensor],
+    tiles: Sequence[Tile],
 ) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for tile in tiles:
         for tap, part in network(images[..., *tile.crop], taps).items():
-            summary = summarise(part[..., *tile.of_crop(tap)], statistic, _share(images, tap, shares, tile))
+            summary = summarise(
+                part[..., *tile.of_crop(tap)], statistic, _share(images, tap, shares, tile)
+            )
             out[tap] = out[tap] + summary if tap in out else summary
     return out
 
@@ -91,7 +110,11 @@ class Objective:
 
     def __post_init__(self) -> None:
         self.taps = tuple(dict.fromkeys((*self.content, *self.style)))
-        self._roots = {tap: target_root(t) for tap, t in self.style.items()} if self.statistic == "wasserstein" else {}
+        self._roots = (
+            {tap: target_root(t) for tap, t in self.style.items()}
+            if self.statistic == "wasserstein"
+            else {}
+        )
         self._tv_on, self._range_on = (bool((w > 0).any()) for w in self.weights[2:])
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -118,7 +141,11 @@ class Objective:
                 features, loss = style_tap(features, self.style[tap][:, 0])
                 styles.append(loss * self.layer_weights[tap])
             elif tap in self.style:
-                styles.append(self._style(tap, summarise(features, self.statistic, _share(x, tap, self.shares, whole))))
+                styles.append(
+                    self._style(
+                        tap, summarise(features, self.statistic, _share(x, tap, self.shares, whole))
+                    )
+                )
             return features
 
         # a region's pixels have exactly no gradient of another's style
@@ -137,7 +164,9 @@ class Objective:
         beyond = range_loss(x, self.scale) if self._range_on else zero
         alpha, beta, gamma, delta = self.weights
         total = alpha * content + beta * style + gamma * tv
-        return (total + delta * beyond if self._range_on else total), torch.stack([content, style, tv, beyond])
+        return (total + delta * beyond if self._range_on else total), torch.stack(
+            [content, style, tv, beyond]
+        )
 
     def _in_tiles(self, x: Tensor, tiles: Sequence[Tile]) -> tuple[Tensor, Tensor, Tensor]:
         """The same in two passes over the tiles: the summaries of the whole picture, then each tile's share of the gradient.
@@ -150,7 +179,9 @@ class Objective:
         styles, content = [], zero
         if self.style:
             with torch.no_grad():
-                found = _summed(self.network, x, tuple(self.style), self.statistic, self.shares, tiles)
+                found = _summed(
+                    self.network, x, tuple(self.style), self.statistic, self.shares, tiles
+                )
             for tap, summary in found.items():
                 summary.requires_grad_(True)
                 loss = self._style(tap, summary)
@@ -162,12 +193,20 @@ class Objective:
             features = self.network(part, self.taps, direct=bool(self.shares))
             pieces = []
             for tap, target in self.content.items():
-                each = content_loss(features[tap][..., *tile.of_crop(tap)], target[..., *tile.of_picture(tap)], "paper")
+                each = content_loss(
+                    features[tap][..., *tile.of_crop(tap)],
+                    target[..., *tile.of_picture(tap)],
+                    "paper",
+                )
                 each = each / target[0].numel() if self.scale == "mean" else each
                 content = content + each.detach()
                 pieces.append((alpha * each).sum())
             for tap, slope in slopes.items():
-                summary = summarise(features[tap][..., *tile.of_crop(tap)], self.statistic, _share(x, tap, self.shares, tile))
+                summary = summarise(
+                    features[tap][..., *tile.of_crop(tap)],
+                    self.statistic,
+                    _share(x, tap, self.shares, tile),
+                )
                 pieces.append((slope * summary).sum())
             (own,) = torch.autograd.grad(torch.stack(pieces).sum(), part)
             gradient[..., *tile.crop] += own

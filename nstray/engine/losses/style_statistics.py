@@ -33,7 +33,11 @@ def summarise(features: Tensor, statistic: StyleStatistic, share: Tensor | float
         share: (B or 1, R, h, w), of sum 1 over h and w; or one number for all positions, with R = 1.
     """
     flat = features.flatten(2).float()
-    parts = [share] if isinstance(share, float) else [p.unsqueeze(1) for p in share.flatten(2).unbind(1)]
+    parts = (
+        [share]
+        if isinstance(share, float)
+        else [p.unsqueeze(1) for p in share.flatten(2).unbind(1)]
+    )
     return torch.stack([_summary(flat, flat * p, statistic) for p in parts], 1)
 
 
@@ -41,11 +45,17 @@ def _summary(flat: Tensor, weighted: Tensor, statistic: StyleStatistic) -> Tenso
     if statistic == "gram":
         return torch.bmm(weighted, flat.transpose(1, 2))
     mean = weighted.sum(2, keepdim=True)
-    second = torch.bmm(weighted, flat.transpose(1, 2)) if statistic == "wasserstein" else (weighted * flat).sum(2, keepdim=True)
+    second = (
+        torch.bmm(weighted, flat.transpose(1, 2))
+        if statistic == "wasserstein"
+        else (weighted * flat).sum(2, keepdim=True)
+    )
     return torch.cat([second, mean], 2)
 
 
-def distance(summary: Tensor, target: Tensor, statistic: StyleStatistic, root: Tensor | None = None) -> Tensor:
+def distance(
+    summary: Tensor, target: Tensor, statistic: StyleStatistic, root: Tensor | None = None
+) -> Tensor:
     """E of summaries against targets, both (..., N, K): (...), float32; `root` is `target_root`, where it is known."""
     n = summary.shape[-2]
     if statistic == "gram":
@@ -54,9 +64,14 @@ def distance(summary: Tensor, target: Tensor, statistic: StyleStatistic, root: T
         (mean, std), (mean_t, std_t) = _mean_std(summary), _mean_std(target)
         squares = ((mean - mean_t).square() + (std - std_t).square()).sum(-1)
     else:
-        (mean, covariance), (mean_t, covariance_t) = _mean_covariance(summary), _mean_covariance(target)
+        (mean, covariance), (mean_t, covariance_t) = (
+            _mean_covariance(summary),
+            _mean_covariance(target),
+        )
         trace = torch.diagonal(covariance + covariance_t, dim1=-2, dim2=-1).sum(-1)
-        between = trace - 2 * _TraceOfRoot.apply(covariance, target_root(target) if root is None else root)
+        between = trace - 2 * _TraceOfRoot.apply(
+            covariance, target_root(target) if root is None else root
+        )
         squares = ((mean - mean_t).square().sum(-1) + between.clamp_min(0)).to(summary.dtype)
     return squares / n
 
@@ -64,7 +79,9 @@ def distance(summary: Tensor, target: Tensor, statistic: StyleStatistic, root: T
 def target_root(target: Tensor) -> Tensor:
     """The root (..., N, N) of a target's covariance, float64: the half of ``wasserstein`` that does not change."""
     values, vectors = torch.linalg.eigh(_mean_covariance(target)[1])
-    root: Tensor = (vectors * values.clamp_min(COVARIANCE_EPSILON).sqrt().unsqueeze(-2)) @ vectors.mT
+    root: Tensor = (
+        vectors * values.clamp_min(COVARIANCE_EPSILON).sqrt().unsqueeze(-2)
+    ) @ vectors.mT
     return root
 
 
@@ -92,7 +109,9 @@ class _TraceOfRoot(torch.autograd.Function):
     def forward(ctx: Any, covariance: Tensor, root: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(root @ covariance @ root)
         floor = COVARIANCE_EPSILON**2
-        ctx.save_for_backward(root, torch.where(values > floor, values.clamp_min(floor).rsqrt(), 0.0), vectors)
+        ctx.save_for_backward(
+            root, torch.where(values > floor, values.clamp_min(floor).rsqrt(), 0.0), vectors
+        )
         trace: Tensor = values.clamp_min(floor).sqrt().sum(-1)
         return trace
 

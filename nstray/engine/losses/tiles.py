@@ -36,7 +36,10 @@ class Tile:
 
     def _at(self, tap: str, origin: Sequence[int]) -> Slices:
         factor = 2 ** (block(tap) - 1)
-        rows, columns = (slice((c.start - o) // factor, c.stop // factor - o // factor) for c, o in zip(self.core, origin, strict=True))
+        rows, columns = (
+            slice((c.start - o) // factor, c.stop // factor - o // factor)
+            for c, o in zip(self.core, origin, strict=True)
+        )
         return rows, columns
 
 
@@ -45,7 +48,13 @@ def margin(taps: Sequence[str]) -> int:
 
     Each convolution reaches one position further, which is 2^(b-1) pixels in block b; pooling reaches no further than its block.
     """
-    reach = max(sum((n << b - 1) for b, n in enumerate((*BLOCKS[: block(t) - 1], int(t.removeprefix("pre:")[6:])), 1)) for t in taps)
+    reach = max(
+        sum(
+            (n << b - 1)
+            for b, n in enumerate((*BLOCKS[: block(t) - 1], int(t.removeprefix("pre:")[6:])), 1)
+        )
+        for t in taps
+    )
     grain: int = minimum_side(taps)
     return -(-reach // grain) * grain
 

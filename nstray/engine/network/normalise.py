@@ -59,7 +59,9 @@ class Normalised:
         }
 
 
-def normalise(weights: VGGWeights, images: Iterable[Any], pooling: Pooling = "average") -> Normalised:
+def normalise(
+    weights: VGGWeights, images: Iterable[Any], pooling: Pooling = "average"
+) -> Normalised:
     """The same network with every filter's mean rectified activation, over images and positions, scaled to 1.
 
     With m_l the means of layer l, filter i of layer l and its bias are divided by m_l[i], and its input channel j is multiplied
@@ -79,7 +81,10 @@ def normalise(weights: VGGWeights, images: Iterable[Any], pooling: Pooling = "av
     layers = weights.layers
     network = VGGFeatures(weights, layers, pooling)
     least = minimum_side(layers)
-    sums = {name: torch.zeros(len(weights.tensors[f"{name}.bias"]), dtype=torch.float64) for name in layers}
+    sums = {
+        name: torch.zeros(len(weights.tensors[f"{name}.bias"]), dtype=torch.float64)
+        for name in layers
+    }
     positions = dict.fromkeys(layers, 0)
     count = 0
     with torch.no_grad():
@@ -90,7 +95,9 @@ def normalise(weights: VGGWeights, images: Iterable[Any], pooling: Pooling = "av
                 raise ValueError(f"image {count}: {error}") from None
             height, width = image.shape[1:]
             if min(height, width) < least:
-                raise ValueError(f"image {count}: {width}x{height} pixels leave {deepest(layers)} no position; it needs {least}x{least}")
+                raise ValueError(
+                    f"image {count}: {width}x{height} pixels leave {deepest(layers)} no position; it needs {least}x{least}"
+                )
             x = image.float() / 255 if image.dtype == torch.uint8 else image.float()
             for name, y in network(x[None], layers).items():
                 sums[name] += y.sum((0, 2, 3), dtype=torch.float64)
@@ -104,9 +111,16 @@ def normalise(weights: VGGWeights, images: Iterable[Any], pooling: Pooling = "av
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise WeightsError(f"weights {weights.source}: {name} cannot be normalised: activations on these images leave the range of float32")
+            raise WeightsError(
+                f"weights {weights.source}: {name} cannot be normalised: activations on these images leave the range of float32"
+            )
         digest.update(tensor.numpy().tobytes())
-    made = VGGWeights(tensors, f"normalised-sha256:{digest.hexdigest()}", f"{weights.source}, normalised", weights.input)
+    made = VGGWeights(
+        tensors,
+        f"normalised-sha256:{digest.hexdigest()}",
+        f"{weights.source}, normalised",
+        weights.input,
+    )
     return Normalised(made, means, dead, count, pooling, weights.id)
 
 
@@ -141,8 +155,15 @@ def to_safetensors(weights: VGGWeights, metadata: Mapping[str, str] | None = Non
     """
     from safetensors.torch import save
 
-    data: bytes = save({k: v.contiguous() for k, v in weights.tensors.items()}, {**(metadata or {}), "input": weights.input})
+    data: bytes = save(
+        {k: v.contiguous() for k, v in weights.tensors.items()},
+        {**(metadata or {}), "input": weights.input},
+    )
     length = int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8; their offsets count from the header's end
+    header = json.dumps(
+        json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")
+    ).encode()
+    header += b" " * (
+        -len(header) % 8
+    )  # tensors begin at a multiple of 8; their offsets count from the header's end
     return len(header).to_bytes(8, "little") + header + data[8 + length :]

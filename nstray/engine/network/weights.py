@@ -77,15 +77,27 @@ class VGGWeights:
     def cut(self, taps: Iterable[str]) -> VGGWeights:
         """The same weights without the layers behind the deepest tap."""
         keep = _up_to(taps)
-        return VGGWeights({k: v for k, v in self.tensors.items() if k.split(".")[0] in keep}, self.id, self.source, self.input)
+        return VGGWeights(
+            {k: v for k, v in self.tensors.items() if k.split(".")[0] in keep},
+            self.id,
+            self.source,
+            self.input,
+        )
 
 
 def _up_to(taps: Iterable[str]) -> tuple[str, ...]:
     """The convolutions from the first to the deepest of `taps`."""
-    return CONV_LAYERS[: 1 + max((CONV_LAYERS.index(t.removeprefix("pre:")) for t in taps), default=0)]
+    return CONV_LAYERS[
+        : 1 + max((CONV_LAYERS.index(t.removeprefix("pre:")) for t in taps), default=0)
+    ]
 
 
-def load_weights(source: str = "imagenet", *, input: Input | Literal["auto"] = "auto", layers: Iterable[str] | None = None) -> VGGWeights:
+def load_weights(
+    source: str = "imagenet",
+    *,
+    input: Input | Literal["auto"] = "auto",
+    layers: Iterable[str] | None = None,
+) -> VGGWeights:
     """VGG-19 weights by name or local path.
 
     Args:
@@ -106,7 +118,9 @@ def load_weights(source: str = "imagenet", *, input: Input | Literal["auto"] = "
     return parse_weights(data, source, input=input)
 
 
-def parse_weights(data: bytes, source: str, *, input: Input | Literal["auto"] = "auto") -> VGGWeights:
+def parse_weights(
+    data: bytes, source: str, *, input: Input | Literal["auto"] = "auto"
+) -> VGGWeights:
     """VGG-19 weights from a file's bytes.
 
     A .safetensors file says its input convention in its metadata key ``input`` (``rgb...`` or ``bgr...``). Without it, keys
@@ -121,22 +135,37 @@ def parse_weights(data: bytes, source: str, *, input: Input | Literal["auto"] = 
         try:
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:
-            raise WeightsError(f"weights {source}: not a file of plain tensors ({type(error).__name__}); save the state_dict alone") from None
+            raise WeightsError(
+                f"weights {source}: not a file of plain tensors ({type(error).__name__}); save the state_dict alone"
+            ) from None
         if not isinstance(state, dict):
-            raise WeightsError(f"weights {source}: holds a {type(state).__name__}, not a state_dict of tensors")
+            raise WeightsError(
+                f"weights {source}: holds a {type(state).__name__}, not a state_dict of tensors"
+            )
     else:
         head = data[:24].decode("latin-1").strip() or "nothing"
-        raise WeightsError(f"weights {source}: neither .safetensors nor .pth (it begins with {head!r})")
+        raise WeightsError(
+            f"weights {source}: neither .safetensors nor .pth (it begins with {head!r})"
+        )
     tensors, caffe_names = _convolutions(state, source)
-    guessed: Input = "bgr" if (said or "").lower().startswith("bgr") or (said is None and caffe_names) else "rgb"
-    return VGGWeights(tensors, "sha256:" + hashlib.sha256(data).hexdigest(), source, guessed if input == "auto" else input)
+    guessed: Input = (
+        "bgr" if (said or "").lower().startswith("bgr") or (said is None and caffe_names) else "rgb"
+    )
+    return VGGWeights(
+        tensors,
+        "sha256:" + hashlib.sha256(data).hexdigest(),
+        source,
+        guessed if input == "auto" else input,
+    )
 
 
 def _safetensors(data: bytes, source: str) -> tuple[dict[str, Tensor], str | None]:
     try:
         from safetensors.torch import load
     except ImportError:
-        raise WeightsError(f"weights {source}: reading .safetensors needs the package safetensors; install it or use a .pth file") from None
+        raise WeightsError(
+            f"weights {source}: reading .safetensors needs the package safetensors; install it or use a .pth file"
+        ) from None
     import json
 
     try:
@@ -152,7 +181,9 @@ def _convolutions(state: Mapping[str, object], source: str) -> tuple[dict[str, T
     found: dict[str, Tensor] = {}
     caffe_names = False
     for key, value in state.items():
-        match = re.fullmatch(r"(?:module\.)?(?:features\.(\d+)|(conv\d_\d))\.(weight|bias)", str(key))
+        match = re.fullmatch(
+            r"(?:module\.)?(?:features\.(\d+)|(conv\d_\d))\.(weight|bias)", str(key)
+        )
         if not match or not isinstance(value, Tensor):
             continue
         layer = _BY_INDEX.get(int(match[1])) if match[1] else match[2]
@@ -173,11 +204,16 @@ def _convolutions(state: Mapping[str, object], source: str) -> tuple[dict[str, T
             )
         if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
             raise WeightsError(f"weights {source}: {layer} holds values that are not finite")
-        out[f"{layer}.weight"], out[f"{layer}.bias"] = weight.float().contiguous(), bias.float().contiguous()
+        out[f"{layer}.weight"], out[f"{layer}.bias"] = (
+            weight.float().contiguous(),
+            bias.float().contiguous(),
+        )
         channels = n
     if not out:
         sample = ", ".join(list(map(str, state))[:3]) or "none"
-        raise WeightsError(f"weights {source}: no conv1_1 in it; expected keys like features.0.weight or conv1_1.weight, found {sample}")
+        raise WeightsError(
+            f"weights {source}: no conv1_1 in it; expected keys like features.0.weight or conv1_1.weight, found {sample}"
+        )
     return out, caffe_names
 
 
@@ -189,13 +225,19 @@ def _imagenet() -> VGGWeights:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=_IMAGENET_SHA256, progress=False)
+            torch.hub.download_url_to_file(
+                url, str(path), hash_prefix=_IMAGENET_SHA256, progress=False
+            )
         data = path.read_bytes()
     except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise WeightsError(f"weights imagenet could not be downloaded ({error}); {WAYS_OUT}") from None
+        raise WeightsError(
+            f"weights imagenet could not be downloaded ({error}); {WAYS_OUT}"
+        ) from None
     weights = parse_weights(data, "imagenet", input="rgb")
     if not weights.id.startswith(f"sha256:{_IMAGENET_SHA256}"):
-        raise WeightsError(f"weights imagenet: {path} is not torchvision's file (its sha256 should begin with {_IMAGENET_SHA256}); remove it")
+        raise WeightsError(
+            f"weights imagenet: {path} is not torchvision's file (its sha256 should begin with {_IMAGENET_SHA256}); remove it"
+        )
     return weights
 
 
@@ -228,7 +270,9 @@ def random_weights(layers: tuple[str, ...] = CONV_LAYERS, *, seed: int = RANDOM_
 def _orthogonal(n: int, m: int, generator: torch.Generator) -> Tensor:
     """(n, m) float32 with orthonormal rows, or columns where n > m: Cholesky QR in float64 (512 x 4608: 0.3 s, Householder's 1.4 s)."""
     wide = torch.randn(min(n, m), max(n, m), generator=generator, dtype=torch.float64)
-    rows: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(wide @ wide.T), wide, upper=False)
+    rows: Tensor = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(wide @ wide.T), wide, upper=False
+    )
     return (rows if n <= m else rows.T).float().contiguous()
 
 
@@ -254,7 +298,9 @@ def calibration_images(count: int = 4, side: int = 128) -> Tensor:
     yy, xx = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     for i in range(count):
         for _ in range(6):
-            cx, cy, r = (torch.rand(3, generator=generator) * torch.tensor([side, side, side / 5])).tolist()
+            cx, cy, r = (
+                torch.rand(3, generator=generator) * torch.tensor([side, side, side / 5])
+            ).tolist()
             colour = torch.rand(3, 1, generator=generator)
             inside = (xx - cx) ** 2 + (yy - cy) ** 2 < r**2
             images[i][:, inside] = 0.6 * colour + 0.4 * images[i][:, inside]

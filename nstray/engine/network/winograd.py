@@ -36,7 +36,9 @@ def _matrices() -> tuple[Tensor, Tensor, Tensor]:
     a[-1, -1] = g[-1, -1] = 1
     b[-1] = np.poly(POINTS)[::-1]
     of_a, of_b = np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=1)
-    return tuple(torch.from_numpy(m) for m in (a / of_a, g * (of_a * of_b)[:, None], b / of_b[:, None]))  # type: ignore[return-value]
+    return tuple(
+        torch.from_numpy(m) for m in (a / of_a, g * (of_a * of_b)[:, None], b / of_b[:, None])
+    )  # type: ignore[return-value]
 
 
 def _both_axes(matrix: Tensor) -> Tensor:
@@ -59,13 +61,23 @@ def is_faster(x: Tensor, weight: Tensor) -> bool:
     """
     n, c = weight.shape[:2]
     tiles = -(-x.shape[2] // TILE) * -(-x.shape[3] // TILE)
-    return x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and min(n, c) >= 256 and tiles >= 16
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and min(n, c) >= 256
+        and tiles >= 16
+    )
 
 
 def transformed(weight: Tensor) -> Tensor:
     """Filters (N, C, 3, 3) as `convolve` takes them: (36, C, N) float32, four times as large."""
     n, c = weight.shape[:2]
-    return torch.einsum("ik,nckl,jl->ijcn", _G, weight.double(), _G).reshape(WINDOW * WINDOW, c, n).float().contiguous()
+    return (
+        torch.einsum("ik,nckl,jl->ijcn", _G, weight.double(), _G)
+        .reshape(WINDOW * WINDOW, c, n)
+        .float()
+        .contiguous()
+    )
 
 
 class _Convolution(torch.autograd.Function):
@@ -77,7 +89,11 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
         (filters,) = ctx.saved_tensors
-        return _correlate(grads[0], filters.transpose(1, 2), _INTO_TURNED, _OUT_OF_TURNED, None), None, None
+        return (
+            _correlate(grads[0], filters.transpose(1, 2), _INTO_TURNED, _OUT_OF_TURNED, None),
+            None,
+            None,
+        )
 
 
 def convolve(x: Tensor, filters: Tensor, bias: Tensor) -> Tensor:
@@ -89,7 +105,9 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-def _correlate(x: Tensor, filters: Tensor, into: Tensor, out_of: Tensor, bias: Tensor | None) -> Tensor:
+def _correlate(
+    x: Tensor, filters: Tensor, into: Tensor, out_of: Tensor, bias: Tensor | None
+) -> Tensor:
     batch, c, h, w = x.shape
     n = filters.shape[2]
     down, across = -(-h // TILE), -(-w // TILE)
@@ -105,9 +123,21 @@ def _correlate(x: Tensor, filters: Tensor, into: Tensor, out_of: Tensor, bias: T
             border = (0, 0, 1, TILE * across + 1 - w, max(0, -top), max(0, bottom - h))
             part = F.pad(lines[i, max(0, top) : min(bottom, h)], border).contiguous()
             line, step = part.stride(0), part.stride(1)
-            windows = part.as_strided((WINDOW, WINDOW, k, across, c), (line, step, TILE * line, TILE * step, 1))
-            tiles = (into @ windows.reshape(WINDOW * WINDOW, -1)).view(WINDOW * WINDOW, k * across, c)
+            windows = part.as_strided(
+                (WINDOW, WINDOW, k, across, c), (line, step, TILE * line, TILE * step, 1)
+            )
+            tiles = (into @ windows.reshape(WINDOW * WINDOW, -1)).view(
+                WINDOW * WINDOW, k * across, c
+            )
             products = torch.bmm(tiles, filters).view(WINDOW * WINDOW, -1)
-            made = out_of @ products if bias is None else torch.addmm(bias.repeat(k * across), out_of, products)
+            made = (
+                out_of @ products
+                if bias is None
+                else torch.addmm(bias.repeat(k * across), out_of, products)
+            )
             out[i, first : first + k] = made.view(TILE, TILE, k, across, n).permute(2, 0, 3, 1, 4)
-    return whole if whole.shape[2:] == (h, w) else whole[..., :h, :w].clone(memory_format=torch.channels_last)
+    return (
+        whole
+        if whole.shape[2:] == (h, w)
+        else whole[..., :h, :w].clone(memory_format=torch.channels_last)
+    )

@@ -31,14 +31,21 @@ class Spectrum:
         self._down, self._across = _cosines(height).to(device), _cosines(width).to(device)
         colours = torch.tensor(_OPPONENT)
         self._colours = (colours / colours.norm(dim=1, keepdim=True)).to(device)
-        rows, columns = torch.arange(height).view(-1, 1) / (2 * height), torch.arange(width).view(1, -1) / (2 * width)
+        rows, columns = (
+            torch.arange(height).view(-1, 1) / (2 * height),
+            torch.arange(width).view(1, -1) / (2 * width),
+        )
         frequency = torch.hypot(rows, columns)  # cycles per pixel
         edges = torch.logspace(math.log10(1.5 / min(height, width)), math.log10(0.6), BANDS - 1)
-        self.bands = F.one_hot(torch.bucketize(frequency, edges).flatten(), BANDS).float().to(device)
+        self.bands = (
+            F.one_hot(torch.bucketize(frequency, edges).flatten(), BANDS).float().to(device)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Coefficients of images; also of a gradient, since the change is orthonormal."""
-        return torch.einsum("ij,bjhw->bihw", self._colours, self._down @ images @ self._across.T).flatten(1)
+        return torch.einsum(
+            "ij,bjhw->bihw", self._colours, self._down @ images @ self._across.T
+        ).flatten(1)
 
     def inverse(self, coefficients: Tensor) -> Tensor:
         """Images of coefficients."""

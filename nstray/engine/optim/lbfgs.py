@@ -12,10 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SUFFICIENT_DECREASE = 1e-4  # Armijo's constant (Nocedal and Wright, Numerical Optimization, 2nd ed., section 3.1)
+SUFFICIENT_DECREASE = (
+    1e-4  # Armijo's constant (Nocedal and Wright, Numerical Optimization, 2nd ed., section 3.1)
+)
 MAX_REFUSALS = 8  # refused trials in a row before the history is thrown away and the gradient's direction taken
-MAX_STALLED = 3 * MAX_REFUSALS  # evaluations in a row without a lower loss after which the problem is at float32's floor
-FLOAT32_NOISE = 2e-7  # relative rounding of a loss summed in float32: a rise this small is not a rise
+MAX_STALLED = (
+    3 * MAX_REFUSALS
+)  # evaluations in a row without a lower loss after which the problem is at float32's floor
+FLOAT32_NOISE = (
+    2e-7  # relative rounding of a loss summed in float32: a rise this small is not a rise
+)
 AT_BOUND = 1e-5  # what a variable over 0..1 may be off its bound after an orthonormal change there and back in float32
 
 Change = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
@@ -63,7 +69,12 @@ class BatchedLBFGS:
         change: Change | None = None,
     ) -> None:
         b, n = x.shape
-        self.first_step, self.history, self.bounds, self.change = first_step, history, bounds, change
+        self.first_step, self.history, self.bounds, self.change = (
+            first_step,
+            history,
+            bounds,
+            change,
+        )
         self.x = self._inside(x).clone()
         self.trial = self.x.clone()
         self.loss = torch.full((b,), float("inf"), device=x.device)
@@ -72,7 +83,9 @@ class BatchedLBFGS:
         self._gradient = torch.zeros_like(x)
         self._direction = torch.zeros_like(x)
         self._slope = torch.zeros(b, device=x.device)
-        self._expected = torch.zeros(b, device=x.device)  # change of the loss at the trial point, to first order
+        self._expected = torch.zeros(
+            b, device=x.device
+        )  # change of the loss at the trial point, to first order
         self._step = torch.ones(b, device=x.device)
         self._refusals = torch.zeros(b, dtype=torch.long, device=x.device)
         self._stalled = torch.zeros(b, dtype=torch.long, device=x.device)
@@ -90,7 +103,9 @@ class BatchedLBFGS:
             k = 3 * bands.shape[1]
             self._ss_bands = torch.zeros(b, history, k, device=x.device)
             self._yy_bands = torch.zeros(b, history, history, k, device=x.device)
-        self._count = torch.zeros(b, dtype=torch.long, device=x.device)  # pairs ever remembered since the last reset
+        self._count = torch.zeros(
+            b, dtype=torch.long, device=x.device
+        )  # pairs ever remembered since the last reset
 
     def tell(self, loss: Tensor, gradient: Tensor) -> Tensor:
         """Take the losses (B,) and gradients (B, n) at `trial`, set the next `trial`; returns which were accepted (B,) bool.
@@ -98,7 +113,9 @@ class BatchedLBFGS:
         The tensors may be overwritten by the caller afterwards.
         """
         if self._started:
-            allowed = self.loss + SUFFICIENT_DECREASE * self._expected + FLOAT32_NOISE * self.loss.abs()
+            allowed = (
+                self.loss + SUFFICIENT_DECREASE * self._expected + FLOAT32_NOISE * self.loss.abs()
+            )
             good = self.active & torch.isfinite(loss) & (loss <= allowed)
         else:
             good = torch.isfinite(loss)
@@ -115,7 +132,9 @@ class BatchedLBFGS:
         self._gradient = torch.where(pick, gradient, self._gradient)
         self._started = True
         self._turn(good)
-        self.trial = torch.where(self.active.view(-1, 1), self.x + self._step.view(-1, 1) * self._direction, self.x)
+        self.trial = torch.where(
+            self.active.view(-1, 1), self.x + self._step.view(-1, 1) * self._direction, self.x
+        )
         self._expected = self._step * self._slope
         if self.bounds is not None:
             self.trial = self._inside(self.trial)
@@ -168,18 +187,32 @@ class BatchedLBFGS:
         filled = self._filled = min(m, self._filled + 1)
         self._s[self._rows, slot] = torch.where(pick, s, self._s[self._rows, slot])
         self._y[self._rows, slot] = torch.where(pick, y, self._y[self._rows, slot])
-        self._sy[self._rows, :, slot] = torch.where(pick, self._with_history(self._s, y), self._sy[self._rows, :, slot])
+        self._sy[self._rows, :, slot] = torch.where(
+            pick, self._with_history(self._s, y), self._sy[self._rows, :, slot]
+        )
         if self._bands is None:
-            column = torch.where(pick, self._with_history(self._y, y), self._yy[self._rows, :, slot])
+            column = torch.where(
+                pick, self._with_history(self._y, y), self._yy[self._rows, :, slot]
+            )
             self._yy[self._rows, :, slot] = column
             self._yy[self._rows, slot] = column
             self._gamma = torch.where(curved, sy / yy.clamp_min(1e-38), self._gamma)
         else:
-            self._ss_bands[self._rows, slot] = torch.where(pick, self._by_band(s * s), self._ss_bands[self._rows, slot])
+            self._ss_bands[self._rows, slot] = torch.where(
+                pick, self._by_band(s * s), self._ss_bands[self._rows, slot]
+            )
             # one product with the history, the bands as columns: 0.6 of the time of multiplying first and summing over bands then
             columns = self._bands * y.view(b, 3, -1, 1)
-            apart = (self._y[:, :filled].view(b, filled, 3, -1).transpose(1, 2) @ columns).transpose(1, 2).flatten(2)
-            apart = torch.where(pick.unsqueeze(2), F.pad(apart, (0, 0, 0, m - filled)), self._yy_bands[self._rows, :, slot])
+            apart = (
+                (self._y[:, :filled].view(b, filled, 3, -1).transpose(1, 2) @ columns)
+                .transpose(1, 2)
+                .flatten(2)
+            )
+            apart = torch.where(
+                pick.unsqueeze(2),
+                F.pad(apart, (0, 0, 0, m - filled)),
+                self._yy_bands[self._rows, :, slot],
+            )
             self._yy_bands[self._rows, :, slot] = apart
             self._yy_bands[self._rows, slot] = apart
         self._count += curved.long()
@@ -191,7 +224,9 @@ class BatchedLBFGS:
 
     def _of_history(self, history: Tensor, factors: Tensor) -> Tensor:
         """Sums (B, n) of the slots of `_s` or `_y`, each times its factor (B, m)."""
-        return torch.bmm(factors[:, : self._filled].float().unsqueeze(1), history[:, : self._filled]).squeeze(1)
+        return torch.bmm(
+            factors[:, : self._filled].float().unsqueeze(1), history[:, : self._filled]
+        ).squeeze(1)
 
     def _by_band(self, values: Tensor) -> Tensor:
         """Sums of values (..., n) over each plane's bands: (..., 3 k)."""
@@ -224,7 +259,9 @@ class BatchedLBFGS:
         slope = self._expected
         # minimum of the parabola through f(0), f'(0) and f(step), as a share of the step
         share = -slope / (2 * (loss - self.loss - slope)).clamp_min(1e-38)
-        share = torch.where(torch.isfinite(loss) & torch.isfinite(share), share.clamp(0.1, 0.5), 0.1)
+        share = torch.where(
+            torch.isfinite(loss) & torch.isfinite(share), share.clamp(0.1, 0.5), 0.1
+        )
         self._step = torch.where(refused, self._step * share, self._step)
         self._refusals = torch.where(refused, self._refusals + 1, 0)
 
@@ -264,8 +301,13 @@ class BatchedLBFGS:
         else:
             values = self._initial()
             initial = self._spread(values)
-            initials_yy = (self._yy_bands @ values.view(-1, 1, values.shape[1], 1)).squeeze(3).double()
-        of_s, of_y = self._with_history(self._s, gradient), self._with_history(self._y, initial * gradient)
+            initials_yy = (
+                (self._yy_bands @ values.view(-1, 1, values.shape[1], 1)).squeeze(3).double()
+            )
+        of_s, of_y = (
+            self._with_history(self._s, gradient),
+            self._with_history(self._y, initial * gradient),
+        )
         # slots in the order of their age, oldest first; the unused ones, in front, are made harmless
         kept = self._count.clamp_max(m).view(-1, 1)
         position = torch.arange(m, device=gradient.device).view(1, -1)

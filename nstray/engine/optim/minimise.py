@@ -40,7 +40,13 @@ Evaluate = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 Progress = Callable[[int], None] | None
 
 
-def lbfgs_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: StylizeConfig, on_evaluation: Progress) -> OptimResult:
+def lbfgs_loop(
+    evaluate: Evaluate,
+    x: Tensor,
+    budgets: Sequence[int],
+    config: StylizeConfig,
+    on_evaluation: Progress,
+) -> OptimResult:
     """L-BFGS on pixels; or on frequencies, in the last of the evaluations within the range, where pixels are to be `clamped`."""
     if config.optimizer == "lbfgs":
         return _on_pixels(evaluate, x, budgets, BOUNDS[config.value_range], on_evaluation)
@@ -54,31 +60,61 @@ def _joined(first: OptimResult, second: OptimResult, budgets: Sequence[int]) -> 
     curve = torch.zeros(len(budgets), max(budgets), device=first.curve.device)
     for i, (n, k) in enumerate(zip(first.used.tolist(), second.used.tolist(), strict=True)):
         curve[i, :n], curve[i, n : n + k] = first.curve[i, :n], second.curve[i, :k]
-    return OptimResult(second.x, second.loss, second.terms, curve, first.used + second.used, second.iterations)
+    return OptimResult(
+        second.x, second.loss, second.terms, curve, first.used + second.used, second.iterations
+    )
 
 
 def _on_frequencies(
-    evaluate: Evaluate, x: Tensor, budgets: Sequence[int], bounds: tuple[float, float] | None, on_evaluation: Progress
+    evaluate: Evaluate,
+    x: Tensor,
+    budgets: Sequence[int],
+    bounds: tuple[float, float] | None,
+    on_evaluation: Progress,
 ) -> OptimResult:
     spectrum = Spectrum(x.shape[2], x.shape[3], x.device)
     forward, inverse = spectrum.forward, spectrum.inverse
     start = forward(x)
-    optimizer = BatchedLBFGS(start, first_step=FIRST_STEP, bands=spectrum.bands, change=(forward, inverse))
+    optimizer = BatchedLBFGS(
+        start, first_step=FIRST_STEP, bands=spectrum.bands, change=(forward, inverse)
+    )
     if bounds is None:
         return _minimised(optimizer, evaluate, forward, inverse, budgets, on_evaluation)
     last = [max(1, round(PIXEL_PHASE * budget)) for budget in budgets]
-    first = _minimised(optimizer, evaluate, forward, inverse, [n - k for n, k in zip(budgets, last, strict=True)], on_evaluation)
+    first = _minimised(
+        optimizer,
+        evaluate,
+        forward,
+        inverse,
+        [n - k for n, k in zip(budgets, last, strict=True)],
+        on_evaluation,
+    )
     done = first.curve.shape[1]
     later = None if on_evaluation is None else lambda count: on_evaluation(done + count)
     optimizer.within(bounds)
     # clamped once more, since the change there and back rounds
-    second = _minimised(optimizer, evaluate, forward, lambda values: inverse(values).clamp(*bounds), last, later)
+    second = _minimised(
+        optimizer, evaluate, forward, lambda values: inverse(values).clamp(*bounds), last, later
+    )
     return _joined(first, second, budgets)
 
 
-def _on_pixels(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], bounds: tuple[float, float] | None, on_evaluation: Progress) -> OptimResult:
+def _on_pixels(
+    evaluate: Evaluate,
+    x: Tensor,
+    budgets: Sequence[int],
+    bounds: tuple[float, float] | None,
+    on_evaluation: Progress,
+) -> OptimResult:
     optimizer = BatchedLBFGS(x.flatten(1), first_step=FIRST_STEP, bounds=bounds)
-    return _minimised(optimizer, evaluate, partial(torch.flatten, start_dim=1), partial(torch.reshape, shape=x.shape), budgets, on_evaluation)
+    return _minimised(
+        optimizer,
+        evaluate,
+        partial(torch.flatten, start_dim=1),
+        partial(torch.reshape, shape=x.shape),
+        budgets,
+        on_evaluation,
+    )
 
 
 def _minimised(
@@ -104,10 +140,18 @@ def _minimised(
             on_evaluation(k + 1)
         if (k + 1) % STOP_CHECK == 0 and not bool(optimizer.active.any()):
             break
-    return OptimResult(inverse(optimizer.x), optimizer.loss, best, curve, used, optimizer.iterations)
+    return OptimResult(
+        inverse(optimizer.x), optimizer.loss, best, curve, used, optimizer.iterations
+    )
 
 
-def adam_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: StylizeConfig, on_evaluation: Progress) -> OptimResult:
+def adam_loop(
+    evaluate: Evaluate,
+    x: Tensor,
+    budgets: Sequence[int],
+    config: StylizeConfig,
+    on_evaluation: Progress,
+) -> OptimResult:
     """Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1, its default betas); the point kept is the best one evaluated."""
     beta1, beta2, epsilon = 0.9, 0.999, 1e-8
     b, bounds = x.shape[0], BOUNDS[config.value_range]
@@ -126,7 +170,9 @@ def adam_loop(evaluate: Evaluate, x: Tensor, budgets: Sequence[int], config: Sty
         curve[:, k] = lowest
         mean = mean.lerp(gradient, 1 - beta1)
         square = square * beta2 + gradient.square() * (1 - beta2)
-        x = x - config.learning_rate * (mean / (1 - beta1 ** (k + 1))) / ((square / (1 - beta2 ** (k + 1))).sqrt() + epsilon)
+        x = x - config.learning_rate * (mean / (1 - beta1 ** (k + 1))) / (
+            (square / (1 - beta2 ** (k + 1))).sqrt() + epsilon
+        )
         x = x if bounds is None else x.clamp(*bounds)
         if on_evaluation:
             on_evaluation(k + 1)

@@ -1,0 +1,297 @@
+"""A manifest that grows at its end: the old rows stay as they are, the new ones are made, and anything else that changed is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import decimal
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+from nstray import config, storage
+from nstray.commands import prepare, status, verify
+from nstray.commands.plan import plan
+from nstray.errors import OutputError
+from nstray.manifest.manifest import Manifest
+from nstray.manifest.rows_digest import RowsDigest
+from nstray.output import records
+from nstray.output.folder import Output
+from nstray.output.layout import part_name
+
+import jobs
+from outputs import job_record
+
+# the digest
+
+COLUMNS: dict[str, pa.Array] = {
+    "text": pa.array(["a", None, "", "é", "a"]),
+    "lists": pa.array([["x", "yy"], [], None, ["xyy"], ["x", "", "yy"]]),
+    "numbers": pa.array([1.5, None, 0.0, -2.0, float("nan")]),
+    "whole": pa.array([1, 2, None, 2**62, 5]),
+    "bytes": pa.array([b"a", b"\xff", b"", None, b"a"]),
+    "dates": pa.array([1, 2, None, 3, 2**60], pa.timestamp("s")),
+    "decimals": pa.array([decimal.Decimal(text) for text in ("1.20", "1.21", "0", "-3", "1.20")]),
+    "categories": pa.array(["q", "r", None, "q", "r"]).dictionary_encode(),
+    "records": pa.array([{"x": 1}, None, {"x": None}, {"x": 2}, {"x": 1}]),
+    "deep": pa.array([[[1, 2]], [], None, [[1], [2]], [list(range(100))]]),
+    "weights": pa.array([[0.5, 0.25], [0.5, None], [], None, [0.5]]),
+    "fixed": pa.array([[1, 2], [2, 1], None, [3, 4], [1, 2]], pa.list_(pa.int32(), 2)),
+    "maps": pa.array([[("a", 1)], [("b", 1)], [], None, [("a", 2)]], pa.map_(pa.string(), pa.int64())),
+    "nothing": pa.nulls(5),
+}
+
+
+def digest(columns: dict[str, pa.Array], cuts: list[int], mark: int = 0) -> RowsDigest:
+    rows = len(next(iter(columns.values())))
+    sums = RowsDigest(mark)
+    for start, end in zip([0, *cuts], [*cuts, rows], strict=True):
+        sums.add({name: array.slice(start, end - start) for name, array in columns.items()}, end - start)
+    return sums
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_the_digest_knows_rows_and_not_batches(seed: int) -> None:
+    choice = random.Random(seed)
+    cuts, mark = sorted(choice.sample(range(1, 5), choice.randint(0, 4))), choice.randint(1, 5)
+    names = choice.sample(list(COLUMNS), len(COLUMNS))
+    got = digest({name: COLUMNS[name] for name in names if name != "nothing"}, cuts, mark)
+    assert str(got) == str(digest(COLUMNS, []))
+    assert got.marked == str(digest({name: array.slice(0, mark) for name, array in COLUMNS.items()}, []))
+
+
+@pytest.mark.parametrize("name", [name for name in COLUMNS if name != "nothing"])
+def test_the_digest_sees_every_value(name: str) -> None:
+    whole = str(digest(COLUMNS, []))
+    swapped = COLUMNS[name].take(pa.array([1, 0, 2, 3, 4]))
+    assert str(digest({**COLUMNS, name: swapped}, [])) != whole
+    emptied = COLUMNS[name].take(pa.array([None, 1, 2, 3, 4]))
+    assert str(digest({**COLUMNS, name: emptied}, [])) != whole
+    assert str(digest({("other" if n == name else n): array for n, array in COLUMNS.items()}, [])) != whole
+
+
+def test_values_that_look_alike_when_joined_are_told_apart() -> None:
+    lists = [[["x", "yy"]], [["xy", "y"]], [["xyy"]], [["x", "yy", ""]], [["x", "yy", None]], [[]], [None]]
+    assert len({str(digest({"style": pa.array(v, pa.list_(pa.string()))}, [])) for v in lists}) == len(lists)
+    pairs = [("ab", "c"), ("a", "bc"), ("1:ab", "c"), ("a\n1:b", "c")]
+    assert len({str(digest({"a": pa.array([a]), "b": pa.array([b])}, [])) for a, b in pairs}) == len(pairs)
+
+
+def test_a_mark_beyond_the_end_has_no_digest() -> None:
+    assert digest(COLUMNS, [], mark=6).marked is None
+    assert digest(COLUMNS, []).marked is None
+
+
+# the job
+
+
+def test_a_manifest_that_was_checked_is_not_read_again(growing: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as nothing changed that a check could find otherwise; and the driver is told the same as after a check."""
+    read = []
+    check = Manifest.check
+    monkeypatch.setattr(Manifest, "check", lambda *args: read.append(1) or check(*args))
+    first = growing.check()
+    assert (first.info, read) == (dataclasses.replace(check(first.manifest, growing.config), marked_digest=None), [])
+    assert [t.num_rows for t in first.manifest.tables(first.info)] == [4]
+    for changes in ({"evaluations": 5}, {"allow_local": True}):
+        growing.config = config.make({**jobs.SETTINGS, "weights": "random", **changes})
+        growing.check()
+        assert read.pop() == 1
+    growing.config = config.make({**jobs.SETTINGS, "weights": "random", "actors": 3})
+    growing.check()
+    assert read == []
+    growing.write(7)
+    assert growing.check(extend=True).info.rows == 7
+    assert read.pop() == 1
+    growing.write(4)
+    path = Path(Output(growing.out).job_uri)
+    stored = json.loads(path.read_text())
+    for damage in ({"nstray_version": "0.0"}, {"checked": None}, {"checked": {}}, {"checked": {**stored["checked"], "schema": "?"}}):
+        path.write_text(json.dumps({**stored, **damage}))
+        assert growing.check().info.rows == 4
+        assert read.pop() == 1
+
+
+class Growing:
+    """A manifest of ten pairs of which the first few stand in it, and the job of them; nothing is run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.out = folder, str(folder / "out")
+        jobs.write_inputs(str(folder), contents=2, styles=5)
+        self.manifest = folder / "pairs.csv"
+        self.lines = self.manifest.read_text().splitlines(keepends=True)
+        self.config = config.make({**jobs.SETTINGS, "weights": "random"})
+
+    def write(self, rows: int) -> None:
+        self.manifest.write_text("".join(self.lines[: rows + 1]))
+
+    def check(self, *, extend: bool = False) -> prepare.Job:
+        return prepare.check(str(self.manifest), self.out, self.config, extend=extend)
+
+    def begin(self, rows: int) -> None:
+        self.write(rows)
+        begun = self.check()
+        begun.output.open_job(prepare.record(begun))
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Growing:
+    growing = Growing(tmp_path)
+    growing.begin(4)
+    return growing
+
+
+def test_the_record_grows_with_the_manifest(growing: Growing) -> None:
+    first = Output(growing.out).read_job()
+    assert (first["format"], first["cuts"]) == (records.FORMAT, [])
+    growing.write(7)
+    with pytest.raises(OutputError, match=r"the manifest has grown from 4 rows to 7; give --extend"):
+        growing.check()
+    for rows, cuts in ((7, [4]), (7, [4]), (9, [4, 7])):
+        growing.write(rows)
+        grown = growing.check(extend=True)
+        assert (grown.spec.cuts, grown.shards) == (tuple(cuts), rows)
+        before = storage.head(grown.output.job_uri)
+        plan(grown)
+        assert storage.head(grown.output.job_uri) == before
+        stored = grown.output.open_job(prepare.record(grown))
+        assert (stored["rows"], stored["cuts"], stored["format"], stored["manifest_digest"]) == (rows, cuts, records.GROWN_FORMAT, grown.info.digest)
+        assert stored["created_at"] == first["created_at"]
+        assert {**stored, "warnings": []} == {**Output(growing.out).read_job(), "warnings": []}
+        growing.check()  # as it now is, it needs no --extend
+
+
+def test_a_job_is_begun_with_extend_too(tmp_path: Path) -> None:
+    growing = Growing(tmp_path)
+    assert growing.check(extend=True).spec.cuts == ()
+
+
+def test_the_same_rows_in_another_format_are_the_same_rows(growing: Growing) -> None:
+    growing.write(7)
+    pq.write_table(pacsv.read_csv(growing.manifest), growing.folder / "pairs.parquet")
+    growing.manifest = growing.folder / "pairs.parquet"
+    assert growing.check(extend=True).spec.cuts == (4,)
+
+
+def drop_first(lines: list[str]) -> list[str]:
+    return [lines[0], *lines[2:]]
+
+
+def other_style(lines: list[str]) -> list[str]:
+    return [lines[0], lines[1].replace("s0.png", "s1.png"), *lines[2:]]
+
+
+def other_order(lines: list[str]) -> list[str]:
+    return [lines[0], lines[2], lines[1], *lines[3:]]
+
+
+@pytest.mark.parametrize("change", [drop_first, other_style, other_order])
+def test_old_rows_that_changed_are_refused(growing: Growing, change: Callable[[list[str]], list[str]]) -> None:
+    growing.lines = change(growing.lines)
+    growing.write(7)
+    with pytest.raises(OutputError, match="its first 4 rows are no longer those that the job was begun with"):
+        growing.check(extend=True)
+    again = growing.check()
+    with pytest.raises(OutputError, match="another job: manifest digest"):
+        again.output.open_job(prepare.record(again))
+
+
+def test_a_manifest_that_shrank_is_refused(growing: Growing) -> None:
+    growing.write(3)
+    with pytest.raises(OutputError, match="its first 4 rows are no longer"):
+        growing.check(extend=True)
+
+
+def test_new_rows_with_new_columns_are_refused(growing: Growing) -> None:
+    rows = growing.lines[:8]
+    growing.manifest.write_text("".join(line.rstrip() + (",who" if i == 0 else ",me" if i > 4 else ",") + "\n" for i, line in enumerate(rows)))
+    with pytest.raises(OutputError, match=r"the manifest's columns are no longer those that the job was begun with: who \(string\)"):
+        growing.check(extend=True)
+
+
+def test_a_record_without_a_digest_can_not_grow(growing: Growing) -> None:
+    path = Path(Output(growing.out).job_uri)
+    stored = json.loads(path.read_text())
+    del stored["rows_digest"], stored["cuts"]
+    path.write_text(json.dumps(stored))
+    growing.check()
+    growing.write(7)
+    with pytest.raises(OutputError, match="kept no digest of the manifest's rows"):
+        growing.check(extend=True)
+
+
+def test_other_settings_are_refused_before_the_record_grows(growing: Growing) -> None:
+    growing.write(7)
+    growing.config = config.make({**jobs.SETTINGS, "weights": "random", "evaluations": 5})
+    other = growing.check(extend=True)
+    before = Output(growing.out).read_job()
+    with pytest.raises(OutputError, match="evaluations"):
+        other.output.open_job(prepare.record(other))
+    assert Output(growing.out).read_job() == before
+
+
+def test_of_two_that_extend_at_once_one_puts_and_both_go_on(growing: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
+    growing.write(7)
+    one, two = growing.check(extend=True), growing.check(extend=True)
+    put = storage.put_over
+    puts: list[str] = []
+
+    def overtaken(uri: str, data: bytes, *, if_match: str | None = None) -> str:
+        if not puts:
+            puts.append(uri)
+            one.output.open_job(prepare.record(one))
+        puts.append(uri)
+        return put(uri, data, if_match=if_match)
+
+    monkeypatch.setattr(storage, "put_over", overtaken)
+    stored = two.output.open_job({**prepare.record(two), "created_at": "later"})
+    assert len(puts) == 3
+    assert (stored["rows"], stored["cuts"]) == (7, [4])
+
+
+def test_of_two_that_extend_differently_the_second_is_told(growing: Growing) -> None:
+    growing.write(7)
+    one = growing.check(extend=True)
+    growing.write(8)
+    two = growing.check(extend=True)
+    one.output.open_job(prepare.record(one))
+    with pytest.raises(OutputError, match="another job: manifest digest"):
+        two.output.open_job(prepare.record(two))
+    two = growing.check(extend=True)
+    assert two.output.open_job(prepare.record(two))["cuts"] == [4, 7]
+
+
+@pytest.mark.parametrize("cuts", [[0], [6], [7], [3, 3], [4, 2], "4", [1.5], [None], None, [True]])
+def test_cuts_that_can_not_be_are_damage(tmp_path: Path, cuts: Any) -> None:
+    output = Output(str(tmp_path))
+    storage.put_new(output.job_uri, records.dump(job_record(cuts=cuts)))
+    with pytest.raises(OutputError, match="damaged: it says of cuts what can't be"):
+        output.read_job()
+
+
+def test_a_whole_job_grows_twice(growing: Growing, tmp_path: Path) -> None:
+    """Run, add rows, run: each part of the first run is still the same object, and the last one short as it was."""
+    out, log = str(tmp_path / "grown"), tmp_path / "log"
+    words = [*jobs.options({**jobs.SETTINGS, "weights": str(tmp_path / "weights.safetensors"), "actors": 1, "shard_size": 3})]
+    kept: dict[str, Any] = {}
+    with jobs.ray_folder() as folder:
+        for rows in (4, 6, 10):
+            growing.write(rows)
+            process = jobs.start_cli(["run", str(growing.manifest), out, "--extend", *words], log, {**jobs.LOCAL_RAY, "RAY_TMPDIR": folder})
+            try:
+                assert process.wait(150) == 0, log.read_text()
+            finally:
+                jobs.end(process)
+            parts = jobs.parts(out)
+            assert {name: parts[name] for name in kept} == kept
+            kept = parts
+            assert (status.status(out)["rows_done"], status.status(out)["state"]) == (rows, "complete")
+    assert sorted(kept) == [part_name(*p) for p in ((0, 0), (0, 1), (1, 0), (2, 0), (2, 1))]
+    report = verify.verify(out)
+    assert (report.problems, report.ok) == ([], 10)
+    assert sorted(r["pair_id"] for r in jobs.rows(out)) == sorted(jobs.all_pairs(2, 5))

@@ -1,0 +1,88 @@
+"""nstray.storage.uri, by the names nstray.storage gives it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nstray import storage
+from nstray.errors import UsageError
+
+
+def test_is_uri() -> None:
+    assert storage.is_uri("s3://b/k")
+    assert storage.is_uri("file:///x")
+    assert not storage.is_uri("a/b.png")
+    assert not storage.is_uri("/a:b//c.png")
+
+
+@pytest.mark.parametrize(
+    ("folder", "relative", "expected"),
+    [
+        ("s3://b/jobs", "a.png", "s3://b/jobs/a.png"),
+        ("s3://b/jobs/", "x/a b?c#d%20.png", "s3://b/jobs/x/a b?c#d%20.png"),
+        ("s3://b", "a.png", "s3://b/a.png"),
+        ("s3://b/jobs/today", "../../images/./a.png", "s3://b/images/a.png"),
+        ("s3://b/jobs", "s3://c/a.png", "s3://c/a.png"),
+        ("s3://b/jobs", "/data/a.png", "/data/a.png"),
+        ("/data", "a.png", "/data/a.png"),
+        ("/data", "../a.png", "/a.png"),
+        ("/data", "s3://c/a.png", "s3://c/a.png"),
+        ("file:///data/my%20set", "a%20b.png", "/data/my set/a%20b.png"),
+    ],
+)
+def test_join(folder: str, relative: str, expected: str) -> None:
+    assert storage.join(folder, relative) == expected
+
+
+def test_join_does_not_leave_the_bucket() -> None:
+    with pytest.raises(UsageError, match="out of the bucket"):
+        storage.join("s3://b/jobs", "../../a.png")
+
+
+def test_parent_and_name() -> None:
+    assert (storage.parent("s3://b/x/y.csv"), storage.name("s3://b/x/y.csv")) == ("s3://b/x", "y.csv")
+    assert (storage.parent("s3://b/x/"), storage.name("s3://b/x/")) == ("s3://b", "x")
+    assert (storage.parent("s3://b"), storage.name("s3://b")) == ("s3://b", "b")
+    assert (storage.parent("/x/y.csv"), storage.name("/x/y.csv/")) == ("/x", "y.csv")
+
+
+def test_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("out/") == str(tmp_path / "out")
+    assert storage.absolute("file:///a%20b/c") == "/a b/c"
+    assert storage.absolute("file://localhost/a") == "/a"
+    assert storage.absolute("s3://b/x//y/") == "s3://b/x//y/"
+    assert storage.absolute("S3://b/x@2.png") == "s3://b/x@2.png"
+
+
+@pytest.mark.parametrize("bad", ["", "a\0b", "http://host/a.png", "s3a://b/k", "gs://b/k", "s3:///k", "s3://b b/k", "file://host/a", "file://a"])
+def test_unusable_uris(bad: str) -> None:
+    with pytest.raises(UsageError):
+        storage.absolute(bad)
+
+
+@pytest.mark.parametrize("bad", ["s3://AKIAABCDEFGHIJKLMNOP:tops3cret@b/k", "s3://key:tops/3cret@b/k", "s3://tops3cret@b/k"])
+def test_credentials_in_a_uri_are_refused_and_not_repeated(bad: str) -> None:
+    with pytest.raises(UsageError, match="no credentials in a URI") as caught:
+        storage.read(bad)
+    assert "3cret" not in str(caught.value)
+    assert "ABCDEFGH" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("see https://me:pw@host:8080/a.png?X-Amz-Signature=abc&x=1 now", "see https://host:8080/a.png?... now"),
+        ("'https://h/a?sig=1', 'https://h/b?token'", "'https://h/a?...', 'https://h/b?...'"),
+        ("s3://key:se/cr+et@b/k", "s3://b/k"),
+        ("s3://b/k?access_key=AKIAABCDEFGHIJKLMNOP&secret_key=x", "s3://b/k?..."),
+        ("s3://b/what?.png and s3://b/dir/a@2x.png", "s3://b/what?.png and s3://b/dir/a@2x.png"),
+        ("http://host:8080/a@b.png", "http://host:8080/a@b.png"),
+        ("id AKIAABCDEFGHIJKLMNOP", "id AKIA..."),
+        ("a b?X-Amz-Security-Token=zzz&v=1", "a b?X-Amz-Security-Token=...&v=1"),
+        ("/plain/me@home.png", "/plain/me@home.png"),
+    ],
+)
+def test_redact(text: str, expected: str) -> None:
+    assert storage.redact(text) == expected
