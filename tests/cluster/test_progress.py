@@ -45,7 +45,7 @@ def test_a_line_is_words_of_key_and_value() -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "5s"), (65, "1m05s"), (3599.6, "1h00m"), (7260, "2h01m"), (90_000, "25h00m")])
 def test_durations(seconds: float, text: str) -> None:
-    assert text.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_a_log_gets_a_line_a_minute_on_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
