@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import time
 
+from benchmarks import content_and_style, header, publish
+
 from nstray.engine import StylizeConfig, load_weights, stylize
 from nstray.engine.settings import coarse_stages
-
-from benchmarks import content_and_style, header, publish
 
 # start, optimizer, stages, evaluations at full size
 RUNS = (

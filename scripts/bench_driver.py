@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+
 from nstray.cluster.driver import Driver
 from nstray.cluster.progress import Display, JobProgress
 from nstray.cluster.ray_session import start_ray, stop_ray

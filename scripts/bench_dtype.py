@@ -17,15 +17,15 @@ import statistics
 import sys
 
 import torch
+from bench_engine import picture
+from bench_fast import settings, written
+from benchmarks import header, publish
+
 from nstray.engine import load_weights
 from nstray.engine.network import winograd
 from nstray.engine.pair import Pair
 from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.stylizer import Stylizer
-
-from bench_engine import picture
-from bench_fast import settings, written
-from benchmarks import header, publish
 
 
 def main() -> None:

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks import header, picture, publish
+
 from nstray.engine import StylizeConfig, load_weights
 from nstray.engine.network.vgg import resolve_dtype
 from nstray.engine.network.weights import VGGWeights
@@ -28,8 +30,6 @@ from nstray.engine.presets import preset
 from nstray.engine.settings import CONV_LAYERS, NAMES
 from nstray.engine.stylizer import Stylizer
 from nstray.examples import write_example
-
-from benchmarks import header, picture, publish
 
 
 def settings(name: str, deepest: str, **own: Any) -> StylizeConfig:

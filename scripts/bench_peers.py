@@ -23,6 +23,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from bench_fast import settings
+from benchmarks import header, picture, publish
+from PIL import Image
+from safetensors.torch import save_file
+
 from nstray.engine import StylizeConfig, load_weights
 from nstray.engine.network.weights import CAFFE_MEAN, FEATURE_INDEX, RGB_MEAN, RGB_STD, VGGWeights, random_weights
 from nstray.engine.pair import Pair
@@ -30,11 +35,6 @@ from nstray.engine.presets import preset
 from nstray.engine.settings import CONV_LAYERS, coarse_stages
 from nstray.engine.stylizer import Stylizer
 from nstray.examples import write_example
-from PIL import Image
-from safetensors.torch import save_file
-
-from bench_fast import settings
-from benchmarks import header, picture, publish
 
 # The notebook's and neural-style's objectives, without total variation, as the best program could minimise them: within the range.
 GATYS, JOHNSON = (settings(name, "conv5_1", tv_weight=0.0, value_range="clamped") for name in ("gatys-pytorch", "johnson"))

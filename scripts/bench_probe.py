@@ -17,11 +17,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import header, publish
+
 from nstray.commands import cost
 from nstray.examples import CONTENTS, STYLES, write_example
 from nstray.output.folder import Output
-
-from benchmarks import header, publish
 
 COMPARED = ("device_hours", "wall_seconds", "bytes", "evaluations_per_s")
 

@@ -26,9 +26,11 @@ from itertools import repeat
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bench_driver import write_manifest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+
 from nstray import config, storage
 from nstray.commands import prepare
 from nstray.manifest.manifest import Manifest
@@ -36,8 +38,6 @@ from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.layout import WINDOW_ROWS, part_name
 from nstray.output.records import Counts, PartInfo
 from nstray.storage import s3
-
-from bench_driver import write_manifest
 
 SETTINGS = {"weights": "random", "content_layers": "conv1_1", "style_layers": "conv1_1"}
 NSTRAY = (sys.executable, "-c", "from nstray.cli import main; main()")

@@ -11,12 +11,12 @@ import argparse
 import sys
 
 import torch
+from benchmarks import content_and_style, header, publish
+
 from nstray.engine import StylizeConfig, load_weights
 from nstray.engine.losses.tiles import cut
 from nstray.engine.pair import Pair
 from nstray.engine.stylizer import Stylizer
-
-from benchmarks import content_and_style, header, publish
 
 LAYERS = ("conv1_1", "conv2_1", "conv3_1")
 RUNS = "lbfgs:5,lbfgs:10,lbfgs:20,lbfgs:50,lbfgs:100,adam:100"

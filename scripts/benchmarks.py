@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from nstray.examples import write_example
 from nstray.images.decode import decode
 from nstray.images.resize import fit

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nstray.examples import write_example
 from PIL import Image
+
+from nstray.examples import write_example
 
 # Width and height of a picture, and the line between its sky and what is below: "x,y" in pixels, straight in between.
 SKYLINES = {

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from nstray.engine.settings import CONV_LAYERS, canonical_layer
 
 FIGURES = Path(__file__).parents[1] / "manifests" / "gatys2015"

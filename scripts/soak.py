@@ -27,10 +27,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "faults"), str(ROOT / "scripts")]
 
 import jobs  # noqa: E402
-from nstray.commands import verify  # noqa: E402
-from nstray.storage import s3 as storage_s3  # noqa: E402
 from ports import free_ports  # noqa: E402
 from proxy import FaultProxy  # noqa: E402
+
+from nstray.commands import verify  # noqa: E402
+from nstray.storage import s3 as storage_s3  # noqa: E402
 
 # What storage does for some seconds, to requests at random.
 STORAGE = {

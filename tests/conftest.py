@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from ports import free_ports
+
 from nstray import cli
 from nstray.storage import s3 as storage_s3
-
-from ports import free_ports
 
 if TYPE_CHECKING:
     from heads import Head

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from outputs import picture
+from safetensors.torch import save
+
 from nstray import storage
 from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.images.encode import encode
-from safetensors.torch import save
-
-from outputs import picture
 
 NSTRAY = (sys.executable, "-c", "from nstray.cli import main; main()")
 # Three layers of 24-pixel pictures: a pair is a few hundredths of a second. `evaluations` makes it as long as a test needs.

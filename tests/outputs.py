@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from nstray import __version__, config
 from nstray.images.encode import encode
 from nstray.manifest import manifest

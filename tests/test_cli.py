@@ -14,15 +14,15 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from jobs import SETTINGS, write_inputs
+from outputs import Made, error_row, footer, make_output, ok_row
+from PIL import Image
+
 from nstray import __version__, cli, config
 from nstray.commands import demo, prepare, run
 from nstray.config import JobConfig
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.part import encode_part
-from PIL import Image
-
-from jobs import SETTINGS, write_inputs
-from outputs import Made, error_row, footer, make_output, ok_row
 
 Call = Callable[..., tuple[int, str, str]]
 JOB_COMMANDS = {"run": cli.run_command, "plan": cli.plan_command, "demo": cli.demo, "manifest check": cli.manifest_check}

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from nstray.config import ROW_FIELDS, RUN_FIELDS, JobConfig, check_size, differences, fingerprint, load, make, row_adapter
 from nstray.engine.settings import StylizeConfig
 from nstray.errors import ConfigError
-from pydantic import ValidationError
 
 
 def test_defaults_are_the_engines() -> None:

@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import jobs
 import pyarrow.parquet as pq
 import pytest
+from outputs import picture
+
 from nstray import config, storage
 from nstray.commands import status
 from nstray.errors import ErrorCode, NotFound, NstrayError, PairError
 from nstray.images.encode import encode
 from nstray.output.folder import Output
 from nstray.text import log_to_stderr, printable, redact
-
-import jobs
-from outputs import picture
 
 Call = Callable[..., tuple[int, str, str]]
 SIGNED = "?X-Amz-Algorithm=A&X-Amz-Credential=canary1&X-Amz-Signature=canary2"

@@ -16,12 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nstray
+import jobs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from outputs import Made, make_output
+from PIL import Image
+
+import nstray
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.engine.network.weights import CONV_LAYERS, load_weights, parse_weights, random_weights
@@ -33,10 +37,6 @@ from nstray.output import records
 from nstray.output.folder import Output
 from nstray.output.layout import part_count
 from nstray.output.reader import MAX_PIXELS
-from PIL import Image
-
-import jobs
-from outputs import Made, make_output
 
 Call = Callable[..., tuple[int, str, str]]
 

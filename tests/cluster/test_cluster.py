@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jobs
 import pyarrow as pa
 import pytest
 import ray
 import ray.exceptions as rex
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
+
 from nstray import config, storage
 from nstray.cluster import actor, ray_session, worker_pool
 from nstray.cluster import driver as policy
@@ -33,9 +36,6 @@ from nstray.output import live
 from nstray.output.folder import Output
 from nstray.output.part import read_footer
 from nstray.worker.worker import Progress
-from ray.core.generated.common_pb2 import ActorDiedErrorContext
-
-import jobs
 
 DIES, HANGS, RAISES = 661, 662, 663  # the seeds by which a worker knows the pairs that undo it
 

@@ -6,6 +6,7 @@ import random
 import statistics
 
 import pytest
+
 from nstray.cluster.eta import LEAST, RECENT, Eta, ShardTimes
 
 

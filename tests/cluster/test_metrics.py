@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jobs
 import pytest
+from heads import Head
+
 from nstray import storage
 from nstray.commands import status
 from nstray.output.folder import Output
 from nstray.worker.timing import PHASES
-
-import jobs
-from heads import Head
 
 DASHBOARD = Path(__file__).parents[2] / "cluster" / "grafana.json"
 # The Prometheus text format: a name, labels, a value.

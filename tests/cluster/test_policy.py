@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+
 from nstray.cluster.policy import (
     LOOK_AHEAD,
     MAX_DEATHS,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from nstray.cluster import progress
 from nstray.cluster.eta import LEAST
 from nstray.cluster.progress import Display, JobProgress
+from nstray.text import duration
 
 
 def started_ago(seconds: float, **more: object) -> JobProgress:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_worker import Bench, pair, weights
+
 from nstray.cluster import resume as intake_module
 from nstray.cluster.resume import pending_windows
 from nstray.errors import Unreachable
@@ -16,7 +18,6 @@ from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output import layout
 from nstray.output.folder import Output
 from nstray.output.part import read_footer
-from test_worker import Bench, pair, weights
 
 __all__ = ["weights"]  # a fixture
 

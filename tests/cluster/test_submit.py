@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nstray.commands import verify
-
 import jobs
 from heads import Head
+
+from nstray.commands import verify
 
 PAIRS = 15
 

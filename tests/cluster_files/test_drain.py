@@ -10,9 +10,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import jobs
+import pytest
 from heads import Head
 from ports import free_ports
 

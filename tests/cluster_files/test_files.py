@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from schemas import kuberay_problems, launcher_problems
+
 from nstray import cli
 from nstray.config import load as load_settings
-from schemas import kuberay_problems, launcher_problems
 
 ROOT = Path(__file__).parent.parent.parent
 CLUSTER = ROOT / "cluster"

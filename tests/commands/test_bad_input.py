@@ -14,10 +14,14 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
+import jobs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
 from nstray import config, storage
 from nstray.commands import load_weights, prepare
 from nstray.commands import run as run_command
@@ -25,10 +29,6 @@ from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.errors import ErrorCode
 from nstray.images.encode import encode
-from PIL import Image
-from safetensors.torch import save_file
-
-import jobs
 
 Refused = Callable[..., str]
 
@@ -312,6 +312,7 @@ def test_an_endpoint_that_is_down(refused: Refused, good: tuple[str, list[str]],
 def local_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A small Ray of this test's own, which `nstray run` finds started."""
     import ray
+
     from nstray.cluster import ray_session
 
     with jobs.ray_folder() as folder:

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jobs
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+from outputs import job_record
+
 from nstray import config, storage
 from nstray.commands import prepare, status, verify
 from nstray.commands.plan import plan
@@ -23,9 +26,6 @@ from nstray.manifest.rows_digest import RowsDigest
 from nstray.output import records
 from nstray.output.folder import Output
 from nstray.output.layout import part_name
-
-import jobs
-from outputs import job_record
 
 # the digest
 

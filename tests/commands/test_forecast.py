@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+
 from nstray import config
 from nstray.commands.cost import PairCost, cost_of, row_costs
 from nstray.commands.forecast import CURVE_BYTES, SPREAD, UNSETTLED, Forecast, Measured, RemainingWork, SampleCost, full_seconds, makespan

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jobs
 import pytest
+from outputs import picture
+
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ManifestError
 from nstray.images.encode import encode
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import pairs
-
-import jobs
-from outputs import picture
 
 Call = Callable[..., tuple[int, str, str]]
 PAIR = {"content": "c.png", "style": "s.png"}

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jobs
 import pytest
+
 from nstray import config
 from nstray.commands import cost, prepare, probe, status
 from nstray.commands.cost import PairCost, cost_of, row_costs
@@ -18,8 +20,6 @@ from nstray.errors import JobFailed, UsageError
 from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
 from nstray.worker.messages import ShardReport
-
-import jobs
 
 Call = Callable[..., tuple[int, str, str]]
 SETTINGS = {**jobs.SETTINGS, "evaluations": 12, "shard_size": 4}

@@ -7,8 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jobs
 import pyarrow.parquet as pq
 import pytest
+from outputs import picture
+from test_worker import Bench, pair, read, weights
+
 from nstray.cluster.resume import pending_windows
 from nstray.commands import status, verify
 from nstray.errors import OutputError
@@ -18,10 +22,6 @@ from nstray.manifest.shards import Shard, cut_windows
 from nstray.output.folder import Output
 from nstray.worker import previous_rows
 from nstray.worker.worker import Worker
-from test_worker import Bench, pair, read, weights
-
-import jobs
-from outputs import picture
 
 __all__ = ["weights"]  # a fixture
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from outputs import error_row, footer, job_record, ok_row, picture
+
 from nstray import config
 from nstray.commands.sheet import MOST, _label, sheet
 from nstray.errors import OutputError, UsageError
@@ -21,8 +23,6 @@ from nstray.output.layout import part_name
 from nstray.output.part import encode_part
 from nstray.output.schema import encode_schema, part_schema
 from nstray.reports import drawing
-
-from outputs import error_row, footer, job_record, ok_row, picture
 
 REPOSITORY = Path(__file__).parents[2]
 PAPER = REPOSITORY / "manifests" / "gatys2015"

@@ -14,6 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from outputs import CARRIED, error_row, footer, make_output, ok_row, picture
+from PIL import Image
+
 from nstray import storage
 from nstray.commands.export import export
 from nstray.commands.status import status
@@ -24,9 +27,6 @@ from nstray.output.folder import Output
 from nstray.output.part import FOOTER_KEY, encode_part
 from nstray.output.records import dump
 from nstray.output.schema import encode_schema, part_schema
-from PIL import Image
-
-from outputs import CARRIED, error_row, footer, make_output, ok_row, picture
 
 PARTS = ["part-00000-0000.parquet", "part-00000-0001.parquet", "part-00000-0002.parquet"]
 

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from outputs import picture
+from safetensors import safe_open
+
 from nstray import storage
 from nstray.commands import weights
 from nstray.engine.network.normalise import normalise, to_safetensors
@@ -21,9 +24,6 @@ from nstray.errors import Unreachable
 from nstray.images.decode import decode
 from nstray.images.encode import encode
 from nstray.images.resize import fit
-from safetensors import safe_open
-
-from outputs import picture
 
 Call = Callable[..., tuple[int, str, str]]
 

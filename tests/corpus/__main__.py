@@ -17,10 +17,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import corpus
 from nstray.errors import PairError
 from nstray.images.decode import decode, decode_mask, read_header
-
-import corpus
 
 CPU_SECONDS = 5.0
 ADDRESSES = 2**30

@@ -5,8 +5,6 @@ from __future__ import annotations
 import struct
 import zlib
 
-from nstray.errors import ErrorCode
-
 from corpus.case import (
     BROKEN,
     HEIGHT,
@@ -25,6 +23,7 @@ from corpus.case import (
     save,
     segment,
 )
+from nstray.errors import ErrorCode
 
 ROWS = (b"\0" + bytes(3 * WIDTH)) * HEIGHT
 NO_TYPES = ((0, 0), (3, 0), (4, 2), (16, 3), (8, 1), (8, 7), (255, 255))  # depth and colour type

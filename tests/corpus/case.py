@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nstray.errors import ErrorCode
+from outputs import picture
 from PIL import Image
 
-from outputs import picture
+from nstray.errors import ErrorCode
 
 CAPS = {"max_bytes": 4 * 2**20, "max_pixels": 4_000_000}  # what the corpus is decoded with
 WIDTH, HEIGHT = 40, 24

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from nstray.errors import ErrorCode
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from corpus.case import ANY_DAMAGE, BROKEN, NO_IMAGE, Case, base, either, jpeg_edges, png_edges, save, webp_edges
+from nstray.errors import ErrorCode
 
 FLIPS = 24
 EMPTY = frozenset({ErrorCode.EMPTY_FILE})

@@ -7,10 +7,10 @@ import struct
 import zipfile
 
 import numpy as np
-from nstray.errors import ErrorCode
 from PIL import Image, ImageCms
 
 from corpus.case import FOREIGN, HEIGHT, WIDTH, Case, bad, base, chunk, either, good, header, png, riff, save, segment
+from nstray.errors import ErrorCode
 
 HTML = b"<!DOCTYPE html><html><script>alert(1)</script></html>"
 # Colour type and the depths it may have (PNG third edition, table 8), with its channels.

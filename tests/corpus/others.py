@@ -5,11 +5,11 @@ from __future__ import annotations
 import gzip
 
 import numpy as np
-from nstray.errors import ErrorCode
 from PIL import Image
 
 from corpus.case import BROKEN, FOREIGN, NO_IMAGE, Case, bad, base, either, save
 from corpus.kinds import HTML, archive
+from nstray.errors import ErrorCode
 
 EMPTY = frozenset({ErrorCode.EMPTY_FILE})
 

@@ -6,12 +6,13 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from nstray.engine.network.weights import VGGWeights, random_weights
 from nstray.engine.pair import Pair
 from nstray.engine.settings import CONV_LAYERS, NAMES, StylizeConfig
 from nstray.engine.stylizer import Stylizer
-from torch import Tensor
-from torch.nn import functional as F
 
 FIVE = {"content_layers": ("conv2_2",), "style_layers": ("conv1_1", "conv2_1", "conv3_1")}
 TWO = {"content_layers": ("conv1_2",), "style_layers": ("conv1_1", "conv1_2")}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from nets import THREE, config, pair, picture, stylizer, weights
+
 from nstray.engine.api import stylize
 from nstray.engine.batching import run_batches
 from nstray.engine.color import luminance

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from nets import FIVE, pair, picture, stylizer
+from torch import Tensor
+
 from nstray.engine.batching import run_batches
 from nstray.engine.optim.dct import BANDS, Spectrum
 from nstray.engine.optim.lbfgs import BatchedLBFGS
-from torch import Tensor
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (17, 40), (1, 5), (3, 2)])

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from nets import FIVE, config, pair, picture, relative, weights
+from torch import Tensor
+from torch.nn import functional as F
+
 from nstray.engine.losses.gatys import style_tap
 from nstray.engine.network.vgg import VGGFeatures, resolve_dtype
 from nstray.engine.settings import Dtype
 from nstray.engine.stylizer import Stylizer
-from torch import Tensor
-from torch.nn import functional as F
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -7,11 +7,12 @@ import dataclasses
 import pytest
 import torch
 from nets import pair, picture, stylizer
+from test_stylize import count_passes
+
 from nstray.engine.fine_style import refined
 from nstray.engine.losses.gatys import gram
 from nstray.engine.pair import Pair
 from nstray.engine.stylizer import Stylizer
-from test_stylize import count_passes
 
 
 def mixture(s: Stylizer, p: Pair) -> torch.Tensor:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from nets import pair, picture, stylizer
+from torch import Tensor
+
 from nstray.engine.batching import run_batches
 from nstray.engine.losses.guides import position_weights, region_weights
 from nstray.engine.losses.objective import Objective
 from nstray.engine.network.vgg import VGGFeatures
 from nstray.engine.pair import Pair
 from nstray.engine.stylizer import Stylizer
-from torch import Tensor
 
 STATISTICS = ["gram", "wasserstein", "mean-std"]
 

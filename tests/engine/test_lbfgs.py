@@ -7,10 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from nstray.engine.optim.lbfgs import FLOAT32_NOISE, MAX_STALLED, BatchedLBFGS
 from nstray.engine.optim.minimise import lbfgs_loop
 from nstray.engine.settings import StylizeConfig
-from torch import Tensor
 
 Problem = Callable[[Tensor], tuple[Tensor, Tensor]]
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 from nets import picture, weights
+from reference import Array, Reference, content_term, style_term
+from torch import Tensor
+from torch.nn import functional as F
+
 from nstray.engine.losses.gatys import content_loss, gram, style_loss, style_tap, tv_loss
 from nstray.engine.network.vgg import VGGFeatures
 from nstray.engine.network.weights import VGGWeights, load_weights, random_weights
 from nstray.engine.pair import Pair
 from nstray.engine.settings import CONV_LAYERS, StylizeConfig
 from nstray.engine.stylizer import Stylizer
-from reference import Array, Reference, content_term, style_term
-from torch import Tensor
-from torch.nn import functional as F
 
 REAL = Path(__file__).parents[2].parent / "shared/data/weights/vgg19-normalised-conv1_1-conv3_1.safetensors"
 TOLERANCE = 1e-5

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from nets import picture, weights
+from PIL import Image
+from torch import Tensor
+
 from nstray.engine.network.normalise import Normalised, normalise, to_safetensors
 from nstray.engine.network.vgg import VGGFeatures
 from nstray.engine.network.weights import RGB_STD, VGGWeights, load_weights, parse_weights
 from nstray.errors import WeightsError
-from PIL import Image
-from torch import Tensor
 
 SHARED = Path(__file__).parents[2].parent / "shared/data"
 REAL = SHARED / "weights/vgg19-normalised-conv1_1-conv3_1.safetensors"

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from nets import picture, weights
+from torch.nn import functional as F
+
 from nstray.config import fingerprint, make
 from nstray.engine.losses.gatys import content_loss, gram, style_loss, tv_loss
 from nstray.engine.presets import PRESETS
-from torch.nn import functional as F
 
 
 @pytest.mark.parametrize("name", PRESETS)

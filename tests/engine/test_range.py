@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from nets import pair, picture, stylizer
+
 from nstray.engine.losses.gatys import range_loss
 from nstray.engine.optim.lbfgs import BatchedLBFGS
 

@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
+
 from nstray.engine.settings import CONV_LAYERS, StylizeConfig, canonical_layer, check, check_terms
 
 

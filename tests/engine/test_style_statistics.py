@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from nets import pair, picture, stylizer
+from torch import Tensor
+
 from nstray.engine.losses.gatys import gram, style_loss
 from nstray.engine.losses.style_statistics import COVARIANCE_EPSILON, STD_EPSILON, distance, summarise
 from nstray.engine.settings import StyleStatistic
-from torch import Tensor
 
 STATISTICS = get_args(StyleStatistic)
 

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from nets import FIVE, TWO, config, pair, picture, stylizer, weights
+from PIL import Image
+
 from nstray.engine import stylize
 from nstray.engine.batching import Memory, run_batches
 from nstray.engine.pair import Pair, Result, as_image, pair_seed
 from nstray.engine.settings import StylizeConfig
 from nstray.engine.stylizer import Stylizer
-from PIL import Image
 
 PACKAGE = Path(__file__).parents[2] / "nstray"
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from nets import pair, picture, stylizer, weights
+
 from nstray.engine import load_weights
 from nstray.engine.batching import Memory, run_batches
 from nstray.engine.losses.tiles import cut, margin

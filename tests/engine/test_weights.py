@@ -13,15 +13,16 @@ from urllib.error import URLError
 import pytest
 import torch
 from nets import THREE, weights
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.models.vgg import cfgs, make_layers
+
 from nstray.engine.network.vgg import VGGFeatures, minimum_side
 from nstray.engine.network.weights import FEATURE_INDEX, RANDOM_ID, VGGWeights, calibration_images, load_weights, parse_weights, random_weights
 from nstray.engine.settings import CONV_LAYERS, StylizeConfig
 from nstray.engine.stylizer import Stylizer
 from nstray.errors import WeightsError
-from safetensors.torch import save
-from torch import Tensor
-from torch.nn import functional as F
-from torchvision.models.vgg import cfgs, make_layers
 
 CAFFE = {k: v.contiguous() for k, v in weights(3).tensors.items()}
 TORCHVISION = {f"features.{FEATURE_INDEX[k.split('.')[0]]}.{k.split('.')[1]}": v for k, v in CAFFE.items()}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from nets import picture, relative
+from torch import Tensor
+from torch.nn import functional as F
+
 from nstray.engine.network import winograd
 from nstray.engine.network.vgg import VGGFeatures
 from nstray.engine.network.weights import VGGWeights, random_weights
 from nstray.engine.settings import CONV_LAYERS
-from torch import Tensor
-from torch.nn import functional as F
 
 TAPS = ("conv3_3",)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from proxy import TIMEOUT, FaultProxy
+
 from nstray import storage
 from nstray.storage import s3 as storage_s3
-from proxy import TIMEOUT, FaultProxy
 
 
 @pytest.fixture

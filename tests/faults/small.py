@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import jobs
 import torch
+
 from nstray import config, storage
 from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
@@ -11,8 +13,6 @@ from nstray.manifest.shards import Shard, cut_shards, cut_windows
 from nstray.output.folder import Output
 from nstray.worker.messages import JobSpec
 from nstray.worker.worker import Worker
-
-import jobs
 
 
 class Small:

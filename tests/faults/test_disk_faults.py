@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import jobs
 import pytest
+from small import Small
+
 from nstray import storage
 from nstray.errors import AccessDenied, OutputError, StorageError
 from nstray.storage import local
-from small import Small
-
-import jobs
 
 DATA = bytes(300_000)
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hosts
+import jobs
 import pytest
+
 from nstray import storage
 from nstray.output.part import read_footer
-
-import jobs
 
 CONTENTS, STYLES = 20, 15
 WORKERS = "ray::Stylist"

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import hosts
+import jobs
 import pytest
 import saboteur
+
 from nstray import storage
 from nstray.commands import verify
 from nstray.output.part import read_footer
-
-import jobs
 
 PAIRS = 15
 

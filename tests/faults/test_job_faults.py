@@ -7,15 +7,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jobs
 import pytest
+from proxy import FaultProxy
+from small import Small
+
 from nstray import storage
 from nstray.commands import verify
 from nstray.errors import AccessDenied, BadCredentials, Unreachable
 from nstray.storage import backoff
-from proxy import FaultProxy
-from small import Small
-
-import jobs
 
 # Together three requests in twenty.
 MIX: dict[str, dict[str, Any]] = {

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jobs
 import pytest
 import saboteur
-from nstray.commands import verify
-
-import jobs
 from heads import Head
+
+from nstray.commands import verify
 
 PAIRS = 15
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from outputs import CARRIED, begun, footer, job_record, ok_row
+from proxy import FaultProxy
+
 from nstray import storage
 from nstray.errors import NotFound
 from nstray.output.folder import Output
@@ -19,9 +22,6 @@ from nstray.output.layout import part_name
 from nstray.output.part import encode_part
 from nstray.output.schema import part_schema
 from nstray.storage import local
-from proxy import FaultProxy
-
-from outputs import CARRIED, begun, footer, job_record, ok_row
 
 # Every call of `local` that changes something or may be the last before a death; a put of a part makes ten or so.
 CALLS = ("mkdir", "open", "fsync", "link", "replace", "unlink", "close")

@@ -13,10 +13,11 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from proxy import TIMEOUT, FaultProxy
+
 from nstray import storage
 from nstray.errors import AccessDenied, AlreadyExists, NotFound, NstrayError, Unreachable
 from nstray.storage import s3 as storage_s3
-from proxy import TIMEOUT, FaultProxy
 
 DATA = os.urandom(700_000)
 OTHER = DATA[:-1] + bytes([DATA[-1] ^ 1])

@@ -12,10 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import corpus
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from outputs import picture
+
 from nstray import config, storage
 from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
@@ -26,9 +29,6 @@ from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.folder import Output
 from nstray.worker.messages import JobSpec
 from nstray.worker.worker import Worker
-
-import corpus
-from outputs import picture
 
 CASES = [(group, case) for group in corpus.GROUPS for case in corpus.files(group)]
 GROWTH = 160 * 2**10  # KiB: a picture at the pixel cap is 12 MB, and stands a few times in memory as it is turned and converted

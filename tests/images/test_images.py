@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
+
 from nstray.errors import ErrorCode, PairError
 from nstray.images import icc
 from nstray.images.decode import decode as decode_bytes
 from nstray.images.decode import read_header
 from nstray.images.encode import encode, extension
 from nstray.images.resize import fit, target_shape
-from PIL import Image, ImageCms
 
 RNG = np.random.default_rng(7)
 NOISE = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)

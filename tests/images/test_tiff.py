@@ -11,6 +11,9 @@ import datasets
 import numpy as np
 import pytest
 import tifffile
+from outputs import make_output
+from PIL import Image
+
 from nstray import config
 from nstray.commands import cost, export, verify
 from nstray.errors import ConfigError, ErrorCode, PairError
@@ -19,9 +22,6 @@ from nstray.images.encode import encode, extension, quantize
 from nstray.images.resize import fit, fit_mask, target_shape
 from nstray.output.records import PICTURE_NAME
 from nstray.reports import contact_sheet, drawing
-from PIL import Image
-
-from outputs import make_output
 
 RNG = np.random.default_rng(11)
 DEEP = RNG.integers(0, 65536, (24, 40, 3), dtype=np.uint16)

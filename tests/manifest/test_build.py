@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ManifestError

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ManifestError

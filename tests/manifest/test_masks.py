@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import test_manifest
+from test_manifest import CONFIG, load, problem
+
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.manifest import files as manifest_files
@@ -18,7 +20,6 @@ from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo, Pair, pairs
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output import layout
-from test_manifest import CONFIG, load, problem
 
 FORMATS = ["m.csv", "m.jsonl", "m.parquet"]
 NAMES = ("content_masks", "style_masks", "fine_style")

@@ -8,6 +8,7 @@ import random
 
 import pyarrow as pa
 import pytest
+
 from nstray.manifest.shards import Shard, cut_shards, cut_windows
 from nstray.output import layout
 from nstray.output.layout import WINDOW_ROWS, parse_part, part_count, part_name, parts_per_window

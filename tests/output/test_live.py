@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from outputs import begun, make_output
+
 from nstray import storage
 from nstray.commands import status
 from nstray.errors import StorageError
 from nstray.output import live
 from nstray.output.folder import Output
 from nstray.output.live import Live, LiveFile, WorkerStatus
-
-from outputs import begun, make_output
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from outputs import CARRIED, WEIGHTS_ID, begun, error_row, footer, job_record, make_output, ok_row
+
 from nstray import config, storage
 from nstray.errors import OutputError
 from nstray.manifest import manifest, pair
@@ -23,8 +25,6 @@ from nstray.output.folder import Output
 from nstray.output.layout import part_name
 from nstray.output.part import encode_part, read_footer
 from nstray.output.schema import COLUMNS, RESERVED, carried_schema, encode_schema, part_schema, stored_schema
-
-from outputs import CARRIED, WEIGHTS_ID, begun, error_row, footer, job_record, make_output, ok_row
 
 SCHEMA = part_schema(CARRIED)
 

@@ -11,9 +11,8 @@ import duckdb
 import numpy as np
 import pyarrow.dataset
 import pytest
-from PIL import Image
-
 from outputs import Made, make_output
+from PIL import Image
 
 ERRORS = {"c0-s1": "not_found", "c1-s0": "too_small", "c1-s2": "too_small"}
 

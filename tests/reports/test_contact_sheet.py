@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from outputs import make_output, picture
+from PIL import Image
+
 from nstray.errors import OutputError, UsageError
 from nstray.reports import drawing
 from nstray.reports.cells import caption
 from nstray.reports.contact_sheet import choose_grid, contact_sheet
 from nstray.reports.drawing import MAX_BYTES
-from PIL import Image
-
-from outputs import make_output, picture
 
 
 def drawn(path: Path) -> np.ndarray:

@@ -9,10 +9,10 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from nstray.storage import s3 as storage_s3
-
 import jobs
 from heads import Head
+
+from nstray.storage import s3 as storage_s3
 
 PAIRS = 15
 KILLS = 3

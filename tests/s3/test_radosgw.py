@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from nstray import storage
 from nstray.errors import AccessDenied, AlreadyExists, Changed, NotFound, TooLarge, Unreachable
 from nstray.storage import s3 as storage_s3

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from nstray import config, examples
 from nstray.images.decode import decode, decode_mask
 from nstray.manifest.manifest import Manifest

@@ -13,6 +13,7 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from nstray import storage
 from nstray.errors import AccessDenied, Changed, NotFound, StorageError, Unreachable, UsageError
 from nstray.storage import s3 as storage_s3

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+
 from nstray import storage
 from nstray.errors import AccessDenied, AlreadyExists, Changed, NotFound, StorageError, TooLarge
 from nstray.storage import local as storage_local

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from nstray import storage
 from nstray.errors import UsageError
 

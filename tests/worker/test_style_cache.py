@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from nstray.errors import NotFound
 from nstray.worker.style_cache import StyleCache
 

@@ -17,6 +17,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from outputs import picture
+from PIL import Image
+
 from nstray import config, storage
 from nstray.engine.network.weights import VGGWeights, random_weights
 from nstray.engine.pair import pair_seed
@@ -35,9 +38,6 @@ from nstray.storage.backoff import STORAGE_TRIES
 from nstray.worker.messages import JobSpec, ShardReport
 from nstray.worker.timing import PHASES
 from nstray.worker.worker import Worker
-from PIL import Image
-
-from outputs import picture
 
 SETTINGS = {"content_layers": "conv2_1", "style_layers": "conv1_1,conv2_1", "size": 24, "evaluations": 4}
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from nstray.engine.network.weights import random_weights
-from nstray.engine.settings import CONV_LAYERS
+from outputs import picture
 from PIL import Image
 from test_worker import Bench, pair, pixels, same
 
-from outputs import picture
+from nstray.engine.network.weights import random_weights
+from nstray.engine.settings import CONV_LAYERS
 
 
 @pytest.fixture
