@@ -434,7 +434,7 @@ def plan_command(
         for line in probe.table(found["forecasts"]):
             _say(line)
     if found is not None and record:
-        checked.output.write_estimate(probe.recorded(checked, found))
+        checked.output.estimate.write(probe.recorded(checked, found))
 
 
 def _counts(option: str, text: str | None) -> tuple[int, ...]:

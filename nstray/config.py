@@ -266,14 +266,56 @@ class JobConfig(BaseModel):
         return StylizeConfig(**values)
 
     def result_fields(self, init: str | None = None) -> dict[str, Any]:
-        """The settings that change which rows or pictures come out, JSON-ready; `weights` is left to its id.
+        """The settings that change which rows or pictures come out, JSON-ready.
 
-        `init` stands for the setting of that name where it is an image: the digest of its bytes, since its path can hold another tomorrow.
+        `weights` is left out: its id stands for it. If the setting `init` is an image, the argument
+        `init` is the digest of its bytes and replaces it, since its path can hold another image
+        tomorrow.
         """
         fields = self.model_dump(mode="json", exclude=set(RUN_FIELDS) | {"weights"})
         return {**fields, "init": init or self.init}
 
 
+# The result settings of version 0.2: `fingerprint` hashes each of them. A setting that is added
+# later is NOT added here, and is hashed only if it differs from its default. So a job that leaves
+# it at its default keeps its fingerprint, which stands in every row and footer, and an output of
+# 0.2 can be resumed. A changed default needs a new record format (`nstray.output.records.FORMAT`),
+# and with it a new list here.
+HASHED_FIELDS = frozenset(
+    (
+        "weights_input",
+        "pooling",
+        "content_layers",
+        "style_layers",
+        "style_layer_weights",
+        "style_statistic",
+        "fine_layers",
+        "content_weight",
+        "style_weight",
+        "tv_weight",
+        "value_range",
+        "range_weight",
+        "loss_scale",
+        "init",
+        "coarse",
+        "color",
+        "color_match",
+        "seed",
+        "optimizer",
+        "learning_rate",
+        "evaluations",
+        "dtype",
+        "size",
+        "size_rule",
+        "style_scale",
+        "upsample",
+        "max_bytes",
+        "max_pixels",
+        "image_format",
+        "quality",
+        "shard_size",
+    )
+)
 # Fields that change how a job runs but not what comes out: free to differ between a run and its resume.
 RUN_FIELDS = (
     "allow_local",  # a manifest that it would change is refused without it
@@ -338,9 +380,24 @@ def row_adapter(name: str) -> TypeAdapter[list[Any]]:
     return TypeAdapter(list[kind])
 
 
+def result_defaults() -> dict[str, Any]:
+    """What `JobConfig.result_fields` gives if every setting is at its default."""
+    return make({}).result_fields()
+
+
 def fingerprint(config: JobConfig, weights_id: str, init: str | None = None) -> str:
-    """sha256 (hex) of everything that decides the results: the result fields and the identity of the weights and of the `init` image."""
-    record = {**config.result_fields(init), "weights_id": weights_id}
+    """sha256 (hex) of everything that decides the results.
+
+    Hashed are the id of the weights and the result fields, with `init` as `result_fields` takes it.
+    A result field that is not of `HASHED_FIELDS` is left out if it is at its default.
+    """
+    defaults = result_defaults()
+    fields = {
+        name: value
+        for name, value in config.result_fields(init).items()
+        if name in HASHED_FIELDS or value != defaults[name]
+    }
+    record = {**fields, "weights_id": weights_id}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 

@@ -73,7 +73,7 @@ def measure(arguments: argparse.Namespace) -> tuple[list[float], list[tuple[floa
         def job(out: str) -> tuple[float, float]:
             """Seconds of a whole run, and its busy share."""
             subprocess.run([sys.executable, "-m", "nstray", "run", str(manifest), out, *options], check=True)
-            summary = Output(out).read_summary()
+            summary = Output(out).summary.read()
             assert summary is not None
             return summary["finished"] - summary["started"], summary["last_run_busy"]
 

@@ -59,7 +59,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any]
     probe = [*nstray, "plan", *words, "--probe", "--record", "--json", f"--probe-seconds={arguments.probe_seconds}"]
     found = json.loads(subprocess.run(probe, check=True, stdout=subprocess.PIPE, text=True).stdout)["probe"]
     subprocess.run([*nstray, "run", *words], check=True)
-    summary = Output(out).read_summary()
+    summary = Output(out).summary.read()
     assert summary is not None
     return found, summary
 

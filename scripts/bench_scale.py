@@ -74,7 +74,7 @@ def finished_output(manifest: str, out: str, shard_size: int) -> int:
     """An output as a finished job leaves it, but that its parts are a few bytes each; returns their number."""
     begun = prepare.check(manifest, out, config.make({**SETTINGS, "shard_size": shard_size}))
     output = begun.output
-    stored = output.open_job(prepare.record(begun))
+    stored = output.job.open(prepare.record(begun))
     counts = Counts()
     data = b"a part"
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -84,11 +84,11 @@ def finished_output(manifest: str, out: str, shard_size: int) -> int:
             list(pool.map(put_all, [uris[n : n + 256] for n in range(0, parts, 256)], repeat(data)))
             sizes = [min(shard_size, rows - n * shard_size) for n in range(parts)]
             infos = [PartInfo(uri, len(data), n, n, {}, {"evaluations": 0}) for uri, n in zip(uris, sizes, strict=True)]
-            output.write_index(window, infos)
+            output.indexes.write(window, infos)
             for part in infos:
                 counts.add(part)
-    output.write_card(stored, counts)
-    output.write_summary({"rows": counts.rows, "ok": counts.ok, "errors": {}})
+    output.card.write(stored, counts)
+    output.summary.write({"rows": counts.rows, "ok": counts.ok, "errors": {}})
     return counts.parts
 
 

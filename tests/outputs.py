@@ -21,7 +21,7 @@ from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.folder import Output
 from nstray.output.layout import ids_digest
 from nstray.output.part import encode_part, read_footer
-from nstray.output.records import Counts
+from nstray.output.records import FORMAT, Counts
 from nstray.output.schema import encode_schema, part_schema
 
 CARRIED = pa.schema([pa.field("caption", pa.string()), pa.field("split", pa.int64())])
@@ -114,7 +114,7 @@ def job_record(**more: Any) -> dict[str, Any]:
     """A job record of a few rows, not backed by a manifest."""
     settings = config.make({"weights": "random", "size": 24, "shard_size": 2})
     return {
-        "format": 1,
+        "format": FORMAT,
         "nstray_version": __version__,
         "created_at": "2026-01-02T03:04:05+00:00",
         "manifest": "/data/pairs.csv",
@@ -150,7 +150,7 @@ class Made:
 def begun(out: str) -> Output:
     """An output whose job has begun: it has a record."""
     output = Output(out)
-    output.open_job(job_record())
+    output.job.open(job_record())
     return output
 
 
@@ -202,8 +202,8 @@ def make_output(
         carried_schema=encode_schema(carried),
     )
     output = Output(out or str(base / "out"))
-    output.open_job(job)
-    output.write_card(job)
+    output.job.open(job)
+    output.card.write(job)
     made = Made(output.out, str(path), job)
     total = Counts()
     for window, table in cut_windows(source.tables(info)):
@@ -223,13 +223,13 @@ def make_output(
                 change(shard.name, rows, foot)
             made.rows[shard.name] = rows
             if shard.name not in skip:
-                assert output.commit_part(shard.name, encode_part(rows, part_schema(carried), foot))
-        parts = [read_footer(i.uri) for i in output.list_window(window).values()]
+                assert output.parts.commit(shard.name, encode_part(rows, part_schema(carried), foot))
+        parts = [read_footer(i.uri) for i in output.parts.list_window(window).values()]
         for part in parts:
             total.add(part)
         if finish:
-            output.write_index(window, parts)
+            output.indexes.write(window, parts)
     if finish:
-        output.write_summary({"rows": total.rows, "ok": total.ok, "errors": total.errors})
-        output.write_card(job, total)
+        output.summary.write({"rows": total.rows, "ok": total.ok, "errors": total.errors})
+        output.card.write(job, total)
     return made

@@ -257,12 +257,12 @@ def test_plan_tells_what_is_done_and_to_do_and_writes_nothing(call: Call, tmp_pa
     assert not (tmp_path / "out").exists()
 
     begun = prepare.check(manifest, str(tmp_path / "out"), config.load(str(file)))
-    begun.output.open_job(prepare.record(begun))
+    begun.output.job.open(prepare.record(begun))
     ((window, rows),) = cut_windows(begun.manifest.tables(begun.info))
     first = cut_shards(window, rows, 4)[0]
     ids = first.table["pair_id"].to_pylist()
     foot = footer(ids, fingerprint=begun.spec.fingerprint)
-    assert begun.output.commit_part(first.name, encode_part([ok_row(i) for i in ids[:3]] + [error_row(ids[3])], begun.spec.schema, foot))
+    assert begun.output.parts.commit(first.name, encode_part([ok_row(i) for i in ids[:3]] + [error_row(ids[3])], begun.spec.schema, foot))
     told = json.loads(call(*words, "--json")[1])
     assert {k: told[k] for k in ("rows_done", "rows_to_do", "error_rows", "shards_done", "shards_to_do", "evaluations_to_do")} == {
         "rows_done": 4,

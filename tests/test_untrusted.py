@@ -491,7 +491,7 @@ def test_two_pictures_of_one_name_are_not_mixed_up(call: Call, made: Made, tmp_p
 
 def test_the_record_s_limits_let_every_real_job_through(tmp_path: Path) -> None:
     made = make_output(tmp_path / "ours")
-    assert Output(made.out).read_job()["rows"] == made.job["rows"]
+    assert Output(made.out).job.read()["rows"] == made.job["rows"]
     assert records.MAX_ROWS >= 1e9
     most = JobConfig.model_validate({"shard_size": records.MAX_SHARD})
     assert most.shard_size == records.MAX_SHARD

@@ -262,7 +262,7 @@ class Driver:
         """A window whose parts are all there: its index is written and its parts need not be remembered."""
         window = self._windows[number]
         await self._stored(
-            f"index of window {number}", lambda: self.output.write_index(number, window.parts)
+            f"index of window {number}", lambda: self.output.indexes.write(number, window.parts)
         )
         self._counts.merge(total(window.parts))
         del self._windows[number]

@@ -81,8 +81,8 @@ def _committed(
     number: int, table: Any, spec: JobSpec, output: Output
 ) -> tuple[Listed, Counts | None]:
     """The parts of a window that are there, and what its index counts where none is missing or to be made again."""
-    listed = output.list_window(number)
-    finished = output.indexed_counts(
+    listed = output.parts.list_window(number)
+    finished = output.indexes.indexed_counts(
         number, listed, part_count(table.num_rows, spec.config.shard_size)
     )
     sound = (
@@ -97,7 +97,7 @@ def _unfinished(
     number: int, table: Any, listed: Listed, spec: JobSpec, output: Output
 ) -> PendingWindow:
     shards = cut_shards(number, table, spec.config.shard_size)
-    present = dict(zip(listed, output.read_parts(listed), strict=True))
+    present = dict(zip(listed, output.parts.read_footers(listed), strict=True))
     digests = {s.number: s.ids_digest for s in shards if s.number in present}
     for place, part in present.items():
         if part.footer.get("fingerprint") != spec.fingerprint or part.footer.get(
@@ -112,5 +112,5 @@ def _unfinished(
             place: part for place, part in present.items() if not set(part.errors) & set(spec.retry)
         }
         if len(present) < len(shards):
-            output.forget_index(number)
+            output.indexes.forget(number)
     return PendingWindow(number, shards, present)

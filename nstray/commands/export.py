@@ -25,7 +25,7 @@ def export(out: str, to: str, *, overwrite: bool = False) -> dict[str, int]:
     Returns the numbers of ``images`` written or already there, ``errors`` (rows without a picture) and ``bytes`` of pictures.
     """
     output = Output(out)
-    job = output.read_job()
+    job = output.job.read()
     folder = storage.absolute(to)
     listing = storage.join(folder, "metadata.jsonl")
     if not overwrite:

@@ -14,11 +14,11 @@ def plan(job: Job) -> dict[str, Any]:
     """What a run would do: rows, shards, done and to do, evaluations, bytes; starts nothing, writes nothing."""
     done = Counts()
     if storage.head(job.output.job_uri) is None:
-        job.output.refuse_foreign_parts()
+        job.output.job.refuse_foreign_parts()
     else:
-        job.output.compare_job(job.output.read_job(), record(job))
+        job.output.job.compare(job.output.job.read(), record(job))
         for window, parts in enumerate(job.layout):
-            counts = job.output.window_counts(window, parts)
+            counts = job.output.indexes.window_counts(window, parts)
             if counts is not None:
                 done.merge(counts)
     share = 1 - done.rows / job.info.rows

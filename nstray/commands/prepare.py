@@ -20,7 +20,7 @@ from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo
 from nstray.output.folder import Output
 from nstray.output.layout import parts_per_window
-from nstray.output.records import FORMAT, GROWN_FORMAT
+from nstray.output.records import FORMAT
 from nstray.output.schema import carried_schema, encode_schema
 from nstray.worker.messages import JobSpec
 
@@ -76,7 +76,7 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         raise OutputError(f"{output} is a file; OUT is the folder that the dataset goes to")
     manifest = Manifest(manifest_uri)
     with _opening(output):
-        stored = output.find_job()
+        stored = output.job.find(resume=True)
     init = config.init if config.init in settings.INITS else storage.absolute(config.init)
     init_id = init if init in settings.INITS else _digest(init, config)
     cuts: tuple[int, ...] = ()
@@ -127,18 +127,13 @@ def _cuts(
     before, cuts = stored["rows"], tuple(stored["cuts"])
     if info.digest == stored["manifest_digest"]:
         return cuts
-    grew = info.rows > before and info.marked_digest == stored.get("rows_digest")
+    grew = info.rows > before and info.marked_digest == stored["rows_digest"]
     if not extend:
         if grew:
             raise OutputError(
                 f"{output}: the manifest has grown from {before} rows to {info.rows}; give --extend to make the new ones too"
             )
         return cuts
-    if "rows_digest" not in stored:
-        raise OutputError(
-            f"{output} was begun by nstray {stored.get('nstray_version')}, which kept no digest of the manifest's rows, so nothing can tell "
-            "whether it only grew; put the new rows into a manifest of their own with an OUT of its own"
-        )
     if encode_schema(info.kept) != stored["carried_schema"]:
         there, here = (
             {f"{f.name} ({f.type})" for f in s} for s in (carried_schema(stored), info.kept)
@@ -170,7 +165,7 @@ def record(job: Job) -> dict[str, Any]:
     """The job's record for job.json."""
     config = job.config.model_dump(mode="json")
     return {
-        "format": GROWN_FORMAT if job.spec.cuts else FORMAT,
+        "format": FORMAT,
         "nstray_version": VERSION,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "manifest": storage.redact(job.info.uri),

@@ -170,7 +170,7 @@ def table(forecasts: Sequence[Mapping[str, Any]]) -> list[str]:
 def to_do(job: Job) -> Iterator[Shard]:
     """The shards of a job that have no part yet, in order."""
     for window, table in cut_windows(job.manifest.tables(job.info), job.spec.cuts):
-        there = job.output.list_window(window)
+        there = job.output.parts.list_window(window)
         yield from (
             shard
             for shard in cut_shards(window, table, job.config.shard_size)

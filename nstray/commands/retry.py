@@ -9,9 +9,10 @@ from typing import Any
 from nstray import text
 from nstray.commands.prepare import check, record
 from nstray.commands.run import run
-from nstray.config import JobConfig, make
+from nstray.config import make
 from nstray.errors import ConfigError, ErrorCode
 from nstray.output.folder import Output
+from nstray.output.records import known_settings
 
 
 def retry(
@@ -30,12 +31,10 @@ def retry(
                 f"code: no such error code: {code!r}; there are {', '.join(ErrorCode)}{text.did_you_mean(code, ErrorCode)}"
             )
     output = Output(out)
-    stored = output.read_job()
-    known = {
-        name: value for name, value in stored["config"].items() if name in JobConfig.model_fields
-    }
-    job = check(manifest_uri or stored["manifest"], out, make({**known, **changes}))
-    output.compare_job(stored, record(job))
+    stored = output.job.read(resume=True)
+    settings = {**known_settings(stored), **changes}
+    job = check(manifest_uri or stored["manifest"], out, make(settings))
+    output.job.compare(stored, record(job))
     job = dataclasses.replace(
         job, spec=dataclasses.replace(job.spec, retry=tuple(codes) or tuple(ErrorCode))
     )

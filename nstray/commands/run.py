@@ -21,7 +21,7 @@ EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2,
 def run(job: Job) -> int:
     """Run or resume; returns the exit code. Raises the errors of `nstray.errors`."""
     with _opening(job.output):
-        stored = job.output.open_job(record(job))
+        stored = job.output.job.open(record(job))
     tally = JobProgress(job.info.rows, expected_evaluations=float(job.evaluations))
     with Display(tally) as display:
         for warning in (*job.info.warnings, *stored["warnings"]):
@@ -34,7 +34,7 @@ def run(job: Job) -> int:
             display.log(
                 "event=warning text='weights random: colours and texture, not what the trained network gives; see README, Glossary'"
             )
-        summary = job.output.read_summary()
+        summary = job.output.summary.read()
         if job.spec.retry:
             rows = _to_retry(job)
             display.log(
@@ -47,14 +47,14 @@ def run(job: Job) -> int:
             tally.done = tally.resumed = job.info.rows
             return _verdict(job, summary, display)
         preflight(job)
-        job.output.write_card(stored)
+        job.output.card.write(stored)
         return _run_on_ray(job, stored, display)
 
 
 def _to_retry(job: Job) -> int:
     """Error rows that a retry would make again."""
     with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
-        found = pool.map(lambda window: job.output.window_counts(*window), enumerate(job.layout))
+        found = pool.map(lambda window: job.output.indexes.window_counts(*window), enumerate(job.layout))
         return sum(
             counts.errors.get(code, 0)
             for counts in found
@@ -70,7 +70,7 @@ def _all_there(job: Job) -> bool:
         return all(
             set(there) == set(range(n))
             for there, n in zip(
-                pool.map(job.output.list_window, range(len(expected))), expected, strict=True
+                pool.map(job.output.parts.list_window, range(len(expected))), expected, strict=True
             )
         )
 
@@ -124,7 +124,7 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
         not job.spec.retry
         and (
             forecast := cost.recorded_forecast(
-                job.output.read_estimate(), job.spec.fingerprint, summary
+                job.output.estimate.read(), job.spec.fingerprint, summary
             )
         )
         is not None
@@ -134,8 +134,8 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
         raise JobFailed(
             f"{job.output}: parts that workers committed are not to be seen from here; use s3:// or a folder that all machines share"
         )
-    job.output.write_card(stored, counts)
-    job.output.write_summary(summary)
+    job.output.card.write(stored, counts)
+    job.output.summary.write(summary)
     display.log(f"event=cost {cost.cost_line(summary)}")
     return _verdict(job, summary, display)
 

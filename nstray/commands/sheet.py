@@ -47,7 +47,7 @@ def sheet(
     if limit is not None and limit < 1:
         raise UsageError(f"limit must be at least 1; got {limit}")
     output = Output(out)
-    job = output.read_job()
+    job = output.job.read()
     rows, columns = _chosen(job, rows, columns)
     if rows is None:
         return contact_sheet.contact_sheet(

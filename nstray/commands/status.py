@@ -12,7 +12,8 @@ from nstray import storage
 from nstray.commands.cost import cost_summary
 from nstray.output.folder import Output
 from nstray.output.live import read
-from nstray.output.reader import _FOOTER_THREADS, parts_by_window
+from nstray.output.parts import FOOTER_THREADS
+from nstray.output.reader import parts_by_window
 from nstray.output.records import Counts, iso_time
 from nstray.text import duration
 
@@ -27,18 +28,18 @@ def status(out: str) -> dict[str, Any]:
     Raises `OutputError` where there is no job.
     """
     output = Output(out)
-    job = output.read_job()
+    job = output.job.read()
     windows = parts_by_window(job)
     counts = Counts()
     with (
         ThreadPoolExecutor(storage.LIST_THREADS) as outer,
-        ThreadPoolExecutor(_FOOTER_THREADS) as inner,
+        ThreadPoolExecutor(FOOTER_THREADS) as inner,
     ):
         for found in outer.map(
-            lambda window: output.window_counts(window[0], window[1], inner), windows
+            lambda window: output.indexes.window_counts(window[0], window[1], inner), windows
         ):
             counts.merge(found or Counts())
-    summary = output.read_summary()
+    summary = output.summary.read()
     complete = summary is not None and counts.rows == job["rows"]
     run = run_status(output)
     return {

@@ -21,8 +21,9 @@ from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.shards import Shard, cut_shards, cut_windows
 from nstray.output.folder import Output
 from nstray.output.layout import ids_digest, parse_part, part_name
-from nstray.output.reader import MAX_PIXELS, open_part, part_uris, parts_by_window, read_rows
-from nstray.output.records import PICTURE_NAME
+from nstray.output.part import open_part
+from nstray.output.reader import MAX_PIXELS, part_uris, parts_by_window, read_rows
+from nstray.output.records import PICTURE_NAME, known_settings
 from nstray.output.schema import carried_schema, part_schema, stored_schema
 
 _DECODE_THREADS = 4
@@ -64,7 +65,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _job_manifest(job: dict[str, Any], manifest: str | None) -> tuple[Manifest, ManifestInfo]:
-    settings = config.make({**job["config"], "allow_local": True})  # its images are not opened here
+    # its images are not opened here
+    settings = config.make({**known_settings(job), "allow_local": True})
     if manifest is not None:
         given = Manifest(manifest)
         return given, given.check(settings)
@@ -95,7 +97,7 @@ def verify(
     Raises `OutputError` where there is no job, `ManifestError` where the manifest can't be read.
     """
     output = Output(out)
-    job = output.read_job()
+    job = output.job.read()
     source, info = _job_manifest(job, manifest)
     report = VerifyReport()
     same = info.digest == job["manifest_digest"]
@@ -121,7 +123,7 @@ def verify(
                 if table is not None
                 else {}
             )
-            listed = output.list_window(window)
+            listed = output.parts.list_window(window)
             for number in range(expected.get(window, 0)):
                 name = part_name(window, number)
                 if number not in listed:

@@ -1,4 +1,4 @@
-"""The data card: the README.md that travels with an output and tells ``datasets.load_dataset`` where the rows are."""
+"""The data card: an output's README.md. It tells ``datasets.load_dataset`` where rows are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from nstray import storage
+from nstray.errors import AlreadyExists
+from nstray.output.paths import read_file
 from nstray.output.records import Counts
+from nstray.output.schema import COLUMNS, carried_schema
 
 _MARKER = re.compile(r"<!-- nstray card ([0-9a-f]{16})[^\n]*-->\n")
 # Settings shown first, in this order; the others follow by name.
@@ -27,6 +31,34 @@ _FIRST = (
 )
 
 
+class Card:
+    """The card of one output."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def write(self, job: Mapping[str, Any], counts: Counts | None = None) -> bool:
+        """Write the card of the record `job`; False if one that somebody wrote or edited stays.
+
+        Args:
+            counts: what the job adds up to, once it is complete.
+        """
+        columns = [
+            (name, "image" if name == "image" else str(kind), text) for name, kind, text in COLUMNS
+        ]
+        columns += [(f.name, str(f.type), "from the manifest") for f in carried_schema(job)]
+        text = render(job, columns, counts).encode()
+        try:
+            storage.put_new(self._uri, text)
+            return True
+        except AlreadyExists:
+            there = read_file(self._uri) or b""
+        if not untouched(there.decode("utf-8", "replace")):
+            return False
+        storage.put_over(self._uri, text)
+        return True
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -37,7 +69,7 @@ def _cell(value: Any) -> str:
 
 
 def untouched(text: str) -> bool:
-    """Whether `text` is a card of nstray that nobody has edited since, so that it may be replaced."""
+    """Whether `text` is a card of nstray that nobody has edited, so that it may be replaced."""
     match = _MARKER.search(text)
     return match is not None and match[1] == _digest(text[: match.start()] + text[match.end() :])
 
@@ -45,16 +77,17 @@ def untouched(text: str) -> bool:
 def render(
     job: Mapping[str, Any], columns: Iterable[tuple[str, str, str]], counts: Counts | None
 ) -> str:
-    """The card of `job`.
+    """The text of a card.
 
     Args:
-        job: its record.
+        job: the job's record.
         columns: name, type and description of every column of the output.
-        counts: what the whole job came to, or None while it runs.
+        counts: what the whole job adds up to, or None while it runs.
     """
     head = (
         "---\n# license: (yours to choose: it depends on the pictures)\n"
-        "configs:\n- config_name: default\n  data_files: data/*.parquet\ntags:\n- style-transfer\n---\n"
+        "configs:\n- config_name: default\n  data_files: data/*.parquet\n"
+        "tags:\n- style-transfer\n---\n"
     )
     if counts is None:
         state = f"This job has {job['rows']:,} rows; it has not been completed yet."
@@ -66,18 +99,25 @@ def render(
         *(n for n in _FIRST if n in settings),
         *sorted(n for n in settings if n not in _FIRST),
     ]
+    load = (
+        'rows = datasets.load_dataset("PATH_OF_THIS_FOLDER", split="train")'
+        '.filter(lambda s: s == "ok", input_columns="status")'
+    )
+    manifest = f"{_cell(job.get('manifest') or '')} ({job['rows']:,} rows, "
     body = [
         "# A stylised dataset",
         "",
         state,
         "",
-        "Each row is one pair of a content image and a style, made into one picture by the optimisation of Gatys, Ecker and Bethge",
-        f"(arXiv 1508.06576), as computed by nstray {_cell(job['nstray_version'])}. A pair that could not be stylised has a row too: "
+        "Each row is one pair of a content image and a style, made into one picture by the "
+        "optimisation of Gatys, Ecker and Bethge",
+        f"(arXiv 1508.06576), as computed by nstray {_cell(job['nstray_version'])}. "
+        "A pair that could not be stylised has a row too: "
         "`status` is `error`, `image` is null, and `error_code` says why.",
         "",
         "```python",
         "import datasets",
-        'rows = datasets.load_dataset("PATH_OF_THIS_FOLDER", split="train").filter(lambda s: s == "ok", input_columns="status")',
+        load,
         "```",
         "",
         "## Columns",
@@ -92,9 +132,13 @@ def render(
         "|---|---|",
         f"| weights | {_cell(job.get('weights') or '')} (`{_cell(job['weights_id'])}`) |",
         *(f"| {_cell(name)} | {_cell(settings[name])} |" for name in ordered),
-        f"| manifest | {_cell(job.get('manifest') or '')} ({job['rows']:,} rows, `{_cell(job['manifest_digest'])}`) |",
+        f"| manifest | {manifest}`{_cell(job['manifest_digest'])}`) |",
         f"| fingerprint | `{_cell(job['fingerprint'])}` |",
         "",
     ]
     text = "\n".join(body)
-    return f"{head}<!-- nstray card {_digest(head + text)}: written by nstray; edit it freely, an edited card is left alone -->\n{text}"
+    marker = (
+        f"<!-- nstray card {_digest(head + text)}: written by nstray; "
+        "edit it freely, an edited card is left alone -->\n"
+    )
+    return f"{head}{marker}{text}"

@@ -16,7 +16,7 @@ def ids_digest(ids: Iterable[str]) -> str:
 
 
 def part_name(window: int, number: int) -> str:
-    """``part-00003-0017.parquet``; more digits where the numbers need them."""
+    """``part-00003-0017.parquet``; more digits if the numbers need them."""
     return f"part-{window:05d}-{number:04d}.parquet"
 
 
@@ -30,12 +30,16 @@ def parse_part(name: str) -> tuple[int, int] | None:
 
 
 def part_count(rows: int, shard_size: int) -> int:
-    """How many shards a window of `rows` rows has: the last one may be short."""
+    """Number of shards of a window of `rows` rows; the last one may be short."""
     return -(-rows // shard_size)
 
 
 def parts_per_window(rows: int, shard_size: int, cuts: Sequence[int] = ()) -> list[int]:
-    """How many shards each window of a manifest of `rows` rows has, in order; `cuts` as `windows` takes them."""
+    """Number of shards of each window of a manifest of `rows` rows, in order.
+
+    Args:
+        cuts: as `nstray.manifest.shards.cut_windows` takes them.
+    """
     counts = []
     at = 0
     for size in window_sizes(cuts):
@@ -47,7 +51,7 @@ def parts_per_window(rows: int, shard_size: int, cuts: Sequence[int] = ()) -> li
 
 
 def window_sizes(cuts: Sequence[int]) -> Iterator[int]:
-    """Rows of each window of a manifest without end."""
+    """Number of rows of each window of an endless manifest; a window ends at each of `cuts`."""
     at = 0
     for cut in cuts:
         while at < cut:

@@ -1,8 +1,10 @@
-"""``.nstray/live.json``: what a run is doing right now, written by its driver for `nstray status`, which sees nothing but the output.
+"""``.nstray/live.json``: what a run is doing right now.
 
-Nothing depends on it: it may be missing, old or damaged, no resume reads it, and a run that can't write it goes on. It is there while
-a driver works and for as long as one that was killed has not been succeeded. Of two drivers on one output the last writer's stands,
-and each notes the others that it has met.
+The driver of the run writes it for `nstray status`, which sees nothing but the output. Nothing
+depends on it: it may be missing, old or damaged, no resume reads it, and a run that can't write it
+goes on. A run removes it at its end. A killed driver leaves the file until the next run replaces
+it. If two drivers write to one output, the last writer's file stands, and each notes the others
+that it has met.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from nstray import storage
 from nstray.errors import StorageError
 from nstray.output.folder import Output
 
-EVERY = 15.0  # seconds between two writings
+EVERY = 15.0  # seconds between two writes
 MEETING = 4 * EVERY  # seconds that another driver is remembered for
-END = 5.0  # seconds that the end of a run waits for its last word
+END = 5.0  # seconds that the end of a run waits for its last write
 _BYTES = 64 * 2**20
 
 WorkerState = Literal["starting", "idle", "busy", "leaving", "stalled"]
@@ -31,8 +33,16 @@ _Number = Annotated[float, Field(ge=0, lt=1e15, allow_inf_nan=False)]
 
 
 class WorkerStatus(BaseModel):
-    """A worker. `node` is Ray's id of it, `host` its name; `seconds` it has had the shard whose part is named, `quiet` seconds
-    since it last got on with its work, `pairs` on the device; a `straggler` is one by `nstray.cluster.eta.ShardTimes.straggles`."""
+    """A worker as its driver sees it.
+
+    Attributes:
+        node: Ray's id of its machine; `host` is the machine's name.
+        part: the part of the shard that it has; `rows` is the number of its rows.
+        seconds: how long it has had that shard.
+        quiet: seconds since its last piece of work.
+        pairs: what is on its device.
+        straggler: as `nstray.cluster.eta.ShardTimes.straggles` says.
+    """
 
     name: _Text
     state: WorkerState
@@ -49,8 +59,15 @@ class WorkerStatus(BaseModel):
 
 
 class Live(BaseModel):
-    """A run as its driver sees it. `writer` is the driver's id, `others` those of drivers met in the last minute; rows and shards are
-    the job's; seconds to go are from `nstray.cluster.eta.ShardTimes.eta`, with their 10th and 90th percentile."""
+    """A run as its driver sees it.
+
+    Attributes:
+        writer: the driver's id.
+        others: ids of the drivers that it met in the last minute.
+        rows: of the job, as are the shards.
+        eta_seconds: seconds to go (`nstray.cluster.eta.ShardTimes.eta`).
+        eta_low_seconds: their 10th percentile; `eta_high_seconds` is the 90th.
+    """
 
     format: Literal[1] = 1
     writer: _Text
@@ -73,22 +90,22 @@ class Live(BaseModel):
 
 
 class LiveFile:
-    """The file of one run, written in a thread of its own; what goes wrong there is said once.
+    """The file of one run, written in a thread of its own; only its first failure is reported.
 
     Args:
-        say: told of the first failure.
+        say: called with a line about the first failure.
     """
 
     def __init__(self, output: Output, say: Callable[[str], None]) -> None:
         self.writer = uuid.uuid4().hex[:12]
         self._output, self._say = output, say
-        self._begun: float | None = None  # when the last writing began
+        self._begun: float | None = None  # when the last write began
         self._thread = threading.Thread()
         self._met: dict[str, float] = {}
         self._wrote = self._failed = False
 
     def due(self) -> bool:
-        """Whether the last writing is over and began long enough ago."""
+        """Whether the last write is over and began long enough ago."""
         return not self._thread.is_alive() and (
             self._begun is None or time.monotonic() - self._begun >= EVERY
         )
@@ -99,7 +116,7 @@ class LiveFile:
         self._start(lambda: self._put(live))
 
     def end(self) -> None:
-        """Remove the file, unless another driver has written it since; gives up after a few seconds."""
+        """Remove the file, unless another driver has written it since; gives up after `END`."""
         deadline = time.monotonic() + END
         if self._thread.is_alive():
             self._thread.join(END)
@@ -114,32 +131,30 @@ class LiveFile:
             except Exception as error:
                 self.failed(error)
 
-        # A daemon, which holds up no end of the process: a store that is away keeps a call for minutes.
+        # A daemon thread, so that the process can end: a call to a store that is out of reach
+        # takes minutes.
         self._thread = threading.Thread(target=body, name="live", daemon=True)
         self._thread.start()
 
     def failed(self, error: Exception) -> None:
-        """Say what went wrong, the first time."""
+        """Report a failure, if it is the first."""
         if not self._failed:
             self._failed = True
             self._say(
-                f"event=live_failed error={f'{type(error).__name__}: {error}'!r} hint=the_job_goes_on,_nstray_status_does_not_show_its_workers"
+                f"event=live_failed error={f'{type(error).__name__}: {error}'!r} "
+                "hint=the_job_goes_on,_nstray_status_does_not_show_its_workers"
             )
 
     def _put(self, live: Live) -> None:
-        if (
-            storage.head(self._output.job_uri) is None
-        ):  # the output was removed, and a put would make its folder again
-            return
+        if storage.head(self._output.job_uri) is None:
+            return  # the output was removed, and a put would make its folder again
         there = read(self._output) if self._wrote else None
         now = time.monotonic()
-        if there is not None and there.writer != self.writer:  # written since our own last one
+        if there is not None and there.writer != self.writer:  # written since our last write
             self._met[there.writer] = now
         met = tuple(writer for writer, when in self._met.items() if now - when < MEETING)
-        storage.put_over(
-            self._output.live_uri,
-            (live.model_copy(update={"others": met}).model_dump_json(indent=1) + "\n").encode(),
-        )
+        text = live.model_copy(update={"others": met}).model_dump_json(indent=1) + "\n"
+        storage.put_over(self._output.live_uri, text.encode())
         self._wrote = True
 
     def _remove(self) -> None:
@@ -149,7 +164,7 @@ class LiveFile:
 
 
 def read(output: Output) -> Live | None:
-    """What is written there; None where there is nothing, or nothing that makes sense."""
+    """What the file of an output says; None if it is missing or damaged."""
     try:
         return Live.model_validate_json(storage.read(output.live_uri, max_bytes=_BYTES))
     except (StorageError, ValidationError):

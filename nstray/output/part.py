@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,7 @@ BYTES_PER_GROUP = 64 * 2**20
 
 @lru_cache(maxsize=8)
 def _leaves(schema: pa.Schema) -> tuple[str, ...]:
-    """The paths of the Parquet columns that `schema` becomes, such as ``style_uri.list.element``."""
+    """Paths of the Parquet columns that `schema` becomes, such as ``style_uri.list.element``."""
     columns = empty_part(schema).schema
     return tuple(columns.column(i).path for i in range(len(columns.names)))
 
@@ -43,7 +44,7 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any
 
 
 def _check_row(row: Mapping[str, Any], names: set[str]) -> None:
-    """Raise ValueError where a row is neither a picture nor an error with its reason."""
+    """Raise ValueError if a row is neither a picture nor an error with its reason."""
     who = f"row {row.get('pair_id')!r}"
     if not isinstance(row.get("pair_id"), str):
         raise ValueError(f"{who} has no pair_id")
@@ -97,11 +98,18 @@ def encode_part(
 ) -> bytes:
     """The bytes of one part.
 
-    `rows` hold the output's own columns, and `carried` the manifest's, in the order of the rows: those stay in Arrow, since
-    Python can't hold all of its values, such as times after the year 9999. Without `carried` the rows may hold them.
-    The image column is stored as it is (pictures don't compress twice, and PLAIN pages are read without a copy); the
-    others are zstd. `footer` becomes the metadata key ``nstray``, with rows, ok and errors counted here.
-    Raises ValueError for no rows, for rows that would break the promise of a picture or a reason, and for `carried` of other rows or columns.
+    The image column is stored as it is: pictures don't compress twice, and PLAIN pages are read
+    without a copy. The others are zstd.
+
+    Args:
+        rows: the output's own columns, and without `carried` the manifest's columns too.
+        schema: of the part, from `nstray.output.schema.part_schema`.
+        footer: becomes the metadata key ``nstray``, with rows, ok and errors counted here.
+        carried: the manifest's columns in the order of the rows. They stay in Arrow, since Python
+            can't hold all of its values, such as times after the year 9999.
+
+    Raises ValueError if there are no rows, if a row breaks the promise of a picture or a reason,
+    and if `carried` has other rows or columns.
     """
     if not rows:
         raise ValueError("a part has at least one row")
@@ -111,7 +119,8 @@ def encode_part(
             raise ValueError(f"{carried.num_rows} carried rows for {len(rows)} rows")
         if carried.column_names != schema.names[len(COLUMNS) :]:
             raise ValueError(
-                f"the carried columns are {carried.column_names}, the schema's {schema.names[len(COLUMNS) :]}"
+                f"the carried columns are {carried.column_names}, "
+                f"the schema's {schema.names[len(COLUMNS) :]}"
             )
         names -= set(carried.column_names)
     errors: dict[str, int] = {}
@@ -139,8 +148,18 @@ def encode_part(
     return sink.getvalue()
 
 
+def damaged(uri: str, error: Exception) -> OutputError:
+    """The error of a part that can't be read."""
+    return OutputError(
+        f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it"
+    )
+
+
 def footer_of(metadata: Any, uri: str, size: int) -> PartInfo:
-    """A part's own account of itself out of its Parquet metadata; raises `OutputError` where nstray did not write it."""
+    """A part's description of itself, from its Parquet metadata.
+
+    Raises `OutputError` if nstray did not write it.
+    """
     try:
         footer = json.loads(metadata.metadata[FOOTER_KEY])
         errors = {str(code): int(number) for code, number in footer["errors"].items()}
@@ -153,21 +172,35 @@ def footer_of(metadata: Any, uri: str, size: int) -> PartInfo:
         ) from None
 
 
-def read_footer(uri: str) -> PartInfo:
-    """What a part says of itself; reads only the tail of the file.
-
-    Raises `OutputError` where the file is damaged or not a part, `StorageError` where it cannot be read.
-    """
+@contextmanager
+def _open(uri: str) -> Iterator[tuple[io.BufferedReader, int]]:
+    """A part open for reading, and its size in bytes."""
     with storage.open_input(uri) as source:
         size = source.seek(0, io.SEEK_END)
         source.seek(0)
+        yield source, size
+
+
+@contextmanager
+def open_part(uri: str) -> Iterator[tuple[pq.ParquetFile, PartInfo]]:
+    """A committed part as a Parquet file, and what its footer says.
+
+    Raises `OutputError` if it is not a part, `StorageError`, and what Arrow raises for a damaged
+    file: `pa.ArrowException`, OSError or UnicodeDecodeError.
+    """
+    with _open(uri) as (source, size):
+        file = pq.ParquetFile(source)
+        yield file, footer_of(file.metadata, uri, size)
+
+
+def read_footer(uri: str) -> PartInfo:
+    """What a part's footer says; reads only the tail of the file.
+
+    Raises `OutputError` if the file is damaged or not a part, `StorageError` if it can't be read.
+    """
+    with _open(uri) as (source, size):
         try:
             metadata = pq.read_metadata(source)
-        except (
-            pa.ArrowException,
-            OSError,
-        ) as error:  # thrift errors of a damaged footer are OSError
-            raise OutputError(
-                f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it"
-            ) from None
+        except (pa.ArrowException, OSError) as error:  # of a damaged footer thrift raises OSError
+            raise damaged(uri, error) from None
     return footer_of(metadata, uri, size)

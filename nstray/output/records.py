@@ -1,6 +1,7 @@
-"""What is known about a job besides its pictures: its record, and what its parts add up to. Plain data, no storage.
+"""What is known about a job besides its pictures: its record, and what its parts add up to.
 
-Only `job.json` is a source; indexes and sums are derived from the footers of the parts and can be rebuilt from them.
+Plain data, no storage. Only ``job.json`` is a source. Indexes and sums are derived from the footers
+of the parts and can be rebuilt from them.
 """
 
 from __future__ import annotations
@@ -13,28 +14,55 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from nstray.config import differences
+from nstray.config import VERSION, JobConfig, differences, result_defaults
 from nstray.errors import OutputError
 
-FORMAT = 1
-GROWN_FORMAT = 2  # of the record of a job whose manifest has grown: an nstray that knows nothing of cuts must not resume it
-# What a record may say: more windows than this many rows have would keep `status` busy for hours.
+# A record of this format may be resumed. A result setting that it lacks counts as its default, so a
+# new setting needs no new format. A setting whose default changes needs one.
+FORMAT = 3
+# Records of nstray 0.1 are read and not resumed. Format 2 was for a manifest that had grown.
+READ_ONLY_FORMATS = (1, 2)
+_INDEX_FORMAT = 1
+# The most that a record may say: `status` would be busy for hours with the windows of more rows.
 MAX_ROWS, MAX_SHARD = 2**32, 65_536
-# A file name an output may carry: it is joined to a folder by `export`, so no separators, no leading dot.
+# A file name an output may carry: `export` joins it to a folder, so no separators, no leading dot.
 PICTURE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,140}\.(png|jpg|jpeg|webp|tiff)")
-# What reading a stranger's JSON into numbers may raise.
+# What reading untrusted JSON into numbers may raise.
 DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError)
+
+_REQUIRED = (
+    "manifest_digest",
+    "rows",
+    "shard_size",
+    "fingerprint",
+    "weights_id",
+    "result",
+    "config",
+    "carried_schema",
+)
+_SINCE_FORMAT_3 = ("rows_digest", "cuts")  # some records of 0.1 lack them
+_TEXTS = (
+    "manifest",
+    "manifest_digest",
+    "weights",
+    "weights_id",
+    "fingerprint",
+    "carried_schema",
+    "nstray_version",
+    "created_at",
+)
 
 
 @dataclass(frozen=True)
 class PartInfo:
-    """One committed part, as its own footer tells it.
+    """One committed part, as its own footer describes it.
 
     Attributes:
-        uri: where it is.
+        uri: of the file.
         size: bytes of the whole file.
-        rows, ok: rows in it, and those with a picture.
-        errors: the number of error rows by code.
+        rows: number of its rows.
+        ok: number of its rows with a picture.
+        errors: number of its error rows by code.
         footer: every key of the ``nstray`` metadata.
     """
 
@@ -48,7 +76,10 @@ class PartInfo:
 
 @dataclass
 class Counts:
-    """What a set of parts adds up to; seconds are device-seconds, started and finished are unix seconds."""
+    """What a set of parts adds up to.
+
+    `seconds` are device-seconds. `started` and `finished` are unix seconds.
+    """
 
     parts: int = 0
     rows: int = 0
@@ -103,7 +134,7 @@ def total(parts: Iterable[PartInfo]) -> Counts:
 
 
 def unix_seconds(value: Any) -> float | None:
-    """A time as unix seconds, from such a number or from ISO 8601 text (UTC where it names no zone)."""
+    """A time as unix seconds, from such a number or ISO 8601 text (UTC if it names no zone)."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -113,7 +144,10 @@ def unix_seconds(value: Any) -> float | None:
 
 
 def check_times(values: Mapping[str, Any]) -> None:
-    """Raise one of `DAMAGE` where seconds, started or finished of a footer or index are no such thing."""
+    """Check ``seconds``, ``started`` and ``finished`` of a footer or index.
+
+    Raises one of `DAMAGE` if one of them is no such number or time.
+    """
     float(0.0 if values.get("seconds") is None else values["seconds"])
     for name in ("started", "finished"):
         iso_time(unix_seconds(values.get(name)))
@@ -134,52 +168,32 @@ def dump(record: Mapping[str, Any]) -> bytes:
 
 
 def load_job(data: bytes, where: str) -> dict[str, Any]:
-    """The job record in `data`, the bytes of the file `where`; raises `OutputError` where it is not one."""
+    """The job record in `data`, the bytes of the file `where`; raises `OutputError` if it is none.
+
+    Records of `READ_ONLY_FORMATS` are loaded too: see `check_resumable`.
+    """
     try:
         record = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise OutputError(f"{where} is damaged ({error}); restore it, or use another OUT") from None
     if not isinstance(record, dict) or "format" not in record:
         raise OutputError(f"{where} is not a job record of nstray; use another OUT")
-    if record["format"] not in (FORMAT, GROWN_FORMAT):
+    if record["format"] not in (FORMAT, *READ_ONLY_FORMATS):
         raise OutputError(
-            f"{where} has format {record['format']!r}, this nstray reads {FORMAT} and {GROWN_FORMAT}: it was written by another version; use that one"
+            f"{where} has format {record['format']!r}, this nstray reads {FORMAT} and earlier: "
+            "it was written by another version; use that one"
         )
-    missing = [
-        k
-        for k in (
-            "manifest_digest",
-            "rows",
-            "shard_size",
-            "fingerprint",
-            "weights_id",
-            "result",
-            "config",
-            "carried_schema",
-        )
-        if k not in record
-    ]
-    if missing:
+    required = _REQUIRED if record["format"] != FORMAT else (*_REQUIRED, *_SINCE_FORMAT_3)
+    if missing := [name for name in required if name not in record]:
         raise OutputError(f"{where} lacks {', '.join(missing)}; restore it, or use another OUT")
-    texts = (
-        "manifest",
-        "manifest_digest",
-        "weights",
-        "weights_id",
-        "fingerprint",
-        "carried_schema",
-        "nstray_version",
-        "created_at",
-    )
-    wrong = [k for k in texts if not isinstance(record.get(k, ""), str)] + [
-        k for k in ("result", "config") if not isinstance(record[k], dict)
-    ]
+    wrong = [name for name in _TEXTS if not isinstance(record.get(name, ""), str)]
+    wrong += [name for name in ("result", "config") if not isinstance(record[name], dict)]
     wrong += [
-        k
-        for k, most in (("rows", MAX_ROWS), ("shard_size", MAX_SHARD))
-        if type(record[k]) is not int or not 1 <= record[k] <= most
+        name
+        for name, most in (("rows", MAX_ROWS), ("shard_size", MAX_SHARD))
+        if type(record[name]) is not int or not 1 <= record[name] <= most
     ]
-    cuts = record.setdefault("cuts", [])  # of a record from before manifests could grow
+    cuts = record.setdefault("cuts", [])
     if not wrong and (
         not isinstance(cuts, list)
         or any(type(n) is not int for n in cuts)
@@ -188,9 +202,33 @@ def load_job(data: bytes, where: str) -> dict[str, Any]:
         wrong.append("cuts")
     if wrong:
         raise OutputError(
-            f"{where} is damaged: it says of {', '.join(wrong)} what can't be; restore it, or use another OUT"
+            f"{where} is damaged: it says of {', '.join(wrong)} what can't be; "
+            "restore it, or use another OUT"
         )
     return record
+
+
+def check_resumable(record: Mapping[str, Any], out: str) -> None:
+    """Raise `OutputError` if this version can read the job of `record` and not go on with it.
+
+    Args:
+        out: the output, for the message.
+    """
+    if record["format"] == FORMAT:
+        return
+    wrote = record.get("nstray_version", "0.1")
+    raise OutputError(
+        f"{out} was written by nstray {wrote} (format {record['format']} of its record). "
+        f"nstray {VERSION} reads it with status, verify, sheet and export, "
+        f"and can't go on with it: finish it with nstray {wrote}, or use another OUT"
+    )
+
+
+def known_settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a record that this version knows: another version may have had others."""
+    return {
+        name: value for name, value in record["config"].items() if name in JobConfig.model_fields
+    }
 
 
 def _ascending(numbers: Sequence[int]) -> bool:
@@ -208,16 +246,20 @@ def grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         name: new[name]
         for name in ("manifest", "manifest_digest", "rows", "rows_digest", "checked")
     }
-    return {**old, **taken, "format": GROWN_FORMAT, "cuts": [*old["cuts"], old["rows"]]}
+    return {**old, **taken, "cuts": [*old["cuts"], old["rows"]]}
 
 
 def conflicts(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What makes two job records different jobs, a line per setting; empty where one may resume the other."""
+    """What makes two job records different jobs, a line per setting; empty if they are one job.
+
+    A result setting that a record lacks counts as its default: the record is from a version that
+    did not have the setting yet.
+    """
 
     def identity(record: Mapping[str, Any]) -> dict[str, Any]:
-        result = json.loads(json.dumps(record["result"]))
         return {
-            **result,
+            **result_defaults(),
+            **json.loads(json.dumps(record["result"])),
             "manifest digest": record["manifest_digest"],
             "manifest rows": record["rows"],
             "shard_size": record["shard_size"],
@@ -225,11 +267,12 @@ def conflicts(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         }
 
     old, new = identity(there), identity(here)
-    if (absent := sorted(set(new) - set(old))) and not differences(
-        old, {k: v for k, v in new.items() if k in old}
+    if (unknown := sorted(set(old) - set(new))) and not differences(
+        {name: value for name, value in old.items() if name in new}, new
     ):
         return [
-            f"it was begun by nstray {there.get('nstray_version')}, which had no {', '.join(absent)}: finish it with that version"
+            f"it was begun by nstray {there.get('nstray_version')}, which has settings that this "
+            f"version lacks ({', '.join(unknown)}): finish it with that version"
         ]
     return differences(old, new)
 
@@ -241,16 +284,19 @@ def dump_index(window: int, parts: Sequence[tuple[int, PartInfo]]) -> bytes:
     listed = [
         [number, p.rows, p.ok, p.size] for number, p in sorted(parts, key=lambda item: item[0])
     ]
-    record = {"format": FORMAT, "window": window, **values, "parts": listed}
+    record = {"format": _INDEX_FORMAT, "window": window, **values, "parts": listed}
     return (json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n").encode()
 
 
 def load_index(data: bytes, window: int) -> dict[str, Any] | None:
-    """The index of `window` in `data`; None where it is damaged or of another format, since it can be rebuilt."""
+    """The index of `window` in `data`; None if it is damaged or of another format.
+
+    An index can be rebuilt.
+    """
     try:
         record = json.loads(data)
         sound = (
-            record["format"] == FORMAT
+            record["format"] == _INDEX_FORMAT
             and record["window"] == window
             and record["rows"] == sum(p[1] for p in record["parts"])
             and record["ok"] == sum(p[2] for p in record["parts"])

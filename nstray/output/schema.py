@@ -6,57 +6,95 @@ import base64
 import io
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nstray.errors import OutputError
+from nstray.errors import ErrorCode, OutputError
+
+
+class Column(NamedTuple):
+    """A column of the output's own: its name, its Arrow type, and what it holds."""
+
+    name: str
+    type: Any
+    meaning: str
+
 
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _LOSS = "at the end, without its weight; null where the term is off"
-# The output's own columns: name, type, what it holds.
-COLUMNS: tuple[tuple[str, Any, str], ...] = (
-    ("pair_id", pa.string(), "the manifest's id of the pair"),
-    ("image", IMAGE, "the picture: encoded bytes and a bare file name; null in an error row"),
-    ("status", pa.string(), "ok or error"),
-    ("error_code", pa.string(), "why there is no picture, from a closed list"),
-    ("error_message", pa.string(), "the same in words"),
-    ("content_uri", pa.string(), "the content image"),
-    ("style_uri", pa.list_(pa.string()), "the style images"),
-    ("content_sha256", pa.string(), "of the content file's bytes"),
-    ("style_sha256", pa.list_(pa.string()), "of the style files' bytes"),
-    ("width", pa.int32(), "of the picture, pixels"),
-    ("height", pa.int32(), "of the picture, pixels"),
-    ("loss_total", pa.float64(), "the objective at the end: the weighted sum of the four below"),
-    ("loss_content", pa.float64(), _LOSS),
-    ("loss_style", pa.float64(), _LOSS),
-    ("loss_tv", pa.float64(), _LOSS),
-    ("loss_range", pa.float64(), _LOSS),
-    (
-        "loss_curve",
-        pa.list_(pa.float32()),
-        "the objective of the best picture so far, after each evaluation; the first is the start's",
-    ),
-    ("iterations", pa.int32(), "steps the optimiser took"),
-    ("evaluations", pa.int32(), "forward + backward passes"),
-    ("seconds", pa.float64(), "the pair's share of its batch's time on the device"),
-    ("device", pa.string(), "what computed it"),
-    ("dtype", pa.string(), "of its convolutions: float32 or bfloat16"),
-    ("seed", pa.int64(), "the pair's own"),
-    ("weights_id", pa.string(), "identity of the network's weights"),
-    ("config_fingerprint", pa.string(), "sha256 of every setting that decides the result"),
-    ("nstray_version", pa.string(), "that wrote the row"),
-    ("attempt", pa.int32(), "at which the pair ended, counted from 1"),
-    ("created_at", pa.timestamp("us", tz="UTC"), "when the row was made"),
+COLUMNS: tuple[Column, ...] = tuple(
+    Column(*each)
+    for each in (
+        ("pair_id", pa.string(), "the manifest's id of the pair"),
+        ("image", IMAGE, "the picture: encoded bytes and a bare file name; null in an error row"),
+        ("status", pa.string(), "ok or error"),
+        ("error_code", pa.string(), "why there is no picture, from a closed list"),
+        ("error_message", pa.string(), "the same in words"),
+        ("content_uri", pa.string(), "the content image"),
+        ("style_uri", pa.list_(pa.string()), "the style images"),
+        ("content_sha256", pa.string(), "of the content file's bytes"),
+        ("style_sha256", pa.list_(pa.string()), "of the style files' bytes"),
+        ("width", pa.int32(), "of the picture, pixels"),
+        ("height", pa.int32(), "of the picture, pixels"),
+        (
+            "loss_total",
+            pa.float64(),
+            "the objective at the end: the weighted sum of the four below",
+        ),
+        ("loss_content", pa.float64(), _LOSS),
+        ("loss_style", pa.float64(), _LOSS),
+        ("loss_tv", pa.float64(), _LOSS),
+        ("loss_range", pa.float64(), _LOSS),
+        (
+            "loss_curve",
+            pa.list_(pa.float32()),
+            "the objective of the best picture so far, after each evaluation; "
+            "the first is the start's",
+        ),
+        ("iterations", pa.int32(), "steps the optimiser took"),
+        ("evaluations", pa.int32(), "forward + backward passes"),
+        ("seconds", pa.float64(), "the pair's share of its batch's time on the device"),
+        ("device", pa.string(), "what computed it"),
+        ("dtype", pa.string(), "of its convolutions: float32 or bfloat16"),
+        ("seed", pa.int64(), "the pair's own"),
+        ("weights_id", pa.string(), "identity of the network's weights"),
+        ("config_fingerprint", pa.string(), "sha256 of every setting that decides the result"),
+        ("nstray_version", pa.string(), "that wrote the row"),
+        ("attempt", pa.int32(), "at which the pair ended, counted from 1"),
+        ("created_at", pa.timestamp("us", tz="UTC"), "when the row was made"),
+    )
 )
+# The names that a manifest's carried columns may not have.
+RESERVED: tuple[str, ...] = tuple(column.name for column in COLUMNS)
 _HUGGINGFACE = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
 
 
 def part_schema(carried: pa.Schema) -> pa.Schema:
-    """The schema of every part of a job: the output's own columns, then the manifest's `carried` ones."""
+    """The schema of a job's parts: the output's own columns, then the manifest's `carried` ones."""
     own = [pa.field(name, kind, nullable=name != "pair_id") for name, kind, _ in COLUMNS]
     return pa.schema([*own, *carried], metadata={"huggingface": _HUGGINGFACE})
+
+
+def full_row(**values: Any) -> dict[str, Any]:
+    """A row with every column of the output; a column that is not given is null.
+
+    Raises ValueError for a name that is not a column.
+    """
+    if unknown := sorted(set(values) - set(RESERVED)):
+        raise ValueError(f"no such columns of the output: {', '.join(unknown)}")
+    return {**dict.fromkeys(RESERVED), **values}
+
+
+def ok_row(picture: bytes, path: str, **values: Any) -> dict[str, Any]:
+    """A row with a picture: its encoded bytes under the bare file name `path`; see `full_row`."""
+    return full_row(**values, status="ok", image={"bytes": picture, "path": path})
+
+
+def error_row(code: ErrorCode, message: str, **values: Any) -> dict[str, Any]:
+    """A row without a picture, and why there is none; see `full_row`."""
+    return full_row(**values, status="error", error_code=code.value, error_message=message)
 
 
 def encode_schema(schema: pa.Schema) -> str:
@@ -65,30 +103,31 @@ def encode_schema(schema: pa.Schema) -> str:
 
 
 def decode_schema(text: str, name: str) -> pa.Schema:
-    """A schema out of a job record, where it stands under `name`."""
+    """The schema in `text`, which stands under `name` in a job record.
+
+    Raises `OutputError` if it can't be read.
+    """
     try:
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text, validate=True)))
     except (ValueError, OSError, pa.ArrowException) as error:
         raise OutputError(
-            f"the job's record is damaged: {name} can't be read ({error}); restore it, or use another OUT"
+            f"the job's record is damaged: {name} can't be read ({error}); "
+            "restore it, or use another OUT"
         ) from None
 
 
 def carried_schema(job: Mapping[str, Any]) -> pa.Schema:
-    """The carried columns' schema out of a job record."""
+    """The schema of the carried columns of a job record."""
     return decode_schema(job["carried_schema"], "carried_schema")
 
 
 def empty_part(schema: pa.Schema) -> pq.ParquetFile:
+    """A Parquet file of `schema` without rows, in memory."""
     sink = io.BytesIO()
     pq.write_table(schema.empty_table(), sink)
     return pq.ParquetFile(sink)
 
 
 def stored_schema(schema: pa.Schema) -> pa.Schema:
-    """`schema` as it is read back from Parquet, which has no times of whole seconds, say."""
+    """`schema` as it is read back from Parquet, which lacks some types, such as whole seconds."""
     return empty_part(schema).schema_arrow
-
-
-# What a manifest's carried columns may not be called.
-RESERVED: tuple[str, ...] = tuple(name for name, _, _ in COLUMNS)

@@ -123,7 +123,7 @@ def contact_sheet(out: str, target: str, *, limit: int = 24, title: str | None =
     if limit < 1:
         raise UsageError(f"limit must be at least 1; got {limit}")
     output = Output(out)
-    job = output.read_job()
+    job = output.job.read()
     rows = _scan(output, job)
     if not rows:
         raise OutputError(f"{output} has no rows yet: nothing to show")

@@ -47,7 +47,7 @@ def no_rows(shard: Shard) -> PreviousRows:
 
 def read_previous(output: Output, shard: Shard, codes: Collection[str]) -> PreviousRows:
     """The rows of the shard's part without the error rows of `codes`; raises OutputError where it is gone or damaged, StorageError."""
-    rows, etag = output.read_part(shard.name)
+    rows, etag = output.parts.read(shard.name)
     return PreviousRows(
         [None if row["error_code"] in codes else row for row in rows],
         [row["attempt"] for row in rows],

@@ -372,9 +372,9 @@ class Worker:
 
         def put() -> bool:
             return (
-                self.output.commit_part(name, data)
+                self.output.parts.commit(name, data)
                 if etag is None
-                else self.output.replace_part(name, data, etag)
+                else self.output.parts.replace(name, data, etag)
             )
 
         return retry(name, StorageError, put, self._step)

@@ -90,7 +90,7 @@ class Small:
     def driver(self, actor_class: type[WorkerActor] | None = None, *more: Any, **settings: Any) -> Driver:
         """One driver; with `actor_class`, its workers are of that class, which gets `more` after Stylist's own arguments."""
         self.job = prepare.check(self.manifest, self.out, config.make({**self.settings, **settings}))
-        self.job.output.open_job(prepare.record(self.job))
+        self.job.output.job.open(prepare.record(self.job))
         self.display = Recorder(len(self.ids))
         create = actor.actor_factory(self.job.spec, self.job.weights)
         if actor_class is not None:
@@ -148,7 +148,7 @@ def test_two_workers_do_every_row_once(local_ray: None, tmp_path: Path) -> None:
     small.check()
     footers = [part.footer for part in (read_footer(small.job.output.data_uri(name)) for name in jobs.parts(small.out))]
     assert len({f["pid"] for f in footers}) == 2
-    assert small.job.output.read_index(0) is not None
+    assert small.job.output.indexes.read(0) is not None
 
 
 def test_resume_does_only_what_is_missing(local_ray: None, tmp_path: Path) -> None:
@@ -166,14 +166,14 @@ def test_resume_does_only_what_is_missing(local_ray: None, tmp_path: Path) -> No
     again = jobs.parts(small.out)
     assert sorted(again) == sorted(whole)
     assert sorted(name for name in whole if again[name] != whole[name]) == lost
-    index = small.job.output.read_index(0)
+    index = small.job.output.indexes.read(0)
     assert index is not None
     assert index["rows"] == 6
     small.check()
     # Everything there but the index; then everything, known from the index alone.
     Path(small.job.output.index_uri(0)).unlink()
     assert small.run().counts == outcome.counts
-    assert small.job.output.read_index(0) == index
+    assert small.job.output.indexes.read(0) == index
     assert small.run().counts == outcome.counts
 
 

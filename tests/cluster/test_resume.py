@@ -16,8 +16,8 @@ from nstray.errors import Unreachable
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output import layout
-from nstray.output.folder import Output
 from nstray.output.part import read_footer
+from nstray.output.parts import Parts
 
 __all__ = ["weights"]  # a fixture
 
@@ -25,16 +25,16 @@ __all__ = ["weights"]  # a fixture
 def test_a_window_is_looked_at_again_and_none_is_passed_over(tmp_path: Path, weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     worker, shard = Bench(tmp_path, weights).worker([pair("a"), pair("b")])
     worker.process(shard)
-    real, away, pauses = Output.list_window, [1, 2], []
+    real, away, pauses = Parts.list_window, [1, 2], []
     monkeypatch.setattr(time, "sleep", pauses.append)
 
-    def listed(self: Output, window: int) -> Any:
+    def listed(self: Parts, window: int) -> Any:
         if away:
             away.pop()
             raise Unreachable("s3://b/out: no answer")
         return real(self, window)
 
-    monkeypatch.setattr(Output, "list_window", listed)
+    monkeypatch.setattr(Parts, "list_window", listed)
     taken = cut_windows(Manifest(worker.spec.info.uri).tables(worker.spec.info))
     (found,) = pending_windows(taken, worker.spec, worker.output)
     assert (found.number, list(found.present), len(pauses)) == (0, [0], 2)
@@ -43,13 +43,13 @@ def test_a_window_is_looked_at_again_and_none_is_passed_over(tmp_path: Path, wei
 def test_who_waits_may_be_called_off(tmp_path: Path, weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     worker, _ = Bench(tmp_path, weights).worker([pair("a")])
 
-    def away(self: Output, window: int) -> Any:
+    def away(self: Parts, window: int) -> Any:
         raise Unreachable("s3://b/out: no answer")
 
     def stop() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Output, "list_window", away)
+    monkeypatch.setattr(Parts, "list_window", away)
     with pytest.raises(KeyboardInterrupt):
         next(pending_windows(cut_windows(Manifest(worker.spec.info.uri).tables(worker.spec.info)), worker.spec, worker.output, stop))
 
@@ -65,10 +65,10 @@ def test_finished_windows_are_listed_ahead_and_come_in_order(tmp_path: Path, wei
             report = worker.process(shard)
             part = read_footer(worker.output.data_uri(shard.name))
             assert report.won
-            worker.output.write_index(shard.window, [part])
-    real, lock, now, most, listed = Output.list_window, threading.Lock(), [0], [0], []
+            worker.output.indexes.write(shard.window, [part])
+    real, lock, now, most, listed = Parts.list_window, threading.Lock(), [0], [0], []
 
-    def slow(self: Output, window: int) -> Any:
+    def slow(self: Parts, window: int) -> Any:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
@@ -78,7 +78,7 @@ def test_finished_windows_are_listed_ahead_and_come_in_order(tmp_path: Path, wei
             now[0] -= 1
         return real(self, window)
 
-    monkeypatch.setattr(Output, "list_window", slow)
+    monkeypatch.setattr(Parts, "list_window", slow)
     found = []
     for intake in pending_windows(cut_windows(Manifest(info.uri).tables(info)), worker.spec, worker.output):
         assert max(listed) < intake.number + intake_module.AHEAD
@@ -92,8 +92,8 @@ def test_a_new_job_waits_for_no_later_window(tmp_path: Path, weights: Any, monke
     worker, _ = Bench(tmp_path, weights).worker([pair(f"p{i}") for i in range(6)])
     monkeypatch.setattr(layout, "WINDOW_ROWS", 2)
     listed: list[int] = []
-    real = Output.list_window
-    monkeypatch.setattr(Output, "list_window", lambda self, window: listed.append(window) or real(self, window))
+    real = Parts.list_window
+    monkeypatch.setattr(Parts, "list_window", lambda self, window: listed.append(window) or real(self, window))
     tables = Manifest(worker.spec.info.uri).tables(worker.spec.info)
     for intake in pending_windows(cut_windows(tables), worker.spec, worker.output):
         assert listed == list(range(intake.number + 1))

@@ -210,7 +210,7 @@ def test_an_output_of_another_job(refused: Refused, good: tuple[str, list[str]],
     begun = prepare.check(
         good[0], str(tmp_path / "out"), config.make(dict(zip([w[2:].replace("-", "_") for w in good[1][::2]], good[1][1::2], strict=True)))
     )
-    begun.output.open_job(prepare.record(begun))
+    begun.output.job.open(prepare.record(begun))
     for command in ("plan", "run"):
         said = refused(command, good[0], tmp_path / "out", *good[1], "--size", "30", "--pooling", "max", words=("another job", "use another OUT"))
         assert "size: 24 there, 30 here" in said

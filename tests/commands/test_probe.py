@@ -213,7 +213,7 @@ def test_a_probe_and_the_run_after_it(call: Call, own_ray: None, tmp_path: Path)
     assert [p.name for p in out.rglob("*") if p.is_file()] == ["estimate.json"]
     code, _, err = call("run", *words)
     assert code == 0, err
-    summary = Output(str(out)).read_summary()
+    summary = Output(str(out)).summary.read()
     assert summary is not None
     assert summary["estimate"]["devices"] == summary["last_run_devices"] == 1
     assert summary["last_run_bytes"] == summary["bytes"] == sum(p.stat().st_size for p in (out / "data").iterdir())

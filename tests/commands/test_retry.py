@@ -114,10 +114,10 @@ def test_the_intake_takes_parts_with_such_rows_alone(bench: Bench) -> None:
     assert [s.number for s in taken("timed_out").shards if s.number not in taken("timed_out").present] == []
     assert [s.number for s in taken("not_found").shards if s.number not in taken("not_found").present] == [0]
     part = next(iter(taken("timed_out").present.values()))
-    worker.output.write_index(0, [part])
+    worker.output.indexes.write(0, [part])
     assert taken("timed_out").finished.errors == {"not_found": 2, "not_an_image": 1}
     assert taken("not_found").finished is None
-    assert worker.output.read_index(0) is None  # it would be wrong from the first replaced part on
+    assert worker.output.indexes.read(0) is None  # it would be wrong from the first replaced part on
 
 
 def test_a_whole_retry(tmp_path: Path, call: Callable[..., tuple[int, str, str]]) -> None:
@@ -149,7 +149,7 @@ def test_a_whole_retry(tmp_path: Path, call: Callable[..., tuple[int, str, str]]
     assert [(r["pair_id"], r["status"], r["attempt"]) for r in jobs.rows(out)] == [(p, "ok", 2 if p == "c1-s0" else 1) for p in jobs.all_pairs(2, 2)]
     report = verify.verify(out)
     assert (report.problems, report.ok) == ([], 4)
-    assert Output(out).read_summary()["errors"] == {}  # type: ignore[index]
+    assert Output(out).summary.read()["errors"] == {}  # type: ignore[index]
     assert status.status(out)["state"] == "complete"
     assert pq.read_metadata(Output(out).data_uri("part-00000-0002.parquet")).num_rows == 1
     code, _, err = call("retry", out, "--evaluations", "7")

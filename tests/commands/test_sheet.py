@@ -33,9 +33,9 @@ NAMED = pa.schema([("figure_row", pa.string()), ("figure_column", pa.string())])
 def make(base: Path, rows: list[dict[str, Any]], carried: pa.Schema = LAYOUT, of: int | None = None) -> str:
     """An output of these rows in one part, of a job of as many, or of `of`."""
     output = Output(str(base / "out"))
-    output.open_job(job_record(rows=len(rows) if of is None else of, carried_schema=encode_schema(carried), shard_size=100))
+    output.job.open(job_record(rows=len(rows) if of is None else of, carried_schema=encode_schema(carried), shard_size=100))
     if rows:
-        output.commit_part(part_name(0, 0), encode_part(rows, part_schema(carried), footer([row["pair_id"] for row in rows])))
+        output.parts.commit(part_name(0, 0), encode_part(rows, part_schema(carried), footer([row["pair_id"] for row in rows])))
     return output.out
 
 

@@ -60,7 +60,7 @@ def test_status_of_a_running_or_dead_job(tmp_path: Path, skip: list[str]) -> Non
 
 def test_a_summary_beside_missing_rows_is_not_complete(tmp_path: Path) -> None:
     made = make_output(tmp_path, skip=PARTS[:1], finish=False)
-    Output(made.out).write_summary({"rows": 6})
+    Output(made.out).summary.write({"rows": 6})
     assert status(made.out)["state"] == "incomplete"
 
 
@@ -307,7 +307,7 @@ def test_export_of_a_growing_job_grows(tmp_path: Path) -> None:
     assert export(made.out, str(to))["images"] == 4
     rows = rows_of(made, PARTS[2])
     foot = footer([r["pair_id"] for r in rows], number=2)
-    Output(made.out).commit_part(PARTS[2], encode_part(rows, part_schema(CARRIED), foot))
+    Output(made.out).parts.commit(PARTS[2], encode_part(rows, part_schema(CARRIED), foot))
     assert export(made.out, str(to))["images"] == 6
     assert len((to / "metadata.jsonl").read_text().splitlines()) == 6
 
@@ -365,7 +365,7 @@ def test_a_carried_column_called_file_name_does_not_win(tmp_path: Path) -> None:
     carried = pa.schema([("file_name", pa.string()), ("when", pa.timestamp("ns"))])
     made = make_output(tmp_path, contents=1, styles=2)
     output = Output(made.out)
-    job = output.read_job()
+    job = output.job.read()
     Path(made.out, ".nstray", "job.json").write_bytes(dump({**job, "carried_schema": encode_schema(carried)}))
     when = pa.scalar(1_700_000_000_123_456_789, pa.timestamp("ns"))
     rows = [ok_row("a", file_name="theirs.jpg", when=when), error_row("b", file_name="x", when=None)]
@@ -399,7 +399,7 @@ def test_an_output_on_s3(tmp_path: Path, s3: str) -> None:
     assert any(f"1 of 3 parts missing: {PARTS[1]}" in p for p in problems)
     assert any(p.startswith(f"{PARTS[2]}: its footer says it is part 0") for p in problems)
     with pytest.raises(OutputError, match="another job"):
-        output.open_job({**made.job, "rows": 7})
+        output.job.open({**made.job, "rows": 7})
 
 
 def test_an_output_on_s3_that_is_not_there(s3: str) -> None:

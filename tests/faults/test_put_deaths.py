@@ -108,7 +108,7 @@ def whole_or_absent(output: Output, data: bytes) -> bool:
         listed = [storage.name(info.uri) for info in storage.list_files(storage.join(output.out, "data"))]
     assert listed in ([], [NAME])
     assert not listed or storage.read(output.data_uri(NAME)) == data
-    assert set(output.list_window(0)) == ({0} if listed else set())
+    assert set(output.parts.list_window(0)) == ({0} if listed else set())
     return bool(listed)
 
 
@@ -121,11 +121,11 @@ def test_killed_at_every_step_of_a_local_put(tmp_path: Path, put: str) -> None:
         uri = output.data_uri(NAME)
         if put == "put_over":
             storage.put_new(uri, first)
-        work = (lambda: output.commit_part(NAME, second)) if put == "put_new" else (lambda: storage.put_over(uri, second))  # noqa: B023
+        work = (lambda: output.parts.commit(NAME, second)) if put == "put_new" else (lambda: storage.put_over(uri, second))  # noqa: B023
         survived = run_child(work, step)
         if put == "put_new":
             seen.add(whole_or_absent(output, second))
-            assert output.commit_part(NAME, second)  # the same bytes: a retry of our own
+            assert output.parts.commit(NAME, second)  # the same bytes: a retry of our own
         else:
             assert storage.read(uri) in (first, second)
             seen.add(storage.read(uri) == second)
@@ -144,16 +144,16 @@ def test_killed_at_every_step_of_a_local_put(tmp_path: Path, put: str) -> None:
 
 def test_killed_in_the_middle_of_a_write_and_swept_an_hour_later(tmp_path: Path) -> None:
     output, data = Output(str(tmp_path / "out")), a_part()
-    output.open_job(job_record())
-    assert run_child(lambda: output.commit_part(NAME, data), "half") is None
+    output.job.open(job_record())
+    assert run_child(lambda: output.parts.commit(NAME, data), "half") is None
     assert not whole_or_absent(output, data)
     (left,) = (tmp_path / "out" / "data").iterdir()
     assert left.stat().st_size == len(data) // 2
-    assert output.commit_part(NAME, data)
-    output.open_job(job_record())
+    assert output.parts.commit(NAME, data)
+    output.job.open(job_record())
     assert left.exists(), "it may be a living writer's"
     os.utime(left, (time.time() - 3700,) * 2)
-    output.open_job(job_record())
+    output.job.open(job_record())
     assert [p.name for p in (tmp_path / "out" / "data").iterdir()] == [NAME]
 
 
@@ -171,14 +171,14 @@ def test_killed_at_every_step_of_a_put_to_s3(rgw: str, proxy: FaultProxy, fault:
         time.sleep(0.2)  # it is gone then; the test's own thread waits for it
 
     proxy.add(fault, method="PUT", count=1, action=kill)
-    children.append(FORK.Process(target=output.commit_part, args=(NAME, data)))
+    children.append(FORK.Process(target=output.parts.commit, args=(NAME, data)))
     children[0].start()
     children[0].join(20)
     assert children[0].exitcode == -signal.SIGKILL
     time.sleep(0.2)
     assert whole_or_absent(output, data) == there
     version = storage.head(output.data_uri(NAME))
-    assert output.commit_part(NAME, data)
+    assert output.parts.commit(NAME, data)
     assert whole_or_absent(output, data)
     assert version is None or version == storage.head(output.data_uri(NAME))  # not written again
-    assert not output.commit_part(NAME, a_part(attempt=2))  # another driver's
+    assert not output.parts.commit(NAME, a_part(attempt=2))  # another driver's

@@ -212,9 +212,9 @@ def test_the_first_writer_of_a_part_wins(tmp_path: Path) -> None:
     output = begun(str(tmp_path))
     name = part_name(0, 0)
     first, second = a_part(["a", "b"], host="one"), a_part(["a", "b"], host="two")
-    assert output.commit_part(name, first)
-    assert output.commit_part(name, first), "the same bytes are our own retry"
-    assert not output.commit_part(name, second)
+    assert output.parts.commit(name, first)
+    assert output.parts.commit(name, first), "the same bytes are our own retry"
+    assert not output.parts.commit(name, second)
     assert storage.read(output.data_uri(name)) == first
 
 
@@ -223,7 +223,7 @@ def test_of_many_writers_exactly_one_commits(tmp_path: Path) -> None:
     name = part_name(0, 0)
     parts = [a_part(["a", "b"], host=f"host {i}") for i in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(lambda data: output.commit_part(name, data), parts))
+        won = list(pool.map(lambda data: output.parts.commit(name, data), parts))
     assert won.count(True) == 1
     assert storage.read(output.data_uri(name)) == parts[won.index(True)]
 
@@ -232,19 +232,19 @@ def test_of_many_writers_exactly_one_commits(tmp_path: Path) -> None:
 def test_a_part_of_another_job_is_not_taken_for_ours(tmp_path: Path, ids: list[str], more: dict[str, str], said: str) -> None:
     output = begun(str(tmp_path))
     first = a_part(["a", "b"])
-    output.commit_part(part_name(0, 0), first)
+    output.parts.commit(part_name(0, 0), first)
     with pytest.raises(OutputError, match=said):
-        output.commit_part(part_name(0, 0), a_part(ids, **more))
+        output.parts.commit(part_name(0, 0), a_part(ids, **more))
     assert storage.read(output.data_uri(part_name(0, 0))) == first
 
 
 def test_a_window_is_listed_without_its_neighbours(tmp_path: Path) -> None:
     output = begun(str(tmp_path))
-    assert output.list_window(3) == {}
+    assert output.parts.list_window(3) == {}
     for window, number in ((3, 0), (3, 17), (30, 1), (2, 5)):
-        output.commit_part(part_name(window, number), a_part(["a"], window=window, number=number))
+        output.parts.commit(part_name(window, number), a_part(["a"], window=window, number=number))
     (tmp_path / "data" / "part-00003-notes.txt").write_text("mine")
-    listed = output.list_window(3)
+    listed = output.parts.list_window(3)
     assert sorted(listed) == [0, 17]
     assert storage.name(listed[17].uri) == part_name(3, 17)
 
@@ -254,17 +254,17 @@ def test_a_window_is_listed_without_its_neighbours(tmp_path: Path) -> None:
 
 def test_a_job_is_begun_once_and_resumed_after(tmp_path: Path) -> None:
     output = Output(str(tmp_path / "out"))
-    begun = output.open_job(job_record(created_at="first"))
+    begun = output.job.open(job_record(created_at="first"))
     assert begun["warnings"] == []
-    resumed = output.open_job(job_record(created_at="second", config={**job_record()["config"], "batch_size": 3}))
+    resumed = output.job.open(job_record(created_at="second", config={**job_record()["config"], "batch_size": 3}))
     assert resumed["created_at"] == "first"
-    assert output.read_job() == {k: v for k, v in begun.items() if k != "warnings"}
+    assert output.job.read() == {k: v for k, v in begun.items() if k != "warnings"}
 
 
 def test_another_version_is_a_warning(tmp_path: Path) -> None:
     output = Output(str(tmp_path))
-    output.open_job(job_record(nstray_version="0.0.9"))
-    (warning,) = output.open_job(job_record())["warnings"]
+    output.job.open(job_record(nstray_version="0.0.9"))
+    (warning,) = output.job.open(job_record())["warnings"]
     assert "0.0.9" in warning
 
 
@@ -280,10 +280,10 @@ def test_another_version_is_a_warning(tmp_path: Path) -> None:
 )
 def test_another_job_is_refused_saying_what_differs(tmp_path: Path, more: dict[str, object], said: str) -> None:
     output = Output(str(tmp_path))
-    output.open_job(job_record())
+    output.job.open(job_record())
     before = storage.read(output.job_uri)
     with pytest.raises(OutputError) as caught:
-        output.open_job(job_record(**more))
+        output.job.open(job_record(**more))
     assert said in str(caught.value)
     assert "use another OUT or the same settings" in str(caught.value)
     assert storage.read(output.job_uri) == before
@@ -291,12 +291,22 @@ def test_another_job_is_refused_saying_what_differs(tmp_path: Path, more: dict[s
 
 def test_an_output_begun_before_a_setting_existed_says_so(tmp_path: Path) -> None:
     output = Output(str(tmp_path))
-    output.open_job(job_record(nstray_version="0.0.9"))
+    output.job.open(job_record(nstray_version="0.0.9"))
     result = job_record()["result"]
-    with pytest.raises(OutputError, match=r"begun by nstray 0\.0\.9, which had no brushes, paper: finish it with that version"):
-        output.open_job(job_record(result={**result, "paper": "rough", "brushes": 3}))
+    with pytest.raises(OutputError, match=r"brushes: 'absent' there, 3 here; paper: 'absent' there, 'rough' here"):
+        output.job.open(job_record(result={**result, "paper": "rough", "brushes": 3}))
     with pytest.raises(OutputError, match="size: 24 there, 256 here"):
-        output.open_job(job_record(result={**result, "paper": "rough", "size": 256}))
+        output.job.open(job_record(result={**result, "paper": "rough", "size": 256}))
+
+
+def test_an_output_begun_with_settings_that_are_unknown_here_says_so(tmp_path: Path) -> None:
+    output = Output(str(tmp_path))
+    result = job_record()["result"]
+    output.job.open(job_record(nstray_version="9.9", result={**result, "paper": "rough", "brushes": 3}))
+    with pytest.raises(OutputError, match=r"begun by nstray 9\.9, which has settings that this version lacks \(brushes, paper\): finish it with"):
+        output.job.open(job_record())
+    with pytest.raises(OutputError, match="size: 24 there, 256 here"):
+        output.job.open(job_record(result={**result, "size": 256}))
 
 
 def test_a_folder_of_other_parquet_files_is_refused(tmp_path: Path) -> None:
@@ -304,7 +314,7 @@ def test_a_folder_of_other_parquet_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data" / "train.parquet").write_bytes(b"")
     output = Output(str(tmp_path))
     with pytest.raises(OutputError, match=r"train\.parquet"):
-        output.open_job(job_record())
+        output.job.open(job_record())
     assert storage.head(output.job_uri) is None
 
 
@@ -312,55 +322,56 @@ def test_a_folder_of_other_files_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "notes.txt").write_text("mine")
     (tmp_path / "other.parquet").write_bytes(b"")
-    Output(str(tmp_path)).open_job(job_record())
+    Output(str(tmp_path)).job.open(job_record())
 
 
 def test_no_job_and_damaged_jobs_are_said(tmp_path: Path) -> None:
     output = Output(str(tmp_path))
     with pytest.raises(OutputError, match="no nstray job at"):
-        output.read_job()
+        output.job.read()
     for data, said in (
         (b"{", "damaged"),
         (b"[]", "not a job record"),
-        (b'{"format": 3}', "another version"),
+        (b'{"format": 4}', "another version"),
+        (b'{"format": 3}', "lacks manifest_digest"),
         (b'{"format": 1}', "lacks manifest_digest"),
     ):
         storage.put_over(output.job_uri, data)
         with pytest.raises(OutputError, match=said):
-            output.read_job()
+            output.job.read()
         with pytest.raises(OutputError, match=said):
-            output.open_job(job_record())
+            output.job.open(job_record())
 
 
 # indexes, summary, card
 
 
 def commit_window(output: Output) -> None:
-    output.commit_part(part_name(2, 0), a_part(["a", "b"], window=2, number=0))
+    output.parts.commit(part_name(2, 0), a_part(["a", "b"], window=2, number=0))
     rows = [ok_row("c"), error_row("d", "too_small")]
-    output.commit_part(part_name(2, 1), encode_part(rows, SCHEMA, footer(["c", "d"], window=2, number=1)))
+    output.parts.commit(part_name(2, 1), encode_part(rows, SCHEMA, footer(["c", "d"], window=2, number=1)))
 
 
 def test_an_index_says_what_the_footers_say(tmp_path: Path) -> None:
     output = begun(str(tmp_path))
-    assert output.window_counts(2, 2) is None
+    assert output.indexes.window_counts(2, 2) is None
     commit_window(output)
-    from_footers = output.window_counts(2, 2)
-    parts = [read_footer(info.uri) for info in output.list_window(2).values()]
-    output.write_index(2, parts)
-    index = output.read_index(2)
+    from_footers = output.indexes.window_counts(2, 2)
+    parts = [read_footer(info.uri) for info in output.parts.list_window(2).values()]
+    output.indexes.write(2, parts)
+    index = output.indexes.read(2)
     assert index is not None
     assert [p[:3] for p in index["parts"]] == [[0, 2, 2], [1, 2, 1]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nstray.output.part.read_footer", lambda uri: pytest.fail("the index was not used"))
-        assert output.window_counts(2, 2) == from_footers
+        patch.setattr("nstray.output.parts.read_footer", lambda uri: pytest.fail("the index was not used"))
+        assert output.indexes.window_counts(2, 2) == from_footers
     assert from_footers is not None
     assert (from_footers.parts, from_footers.rows, from_footers.ok, from_footers.errors) == (2, 4, 3, {"too_small": 1})
     assert (from_footers.evaluations, from_footers.seconds) == (12, 3.0)
     assert (from_footers.started, from_footers.finished) == (1_700_000_000.0, 1_700_000_011.0)
     assert from_footers.bytes == sum(p.size for p in parts)
     storage.delete(parts[0].uri)  # a part that is removed to be made again is not counted as there
-    left = output.window_counts(2, 2)
+    left = output.indexes.window_counts(2, 2)
     assert left is not None
     assert (left.parts, left.rows) == (1, 2)
 
@@ -368,17 +379,17 @@ def test_an_index_says_what_the_footers_say(tmp_path: Path) -> None:
 def test_an_index_that_is_damaged_or_short_is_not_believed(tmp_path: Path) -> None:
     output = begun(str(tmp_path))
     commit_window(output)
-    parts = [read_footer(info.uri) for info in output.list_window(2).values()]
-    output.write_index(2, parts[:1])
-    counts = output.window_counts(2, 2)
+    parts = [read_footer(info.uri) for info in output.parts.list_window(2).values()]
+    output.indexes.write(2, parts[:1])
+    counts = output.indexes.window_counts(2, 2)
     assert counts is not None
     assert counts.rows == 4
-    output.write_index(2, parts)
+    output.indexes.write(2, parts)
     whole = json.loads(storage.read(output.index_uri(2)))
     for damaged in (b"", b"{", b"[]", b"null", json.dumps({**whole, "rows": 3}).encode(), json.dumps({**whole, "window": 1}).encode()):
         storage.put_over(output.index_uri(2), damaged)
-        assert output.read_index(2) is None
-        counts = output.window_counts(2, 2)
+        assert output.indexes.read(2) is None
+        counts = output.indexes.window_counts(2, 2)
         assert counts is not None
         assert counts.rows == 4
 
@@ -386,16 +397,16 @@ def test_an_index_that_is_damaged_or_short_is_not_believed(tmp_path: Path) -> No
 def test_an_index_takes_only_its_own_parts(tmp_path: Path) -> None:
     output = begun(str(tmp_path))
     commit_window(output)
-    parts = [read_footer(info.uri) for info in output.list_window(2).values()]
+    parts = [read_footer(info.uri) for info in output.parts.list_window(2).values()]
     with pytest.raises(ValueError, match="not a part of window 3"):
-        output.write_index(3, parts)
+        output.indexes.write(3, parts)
 
 
 def test_the_summary_reads_back(tmp_path: Path) -> None:
     output = Output(str(tmp_path))
-    assert output.read_summary() is None
-    output.write_summary({"rows": 6, "rate": np.float64(0.5)})
-    assert output.read_summary() == {"rows": 6, "rate": 0.5}
+    assert output.summary.read() is None
+    output.summary.write({"rows": 6, "rate": np.float64(0.5)})
+    assert output.summary.read() == {"rows": 6, "rate": 0.5}
 
 
 def test_the_card_points_at_the_data_and_tells_how_it_was_made(tmp_path: Path) -> None:
@@ -412,12 +423,12 @@ def test_the_card_points_at_the_data_and_tells_how_it_was_made(tmp_path: Path) -
 
 def test_a_card_that_somebody_wrote_or_edited_stays(tmp_path: Path) -> None:
     output = Output(str(tmp_path))
-    output.open_job(job_record())
-    assert output.write_card(job_record())
-    assert output.write_card(job_record(rows=7)), "our own card is brought up to date"
+    output.job.open(job_record())
+    assert output.card.write(job_record())
+    assert output.card.write(job_record(rows=7)), "our own card is brought up to date"
     card = tmp_path / "README.md"
     assert "7 rows" in card.read_text()
     for text in (card.read_text().replace("# license: (yours", "license: cc0-1.0 # ("), "# My own\n"):
         card.write_text(text)
-        assert not output.write_card(job_record())
+        assert not output.card.write(job_record())
         assert card.read_text() == text

@@ -34,6 +34,7 @@ from nstray.manifest.pair import pairs
 from nstray.manifest.shards import Shard, cut_shards, cut_windows
 from nstray.output.folder import Output
 from nstray.output.part import read_footer
+from nstray.output.parts import Parts
 from nstray.storage.backoff import STORAGE_TRIES
 from nstray.worker.messages import JobSpec, ShardReport
 from nstray.worker.timing import PHASES
@@ -421,14 +422,14 @@ def test_a_loss_that_is_no_number_is_an_error_row(bench: Bench) -> None:
 
 
 def test_a_put_that_fails_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit, failures, pauses = Output.commit_part, [Unreachable("down"), Unreachable("down")], []
+    commit, failures, pauses = Parts.commit, [Unreachable("down"), Unreachable("down")], []
 
-    def flaky(self: Output, name: str, data: bytes) -> bool:
+    def flaky(self: Parts, name: str, data: bytes) -> bool:
         if failures:
             raise failures.pop()
         return commit(self, name, data)
 
-    monkeypatch.setattr(Output, "commit_part", flaky)
+    monkeypatch.setattr(Parts, "commit", flaky)
     monkeypatch.setattr(time, "sleep", pauses.append)
     assert bench.run([pair("a")])["a"]["status"] == "ok"
     assert pauses == [1, 2]
@@ -438,11 +439,11 @@ def test_a_put_that_fails_is_tried_again(bench: Bench, monkeypatch: pytest.Monke
 def test_a_put_that_keeps_failing_is_raised(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int) -> None:
     seen = []
 
-    def down(self: Output, name: str, data: bytes) -> bool:
+    def down(self: Parts, name: str, data: bytes) -> bool:
         seen.append(name)
         raise error
 
-    monkeypatch.setattr(Output, "commit_part", down)
+    monkeypatch.setattr(Parts, "commit", down)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     worker, shard = bench.worker([pair("a")])
     with pytest.raises(type(error)):
@@ -542,7 +543,7 @@ def test_the_time_of_each_stage_is_told_while_it_runs_and_afterwards(bench: Benc
         ("decode", decode, "decode"),
         ("optimise", worker.stylizer, "run"),
         ("encode", decode, "encode"),
-        ("put", worker.output, "commit_part"),
+        ("put", worker.output.parts, "commit"),
     ):
         monkeypatch.setattr(where, name, watched(stage, getattr(where, name)))
     worker.process(shard)

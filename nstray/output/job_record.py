@@ -1,0 +1,153 @@
+"""The job's record, ``.nstray/job.json``: which job an output belongs to.
+
+Here is decided whether a run may go on with the job.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from nstray import storage
+from nstray.errors import AlreadyExists, Changed, NotFound, OutputError
+from nstray.output import records
+from nstray.output.paths import Paths, read_file
+
+GROW_TRIES = 3
+
+
+class JobRecord:
+    """The record of the job that one output belongs to."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths, self._uri = paths, paths.job_uri
+
+    def find(self, *, resume: bool = False) -> dict[str, Any] | None:
+        """The record; None if there is none. Raises `OutputError` if it is damaged.
+
+        Args:
+            resume: the record is for going on with the job. Then one of an earlier version that
+                can only be read raises `OutputError`, too (`records.check_resumable`).
+        """
+        data = read_file(self._uri)
+        return None if data is None else self._load(data, resume)
+
+    def read(self, *, resume: bool = False) -> dict[str, Any]:
+        """The record as `find` gives it; raises `OutputError` if there is none."""
+        found = self.find(resume=resume)
+        if found is None:
+            raise OutputError(f"no nstray job at {self._paths} (it has no .nstray/job.json)")
+        return found
+
+    def _load(self, data: bytes, resume: bool) -> dict[str, Any]:
+        record = records.load_job(data, storage.redact(self._uri))
+        if resume:
+            records.check_resumable(record, str(self._paths))
+        return record
+
+    def open(self, new: dict[str, Any]) -> dict[str, Any]:
+        """Begin the job `new`; if its record exists, resume the job, which may grow.
+
+        The job grows if rows were added to its manifest and `new` has them (`records.has_grown`).
+        Returns the stored record, with a list ``warnings`` (not stored) of differences that do not
+        matter to results. Raises `OutputError` if the folder belongs to another job, naming what
+        differs, or if it holds Parquet files of no job.
+        """
+        there = read_file(self._uri)
+        if there is None:
+            self.refuse_foreign_parts()
+            self._prove_conditional_puts()
+            try:
+                storage.put_new(self._uri, records.dump(new))
+                return {**json.loads(records.dump(new)), "warnings": []}
+            except AlreadyExists:
+                there = read_file(self._uri)
+        if there is None:
+            raise OutputError(
+                f"{storage.redact(self._uri)} vanished while it was being read: "
+                f"is another process removing {self._paths}?"
+            )
+        old = self._load(there, resume=True)
+        for folder in ("", "data", ".nstray", ".nstray/index"):
+            storage.sweep(storage.join(self._paths.out, folder))
+        warnings = self.compare(old, new)
+        if records.has_grown(old, new):
+            old = self._grow(new)
+        return {**old, "warnings": warnings}
+
+    def _grow(self, new: dict[str, Any]) -> dict[str, Any]:
+        """Replace the record by one with the manifest of `new`, unless another run has done so.
+
+        Returns the record that is stored then.
+        """
+        for _ in range(GROW_TRIES):
+            # First: a record that is replaced before it is read then fails the condition.
+            stored = storage.head(self._uri)
+            old = self.read(resume=True)
+            self.compare(old, new)
+            if not records.has_grown(old, new):
+                return old
+            changed = records.grown(old, new)
+            try:
+                storage.put_over(
+                    self._uri, records.dump(changed), if_match=stored.etag if stored else ""
+                )
+                return changed
+            except Changed:
+                continue
+        raise OutputError(
+            f"{storage.redact(self._uri)} changes again and again: are several runs extending "
+            f"{self._paths}? Wait for them, and run again"
+        )
+
+    def compare(self, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+        """Check that `new` may resume the stored job `old`, grown or not; returns warnings.
+
+        Raises `OutputError`, naming what differs, if it may not.
+        """
+        if records.has_grown(old, new):
+            old = records.grown(old, new)
+        if found := records.conflicts(old, new):
+            raise OutputError(
+                f"this output belongs to another job: {'; '.join(found)}; "
+                f"use another OUT or the same settings ({self._paths})"
+            )
+        there, here = old.get("nstray_version"), new.get("nstray_version")
+        if there == here:
+            return []
+        return [
+            f"{self._paths} was begun by nstray {there}, this is {here}: "
+            "its rows will come from both"
+        ]
+
+    def _prove_conditional_puts(self) -> None:
+        """Raise `OutputError` if the store ignores ``If-None-Match``.
+
+        On such a store two drivers would overwrite each other's parts unseen.
+        """
+        probe = storage.join(self._paths.out, f".nstray/probe-{uuid.uuid4().hex}")
+        storage.put_new(probe, b"first")
+        try:
+            storage.put_new(probe, b"second")
+        except AlreadyExists:
+            return
+        finally:
+            storage.delete(probe)
+        raise OutputError(
+            f"{self._paths}: this store ignores conditional puts (If-None-Match), on which "
+            "exactly-once rests; use one that has them"
+        )
+
+    def refuse_foreign_parts(self) -> None:
+        """Raise `OutputError` if ``data/`` holds Parquet files and no record says whose."""
+        try:
+            for info in storage.list_files(storage.join(self._paths.out, "data")):
+                if info.uri.endswith(".parquet"):
+                    raise OutputError(
+                        f"{self._paths} holds {storage.name(info.uri)} in data/ and no "
+                        ".nstray/job.json, so nothing says which job it is from; "
+                        "restore the record or use another OUT"
+                    )
+        except NotFound:
+            return
