@@ -97,8 +97,8 @@ class WorkerMetrics:
                 return
             if (more := now.evaluations - self._last.evaluations) > 0:
                 self._evaluations.inc(more)
-            for stage, seconds in now.stages.items():
-                if (spent := seconds - self._last.stages.get(stage, 0.0)) > 0:
+            for stage, seconds in now.phase_seconds.items():
+                if (spent := seconds - self._last.phase_seconds.get(stage, 0.0)) > 0:
                     self._stages.inc(spent, {"stage": stage})
             self._last = now
             if (passed := now.now - self._looked.now) >= BUSY_OVER:

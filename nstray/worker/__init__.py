@@ -1,1 +1,1 @@
-"""."""
+"""One shard's way from its images to its part, without Ray."""

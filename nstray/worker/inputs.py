@@ -1,4 +1,7 @@
-"""What a pair needs, fetched, decoded and brought to size: its images and masks, or the reason why it ends here. No torch runs here."""
+"""What a pair needs: its images and masks, fetched, decoded and brought to size.
+
+If one of them can't be had, the pair ends here with the reason. No torch runs here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,12 +40,9 @@ from nstray.worker.messages import JobSpec
 from nstray.worker.style_cache import StyleCache
 from nstray.worker.timing import PhaseTimes
 
-log = logging.getLogger("nstray.worker.worker")
+log = logging.getLogger(__name__)
 CACHE_BYTES = 256 * 2**20
-_SHARED = ("style", "fine style")  # what many pairs of a job use
-_MASK = (
-    "mask"  # the rule of an image that is decoded to one channel and fitted to its picture later
-)
+_SHARED = ("style", "fine style")  # the roles of images that many pairs of a job use
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,46 @@ class Picture:
     source: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Request:
+    """An image that a pair needs, and how.
+
+    Attributes:
+        role: what the image is to its pair; an error names it.
+        size: as the setting of that name; None leaves the image as it is.
+        rule: the size rule for `size`.
+        upsample: as the setting of that name.
+        mask: decoded to one channel; it is fitted to its picture later.
+    """
+
+    role: str
+    uri: str
+    size: int | str | None = None
+    rule: str = ""
+    upsample: bool = False
+    mask: bool = False
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What decides the pixels, for the cache: all but the role."""
+        return (self.uri, self.size, self.rule, self.upsample, self.mask)
+
+
 @dataclass
 class LoadedPair:
-    """A pair on its way: its images, or the reason why it ends here."""
+    """A pair with its images, or with the reason why it ends here.
+
+    Attributes:
+        masks: of the content: one per style, or none.
+        style_masks: one per style, None for all of a style; or none.
+        start: the image that the optimisation starts from, if `init` names one.
+    """
 
     pair: Pair
     seed: int
     content: Picture | None = None
     styles: list[Picture] = field(default_factory=list)
-    masks: list[Picture] = field(default_factory=list)  # of the content, one per style, or none
+    masks: list[Picture] = field(default_factory=list)
     style_masks: list[Picture | None] = field(default_factory=list)
     fine: Picture | None = None
     start: Picture | None = None
@@ -70,13 +101,15 @@ class LoadedPair:
 
 
 class Inputs:
-    """The images of a job's pairs, with a cache of those used last. Methods may be called from several threads.
+    """The images of a job's pairs, with a cache of those used last.
+
+    Methods may be called from several threads.
 
     Args:
         pool: where images are fetched and decoded.
         merged: the job's settings with a pair's own.
-        stages: told of the time that fetching and decoding take.
-        on_step: told of each image, and of each pause for a store that is out of reach.
+        phases: told of the time that fetching and decoding take.
+        on_step: called for each image, and for each pause for a store that is out of reach.
     """
 
     def __init__(
@@ -84,57 +117,51 @@ class Inputs:
         spec: JobSpec,
         pool: ThreadPoolExecutor,
         merged: Callable[[Mapping[str, Any]], settings.StylizeConfig],
-        stages: PhaseTimes,
+        phases: PhaseTimes,
         on_step: Callable[[], None],
     ) -> None:
-        self.spec, self._pool, self._merged, self._stages, self._on_step = (
-            spec,
-            pool,
-            merged,
-            stages,
-            on_step,
-        )
+        self.spec, self._pool, self._merged = spec, pool, merged
+        self._phases, self._on_step = phases, on_step
         self._cache = _ImageCache(CACHE_BYTES)
         self._styles = StyleCache(spec.run)
         self._given: dict[str, str] = {}  # the image that each store gave last
 
     def prepare(self, shard: Shard) -> list[LoadedPair]:
-        """Every pair of the shard with its images or its error. Raises StorageError where a store stays out of reach."""
+        """Every pair of the shard with its images or its error.
+
+        Raises `StorageError` if a store stays out of reach.
+        """
         rows = pairs(shard.table, self.spec.info)
-        # By role too: an error names what the image is to its pair.
-        wanted = dict.fromkeys((role, *key) for pair in rows for role, key in self._images_of(pair))
-        futures = {each: self._pool.submit(self._fetch, *each) for each in wanted}
+        # The role is part of a request, since an error names it.
+        wanted = dict.fromkeys(request for pair in rows for request in self._requests(pair))
+        futures = {request: self._pool.submit(self._fetch, request) for request in wanted}
         return [self._assemble(pair, futures) for pair in rows]
 
-    def _images_of(self, pair: Pair) -> list[tuple[str, tuple[Any, ...]]]:
-        """(role, (uri, size, rule, upsample)) of every image a pair needs; `size` None leaves an image as it is, rule ``mask`` makes it one."""
+    def _requests(self, pair: Pair) -> list[Request]:
+        """Every image that a pair needs."""
         config, own = self.spec.config, pair.overrides
         size, rule = own.get("size", config.size), own.get("size_rule", config.size_rule)
-        out: list[tuple[str, tuple[Any, ...]]] = [
-            ("content", (pair.content, size, rule, config.upsample))
-        ]
-        # A style keeps its own aspect: the rule that crops would cut away statistics, so it takes the area of the crop.
+        out = [Request("content", pair.content or "", size, rule, config.upsample)]
+        # A style keeps its own aspect: the rule that crops would cut away statistics, so the style
+        # takes the area of the crop.
         style_size, style_rule = (_area(size), "area") if rule == "exact" else (size, rule)
         style_size = max(1, round(style_size * own.get("style_scale", config.style_scale)))
-        out += [("style", (uri, style_size, style_rule, False)) for uri in pair.styles]
-        out += [
-            ("fine style", (uri, style_size, style_rule, False))
-            for uri in (pair.fine_style,)
-            if uri
-        ]
+        out += [Request("style", uri, style_size, style_rule) for uri in pair.styles]
+        if pair.fine_style:
+            out.append(Request("fine style", pair.fine_style, style_size, style_rule))
         for role, masks in (("content mask", pair.content_masks), ("style mask", pair.style_masks)):
-            out += [(role, (uri, None, _MASK, False)) for uri in masks if uri]
+            out += [Request(role, uri, mask=True) for uri in masks if uri]
         init = own.get("init", self.spec.init)
         if init not in settings.INITS:
-            out.append(("init", (init, None, "", False)))
+            out.append(Request("init", init))
         return out
 
-    def _assemble(self, pair: Pair, futures: dict[tuple[Any, ...], Any]) -> LoadedPair:
+    def _assemble(self, pair: Pair, futures: Mapping[Request, Future[Picture]]) -> LoadedPair:
         ready = LoadedPair(pair, self.seed(pair))
         try:
             masks: dict[str, list[Picture]] = {"content mask": [], "style mask": []}
-            for role, key in self._images_of(pair):
-                image = futures[role, *key].result()
+            for request in self._requests(pair):
+                role, image = request.role, futures[request].result()
                 if role == "content":
                     ready.content = image
                 elif role == "style":
@@ -150,7 +177,7 @@ class Inputs:
         except PairError as error:
             ready.error = error
         except StorageError:
-            raise  # the store is away, which is no pair's fault
+            raise  # the store is out of reach, which is no pair's fault
         except Exception as error:
             log.exception("pair=%s", pair.pair_id)
             ready.error = PairError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
@@ -159,7 +186,7 @@ class Inputs:
     def _fit_masks(
         self, ready: LoadedPair, masks: Sequence[Picture], style_masks: Sequence[Picture]
     ) -> None:
-        """Every mask brought to its picture; raises PairError BAD_MASK."""
+        """Bring every mask to its picture; raises PairError BAD_MASK."""
         pair, content = ready.pair, ready.content
         assert content is not None
         rule = pair.overrides.get("size_rule", self.spec.config.size_rule)
@@ -168,7 +195,7 @@ class Inputs:
             for m, u in zip(masks, pair.content_masks, strict=True)
         ]
         given = iter(style_masks)
-        # a style keeps its aspect whatever the rule
+        # whatever the rule, a style keeps its aspect
         ready.style_masks = [
             _fitted(next(given), style, "area", f"style mask {storage.redact(uri)}")
             if uri
@@ -199,22 +226,23 @@ class Inputs:
             if min(h, w) < side:
                 raise PairError(
                     ErrorCode.TOO_SMALL,
-                    f"{role} {storage.redact(uri)} is {w} x {h} pixels after resizing; the deepest layer needs {side} a side: "
+                    f"{role} {storage.redact(uri)} is {w} x {h} pixels after resizing; "
+                    f"the deepest layer needs {side} a side: "
                     "use a larger size or image, or shallower layers",
                 )
 
-    def _fetch(self, role: str, uri: str, size: Any, rule: str, upsample: bool) -> Picture:
-        """One image, decoded and resized. Kept in the cache.
+    def _fetch(self, request: Request) -> Picture:
+        """One image, decoded and resized; it goes into the cache.
 
-        Raises PairError for what is wrong with this image, StorageError where its store stays out of reach or knows nothing of the credentials.
+        Raises `PairError` for what is wrong with this image. Raises `StorageError` if its store
+        stays out of reach or does not know the credentials.
         """
-        key = (uri, size, rule, upsample)
-        if (kept := self._cache.get(key)) is not None:
-            return kept
-        config = self.spec.config
+        if (cached := self._cache.get(request.key)) is not None:
+            return cached
+        config, role, uri = self.spec.config, request.role, request.uri
         what = f"{role} {storage.redact(uri)}"
         try:
-            with self._stages.timed("fetch"):
+            with self._phases.timed("fetch"):
                 data = retry(
                     storage.redact(uri),
                     Unreachable,
@@ -237,21 +265,21 @@ class Inputs:
             raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
         except StorageError as error:
             raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
-        read_pixels = decode_mask if rule == _MASK else decode
-        with self._stages.timed("decode"):
-            pixels = read_pixels(
-                data, what=what, max_bytes=config.max_bytes, max_pixels=config.max_pixels
-            )
+        read_pixels = decode_mask if request.mask else decode
+        most = config.max_pixels
+        with self._phases.timed("decode"):
+            pixels = read_pixels(data, what=what, max_bytes=config.max_bytes, max_pixels=most)
             source = pixels.shape[:2]
-            if size is not None:
-                pixels = fit(pixels, size, rule, upsample, what=what, max_pixels=config.max_pixels)
+            if request.size is not None:
+                size, rule = request.size, request.rule
+                pixels = fit(pixels, size, rule, request.upsample, what=what, max_pixels=most)
         image = Picture(pixels, hashlib.sha256(data).hexdigest(), source)
-        self._cache.put(key, image)
+        self._cache.put(request.key, image)
         self._on_step()
         return image
 
     def leave(self) -> None:
-        """Give up what is shared with the other workers of this machine."""
+        """Stop using what is shared with the other workers of this machine."""
         self._styles.leave()
 
     def _read(self, role: str, uri: str) -> bytes:
@@ -260,13 +288,16 @@ class Inputs:
             self._given[_store(uri)] = uri
             return data
 
-        # Contents are of a pair or a few, which come one after another; a local file needs no copy.
-        return (
-            self._styles.get(uri, fetch) if role in _SHARED and storage.split(uri)[0] else fetch()
-        )
+        # A content belongs to one pair, or to a few that come one after another. A local file needs
+        # no copy.
+        shared = role in _SHARED and storage.split(uri)[0] is not None
+        return self._styles.get(uri, fetch) if shared else fetch()
 
     def _gives_others(self, uri: str) -> bool:
-        """Whether the store of an image that can't be read gives now another one that it gave before: then it is not away."""
+        """Whether the store of `uri` still gives another image that it gave before.
+
+        Then it is this image that can't be read, and not the store that is out of reach.
+        """
         other = self._given.get(_store(uri), uri)
         if other == uri:
             return False
@@ -285,7 +316,10 @@ class Inputs:
         return int(own) if own is not None else pair_seed(self.spec.config.seed, pair.pair_id)
 
     def own_settings(self, pair: Pair) -> dict[str, Any]:
-        """What the engine is told of the row's own settings; an `init` that is an image is the pair's `start` instead."""
+        """The row's own settings for the engine.
+
+        An `init` that is an image is left out: it is the pair's `start`.
+        """
         own = {
             name: value
             for name, value in pair.overrides.items()
@@ -297,26 +331,29 @@ class Inputs:
 
 
 class _ImageCache:
-    """Decoded images under a bound of bytes, least recently used out first; safe for threads."""
+    """Decoded images of at most `bound` bytes; the least recently used leave first.
+
+    Safe for threads.
+    """
 
     def __init__(self, bound: int) -> None:
         self._bound, self._used = bound, 0
-        self._kept: OrderedDict[tuple[Any, ...], Picture] = OrderedDict()
+        self._images: OrderedDict[tuple[Any, ...], Picture] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: tuple[Any, ...]) -> Picture | None:
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+            if key in self._images:
+                self._images.move_to_end(key)
+            return self._images.get(key)
 
     def put(self, key: tuple[Any, ...], image: Picture) -> None:
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = image
+            if key not in self._images:
+                self._images[key] = image
                 self._used += image.pixels.nbytes
             while self._used > self._bound:
-                self._used -= self._kept.popitem(last=False)[1].pixels.nbytes
+                self._used -= self._images.popitem(last=False)[1].pixels.nbytes
 
 
 def _store(uri: str) -> str:
@@ -325,7 +362,7 @@ def _store(uri: str) -> str:
 
 
 def _fitted(mask: Picture, picture: Picture, rule: str, what: str) -> Picture:
-    """A mask brought to its picture; raises PairError BAD_MASK."""
+    """`mask`, brought to the size of its picture; raises PairError BAD_MASK."""
     height, width = picture.pixels.shape[:2]
     pixels = fit_mask(mask.pixels, picture.source, (height, width), rule, what=what)
     return Picture(pixels, mask.sha256, mask.source)

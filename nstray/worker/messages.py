@@ -1,4 +1,7 @@
-"""What driver and workers tell each other: the job, a shard's report, a worker's progress. Plain data, no torch: the driver stays small."""
+"""What driver and workers tell each other: the job, a shard's report, a worker's progress.
+
+Plain data without torch: so the driver stays small.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,26 @@ from nstray.output.schema import part_schema
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What every worker needs to know of the job; travels once to each."""
+    """What every worker needs to know of the job; sent once to each.
+
+    Attributes:
+        init: content, noise, style, or the absolute URI of an image.
+        retry: codes of the error rows that are made again; empty for an ordinary run.
+        cuts: as `nstray.manifest.shards.cut_windows` takes them.
+        trial: parts are made and dropped, for a probe.
+        run: a name of this run alone.
+    """
 
     config: JobConfig
     out: str
     fingerprint: str
     weights_id: str
     info: ManifestInfo
-    init: str  # content, noise, style, or the absolute URI of an image
-    retry: tuple[
-        str, ...
-    ] = ()  # codes of the error rows that are made again; empty: an ordinary run
-    cuts: tuple[
-        int, ...
-    ] = ()  # rows that the manifest had before each time it grew (`nstray.manifest.shards.cut_windows`)
-    trial: bool = False  # parts are made and dropped: a probe
-    run: str = field(default_factory=lambda: uuid.uuid4().hex)  # a name of this run alone
+    init: str
+    retry: tuple[str, ...] = ()
+    cuts: tuple[int, ...] = ()
+    trial: bool = False
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def schema(self) -> pa.Schema:
@@ -40,9 +47,15 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What became of one shard: `won` is False where another driver's part was there first.
+    """What became of one shard.
 
-    `skipped`: the worker was draining before the shard reached the device; nothing was written.
+    Attributes:
+        seconds: device-seconds.
+        size: bytes of the part.
+        won: False if another driver's part was there first.
+        skipped: the worker was draining before the shard reached the device; nothing was written.
+        footer: of the part.
+        example: pair and reason of one of its error rows.
     """
 
     window: int
@@ -56,23 +69,25 @@ class ShardReport:
     won: bool = True
     skipped: bool = False
     footer: dict[str, Any] = field(default_factory=dict)
-    example: str | None = None  # pair and reason of one of its error rows
+    example: str | None = None
 
 
 @dataclass
 class WorkerProgress:
-    """What a worker is doing: `steps` grows with every piece of work done, so a worker whose steps stand still is stuck.
+    """What a worker is doing.
 
     Attributes:
+        steps: grows with every piece of work, so a worker whose steps stand still is stuck.
         evaluations: forward + backward passes so far, times the pairs of each.
-        stages: seconds spent by stage, see `nstray.worker.timing`.
-        first, now: when the device first had work and when this was said, on the worker's own clock.
+        phase_seconds: seconds by phase, see `nstray.worker.timing`.
+        first: when the device first had work, on the worker's own clock.
+        now: when this was said, on the same clock.
         pairs: what is on the device.
     """
 
     steps: int = 0
     evaluations: int = 0
-    stages: dict[str, float] = field(default_factory=dict)
+    phase_seconds: dict[str, float] = field(default_factory=dict)
     first: float | None = None
     now: float = 0.0
     pairs: tuple[str, ...] = ()
@@ -80,4 +95,4 @@ class WorkerProgress:
     @property
     def busy(self) -> float:
         """Seconds that the device has worked."""
-        return self.stages.get("optimise", 0.0)
+        return self.phase_seconds.get("optimise", 0.0)

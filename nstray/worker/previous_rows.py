@@ -1,4 +1,4 @@
-"""What a retry keeps: the rows of a committed part, but for the error rows that are to be made again."""
+"""Rows that `nstray retry` carries over unchanged: those that are not to be made again."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class PreviousRows:
     """What a shard's part holds already.
 
     Attributes:
-        rows: by place in the shard; None for one that is to be made.
-        attempts: how often each was tried before.
-        etag: of the part; None where there is no part yet.
+        rows: by place in the shard; None for a row that is to be made.
+        attempts: how often each row was tried before.
+        etag: of the part; None if there is no part yet.
     """
 
     rows: list[dict[str, Any] | None]
@@ -30,23 +30,26 @@ class PreviousRows:
         return [i for i, row in enumerate(self.rows) if row is None]
 
     def with_made(self, made: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-        """All rows of the shard, those that were missing taken from `made` in order."""
+        """All rows of the shard; those that were missing are taken from `made` in order."""
         return [
             self.again(i, next(made)) if row is None else row for i, row in enumerate(self.rows)
         ]
 
     def again(self, index: int, row: dict[str, Any]) -> dict[str, Any]:
-        """A row made anew, its attempts counted on from those before."""
+        """`row`, made anew at place `index`, with the attempts before it counted too."""
         return {**row, "attempt": row["attempt"] + self.attempts[index]}
 
 
 def no_rows(shard: Shard) -> PreviousRows:
-    """Of a shard without a part."""
+    """The previous rows of a shard without a part."""
     return PreviousRows([None] * shard.table.num_rows, [0] * shard.table.num_rows)
 
 
 def read_previous(output: Output, shard: Shard, codes: Collection[str]) -> PreviousRows:
-    """The rows of the shard's part without the error rows of `codes`; raises OutputError where it is gone or damaged, StorageError."""
+    """The rows of the shard's part without the error rows of `codes`.
+
+    Raises `OutputError` if the part is gone or damaged, `StorageError`.
+    """
     rows, etag = output.parts.read(shard.name)
     return PreviousRows(
         [None if row["error_code"] in codes else row for row in rows],

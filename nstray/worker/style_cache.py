@@ -1,9 +1,11 @@
-"""Style images that the workers of one run share on one machine: each is fetched from its store once there, not once per worker.
+"""Style images that the workers of one run share on one machine.
 
-A folder of this user alone (mode 0700) below the temporary one (``TMPDIR``), with a file per image: SHA-256 of the bytes, then the bytes.
-Each worker holds a shared lock on the folder, which the kernel lets go of when a process dies, however it dies: the last one that leaves
-removes the folder, and the next worker on the machine removes one that was left by processes that were killed. The cache is of one run:
-the next one asks the store again. Whatever goes wrong with the folder costs a fetch, never a pair.
+Each image is fetched from its store once per machine, not once per worker. The cache is a folder of
+this user alone (mode 0700) below the temporary one (``TMPDIR``), with a file per image: SHA-256 of
+the bytes, then the bytes. Each worker holds a shared lock on the folder, which the kernel releases
+when a process dies, however it dies. The last worker that leaves removes the folder. If all of them
+were killed, the next worker on the machine removes it. The cache is of one run: the next run asks
+the store again. Whatever goes wrong with the folder costs a fetch, never a pair.
 """
 
 from __future__ import annotations
@@ -21,17 +23,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-log = logging.getLogger("nstray.worker.worker")
-BOUND = 2**30  # bytes of images kept on a machine, least recently used out first
-RESERVE = 2 * 2**30  # bytes of the disk that are left free
-WAIT = 5.0  # seconds that a worker waits for the fetch of another one before it fetches itself
+log = logging.getLogger(__name__)
+BOUND = 2**30  # bytes of images on a machine; the least recently used leave first
+RESERVE = 2 * 2**30  # bytes of the disk that stay free
+WAIT = 5.0  # seconds that a worker waits for another one's fetch before it fetches itself
 _PREFIX = "nstray-styles-"
 _IN_USE = "in-use"
 _DIGEST = 32
 
 
 class StyleCache:
-    """Bytes of images by URI. Safe for threads, and between processes that name the same run.
+    """Bytes of images by URI. Safe for threads, and for processes that name the same run.
 
     Args:
         run: a name that no other run has, of letters and digits.
@@ -48,20 +50,20 @@ class StyleCache:
         self._off = False
 
     def get(self, uri: str, fetch: Callable[[], bytes]) -> bytes:
-        """The image's bytes, from here or from `fetch`, whose exceptions pass through."""
+        """The image's bytes, from the cache or from `fetch`, whose exceptions pass through."""
         name = hashlib.sha256(uri.encode()).hexdigest()
         if not self._joined():
             return fetch()
-        if (data := self._kept(name)) is not None:
+        if (data := self._find(name)) is not None:
             return data
         with self._alone(name):
-            if (data := self._kept(name)) is None:
+            if (data := self._find(name)) is None:
                 data = fetch()
-                self._keep(name, data)
+                self._store(name, data)
         return data
 
     def leave(self) -> None:
-        """Use it no more; the last one to leave removes the folder."""
+        """Stop using the cache; the last process that leaves removes the folder."""
         with self._lock:
             self._off = True
             if self._use is not None:
@@ -82,8 +84,8 @@ class StyleCache:
                     log.warning("event=style_cache_off reason=%s", error)
             return self._use is not None
 
-    def _kept(self, name: str) -> bytes | None:
-        """What is kept under a name, if it is whole."""
+    def _find(self, name: str) -> bytes | None:
+        """The image under a name; None if it is missing or damaged."""
         path = self._path / name
         try:
             data = path.read_bytes()
@@ -97,7 +99,7 @@ class StyleCache:
 
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[None]:
-        """While this holds no other worker fetches the image, unless it has waited long."""
+        """Hold off other workers' fetches of the image, until they have waited for WAIT."""
         try:
             lock = os.open(
                 self._path / f"lock-{name[:2]}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -113,7 +115,7 @@ class StyleCache:
         finally:
             os.close(lock)
 
-    def _keep(self, name: str, data: bytes) -> None:
+    def _store(self, name: str, data: bytes) -> None:
         if len(data) > self._bound // 4:
             return
         try:
@@ -147,7 +149,7 @@ class StyleCache:
 
 
 def _locked(descriptor: int, kind: int) -> bool:
-    """Whether a lock could be had at once."""
+    """Whether the lock could be taken at once."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -156,7 +158,10 @@ def _locked(descriptor: int, kind: int) -> bool:
 
 
 def _join(path: Path) -> int:
-    """A descriptor that holds the shared lock of a folder, which is made where it is not there; raises OSError."""
+    """A descriptor that holds the shared lock of a folder; the folder is made if it is missing.
+
+    Raises OSError.
+    """
     while True:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
@@ -167,7 +172,7 @@ def _join(path: Path) -> int:
             use = os.open(
                 path / _IN_USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
             )
-        except FileNotFoundError:  # removed since, by one that found it unused
+        except FileNotFoundError:  # removed since, by a process that found it unused
             continue
         if _locked(use, fcntl.LOCK_SH) and _same(use, path / _IN_USE):
             return use
@@ -182,7 +187,7 @@ def _same(descriptor: int, path: Path) -> bool:
 
 
 def _remove_unused(path: Path) -> None:
-    """Remove a folder that no process uses; one of another user's, or that is in use, stays."""
+    """Remove a folder that no process uses; another user's folder stays."""
     try:
         if path.lstat().st_uid != os.geteuid():
             return

@@ -1,4 +1,4 @@
-"""Where a worker's time goes: seconds by stage, added up over its threads. Plain sums, no Ray."""
+"""Where a worker's time goes: seconds by phase, added up over its threads."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ PHASES = ("fetch", "decode", "optimise", "encode", "put")
 
 
 class PhaseTimes:
-    """Seconds spent in each of `STAGES`; safe for threads. Images are fetched, decoded and encoded by several threads at once, so their
-    seconds are thread-seconds and may pass faster than the clock's; those of a wait for a store that is away count too."""
+    """Seconds of each of `PHASES`. Safe for threads.
+
+    Several threads fetch, decode and encode images at once. So the seconds are thread-seconds and
+    may pass faster than the clock's. A wait for a store that is out of reach counts too.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._spent = dict.fromkeys(PHASES, 0.0)
+        self._finished = dict.fromkeys(PHASES, 0.0)
         self._running: dict[object, tuple[str, float]] = {}
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timed(self, phase: str) -> Iterator[None]:
         """Count the time of what runs inside."""
         this, began = object(), time.monotonic()
         with self._lock:
-            self._running[this] = stage, began
+            self._running[this] = phase, began
         try:
             yield
         finally:
             with self._lock:
                 del self._running[this]
-                self._spent[stage] += time.monotonic() - began
+                self._finished[phase] += time.monotonic() - began
 
     def seconds(self) -> dict[str, float]:
-        """What has been spent by now, what still runs included."""
+        """Seconds by phase so far, what still runs included."""
         with self._lock:
-            spent, now = dict(self._spent), time.monotonic()
-            for stage, began in self._running.values():
-                spent[stage] += now - began
-            return spent
+            seconds, now = dict(self._finished), time.monotonic()
+            for phase, began in self._running.values():
+                seconds[phase] += now - began
+            return seconds

@@ -1,30 +1,26 @@
 """What a worker does with a shard: fetch, decode, optimise, encode, commit. Knows nothing of Ray.
 
-A `Worker` is used by several threads at once: while one shard is optimised, the next one is fetched and decoded and the
-last one is encoded and put, so that the device waits for none of it.
+Several threads use a `Worker` at once: while one shard is optimised, the next one is fetched and
+decoded, and the last one is encoded and put. So the device waits for none of it.
 
-Torch is used by one thread alone, the device's own. Every thread that runs a parallel operation gets a team of OpenMP
-threads; with a second team there are more of them than cores, and libgomp then puts threads to sleep between operations
-instead of letting them spin: an evaluation of a small picture takes 1.4 times as long (measured, 96 px on two cores).
+One thread alone uses torch, the device's own. Every thread that runs a parallel operation gets a
+team of OpenMP threads. With a second team there are more threads than cores, and libgomp then puts
+threads to sleep between operations instead of letting them spin: an evaluation of a small picture
+takes 1.4 times as long (measured, 96 px on two cores).
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
 import torch
 
-from nstray import storage
-from nstray.config import VERSION
 from nstray.engine import settings
 from nstray.engine.batching import Memory, run_batches
 from nstray.engine.losses.guides import EmptyGuide
@@ -33,20 +29,18 @@ from nstray.engine.pair import Pair as EnginePair
 from nstray.engine.pair import Result
 from nstray.engine.stylizer import Stylizer
 from nstray.errors import ErrorCode, PairError, StorageError
-from nstray.images.encode import encode, extension, quantize
-from nstray.manifest.column_names import IMAGE_COLUMNS
 from nstray.manifest.pair import pairs
 from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
-from nstray.output.part import encode_part
 from nstray.storage.backoff import retry
 from nstray.worker import previous_rows
 from nstray.worker.inputs import Inputs, LoadedPair, Picture
 from nstray.worker.messages import JobSpec, ShardReport, WorkerProgress
 from nstray.worker.previous_rows import PreviousRows
+from nstray.worker.rows import Rows, report_of
 from nstray.worker.timing import PhaseTimes
 
-log = logging.getLogger("nstray.worker.worker")
+log = logging.getLogger(__name__)
 FETCH_THREADS = 8
 
 
@@ -66,10 +60,9 @@ class Worker:
         threads: int | None = None,
     ) -> None:
         self.spec, self.output = spec, Output(spec.out)
-        # The config's init may be an image, which the engine takes as each pair's `start`.
-        config = spec.config.model_copy(
-            update={"init": spec.init if spec.init in settings.INITS else "content"}
-        )
+        # If `init` is an image, the engine takes it as each pair's `start`.
+        init = spec.init if spec.init in settings.INITS else "content"
+        config = spec.config.model_copy(update={"init": init})
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
 
         def load() -> Stylizer:
@@ -85,16 +78,22 @@ class Worker:
         self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="io")
         self._progress = WorkerProgress()
         self._draining = False
-        self._stages = PhaseTimes()
-        self._inputs = Inputs(spec, self._pool, self.stylizer.settings, self._stages, self._step)
+        self._phases = PhaseTimes()
+        self._inputs = Inputs(spec, self._pool, self.stylizer.settings, self._phases, self._step)
+        self._rows = Rows(
+            spec, self.device_name, self.stylizer.dtype, self._pool, self._phases, self._step
+        )
 
     # called by the driver
 
     def process(self, shard: Shard, attempt: int = 1) -> ShardReport:
-        """The whole way of a shard. Raises StorageError where its part can't be written; a pair's own trouble is its row."""
+        """Make and commit a shard.
+
+        A pair's own trouble becomes its row. Raises `StorageError` if the part can't be written.
+        """
         started = time.time()
-        there = self._kept(shard)
-        prepared = self._inputs.prepare(shard.rows(there.missing))
+        previous = self._previous(shard)
+        prepared = self._inputs.prepare(shard.rows(previous.missing))
         outcomes = self._device.submit(
             lambda: None if self._draining else self._optimise(prepared)
         ).result()
@@ -102,59 +101,66 @@ class Worker:
             return ShardReport(
                 shard.window,
                 shard.number,
-                shard.table.num_rows,
-                0,
-                {},
-                0,
-                0.0,
-                0,
+                rows=shard.table.num_rows,
+                ok=0,
+                errors={},
+                evaluations=0,
+                seconds=0.0,
+                size=0,
                 won=False,
                 skipped=True,
             )
-        rows = there.with_made(self._rows(prepared, outcomes, attempt))
-        return self._commit(shard, rows, started, attempt, there.etag)
+        rows = previous.with_made(self._rows.make(prepared, outcomes, attempt))
+        return self._commit(shard, rows, started, attempt, previous.etag)
 
     def one(self, shard: Shard, index: int, attempt: int) -> dict[str, Any]:
-        """The row of one pair of a shard, alone: for a shard that took its worker along. Of a retry, the row it has where that stays."""
-        there = self._kept(shard)
-        if (row := there.rows[index]) is not None:
+        """The row of one pair of a shard, made alone: for a shard whose process died.
+
+        In a retry, a row that is not to be made again is returned as it is.
+        """
+        previous = self._previous(shard)
+        if (row := previous.rows[index]) is not None:
             return row
         alone = Shard(shard.window, shard.number, shard.table.slice(index, 1))
         prepared = self._inputs.prepare(alone)
         outcomes = self._device.submit(self._optimise, prepared).result()
-        return there.again(index, next(self._rows(prepared, outcomes, attempt)))
+        return previous.again(index, next(self._rows.make(prepared, outcomes, attempt)))
 
     def failed_row(
         self, shard: Shard, index: int, attempt: int, code: str, message: str
     ) -> dict[str, Any]:
-        """The error row of a pair that is not touched again."""
+        """The error row of a pair that is not tried again."""
         pair = pairs(shard.table.slice(index, 1), self.spec.info)[0]
         lost = LoadedPair(pair, self._inputs.seed(pair), error=PairError(ErrorCode(code), message))
-        return self._kept(shard).again(index, next(self._rows([lost], {}, attempt)))
+        return self._previous(shard).again(index, next(self._rows.make([lost], {}, attempt)))
 
     def commit_rows(
         self, shard: Shard, rows: Sequence[dict[str, Any]], started: float, attempt: int
     ) -> ShardReport:
         """Write a shard whose rows were made one by one."""
-        return self._commit(shard, list(rows), started, attempt, self._kept(shard).etag)
+        return self._commit(shard, list(rows), started, attempt, self._previous(shard).etag)
 
     def drain(self) -> None:
         """Shards that have not reached the device come back as skipped."""
         self._draining = True
 
     def leave(self) -> None:
-        """The worker is at its end: what it shares with others on its machine is given up."""
+        """End the worker's use of what it shares with others on its machine."""
         self._inputs.leave()
 
     def progress(self) -> WorkerProgress:
-        """What is going on; answers while the device is busy."""
-        return replace(self._progress, stages=self._stages.seconds(), now=time.monotonic())
+        """What the worker is doing; answers while the device is busy."""
+        seconds = self._phases.seconds()
+        return replace(self._progress, phase_seconds=seconds, now=time.monotonic())
 
     def _step(self) -> None:
         self._progress.steps += 1
 
-    def _kept(self, shard: Shard) -> PreviousRows:
-        """The rows that a retry keeps of a shard's part; of an ordinary run, none. Raises OutputError where the part is gone or damaged."""
+    def _previous(self, shard: Shard) -> PreviousRows:
+        """The rows of a shard's part that a retry carries over; none in an ordinary run.
+
+        Raises `OutputError` if the part is gone or damaged.
+        """
         if not self.spec.retry:
             return previous_rows.no_rows(shard)
         return retry(
@@ -167,7 +173,7 @@ class Worker:
     # optimise
 
     def _optimise(self, prepared: list[LoadedPair]) -> dict[int, Result | PairError]:
-        """Run what can run; by the index in `prepared`. In the device's thread."""
+        """Optimise what has no error; outcomes by index in `prepared`. In the device's thread."""
         indices = [i for i, p in enumerate(prepared) if p.error is None]
         pairs = [self._engine_pair(prepared[i]) for i in indices]
         outcomes: dict[int, Result | PairError] = {}
@@ -180,7 +186,7 @@ class Worker:
             self._progress.evaluations += len(self._progress.pairs) if count else 0
 
         self._progress.first = self._progress.first or time.monotonic()
-        with self._stages.timed("optimise"):
+        with self._phases.timed("optimise"):
             for k, outcome in run_batches(
                 self.stylizer,
                 pairs,
@@ -192,14 +198,17 @@ class Worker:
                 if isinstance(outcome, Exception) and not isinstance(
                     outcome, torch.cuda.OutOfMemoryError
                 ):
-                    self._leave_a_broken_device()
+                    self._exit_if_device_lost()
                 outcomes[indices[k]] = _as_pair_error(outcome, prepared[indices[k]].pair.pair_id)
         self._progress.pairs = ()
         return outcomes
 
-    def _leave_a_broken_device(self) -> None:
-        """End the process if its GPU no longer computes: after an illegal access or a hardware fault every later call fails too,
-        and would write off pair after pair. The driver then treats it as any death of a worker."""
+    def _exit_if_device_lost(self) -> None:
+        """End the process if its GPU no longer computes.
+
+        After an illegal access or a hardware fault every later call fails too, and pair after pair
+        would become an error row. The driver treats the exit as any death of a worker.
+        """
         if self.stylizer.device.type != "cuda":
             return
         try:
@@ -211,20 +220,18 @@ class Worker:
     def _engine_pair(self, ready: LoadedPair) -> EnginePair:
         own = ready.pair.overrides
         assert ready.content is not None
-        size, rule = (
-            own.get("size", self.spec.config.size),
-            own.get("size_rule", self.spec.config.size_rule),
-        )
-        scale = own.get("style_scale", self.spec.config.style_scale)
-        parts = ready.style_masks or [None] * len(ready.styles)
+        config = self.spec.config
+        size, rule = own.get("size", config.size), own.get("size_rule", config.size_rule)
+        scale = own.get("style_scale", config.style_scale)
+        style_masks = ready.style_masks or [None] * len(ready.styles)
         return EnginePair(
             content=_tensor(ready.content),
             styles=[_tensor(s) for s in ready.styles],
             blend=ready.pair.style_weights,
             style_keys=[(s.sha256, size, rule, scale) for s in ready.styles],
-            style_guide_keys=[m and m.sha256 for m in parts],
+            style_guide_keys=[m and m.sha256 for m in style_masks],
             guides=[_tensor(m) for m in ready.masks] or None,
-            style_guides=[None if m is None else _tensor(m) for m in parts],
+            style_guides=[None if m is None else _tensor(m) for m in style_masks],
             fine=None if ready.fine is None else _tensor(ready.fine),
             fine_key=ready.fine and (ready.fine.sha256, size, rule, scale),
             seed=ready.seed,
@@ -232,77 +239,7 @@ class Worker:
             settings=self._inputs.own_settings(ready.pair),
         )
 
-    # encode and commit
-
-    def _rows(
-        self, prepared: Sequence[LoadedPair], outcomes: dict[int, Result | PairError], attempt: int
-    ) -> Iterator[dict[str, Any]]:
-        encoded = {
-            i: self._pool.submit(self._encode, o)
-            for i, o in outcomes.items()
-            if isinstance(o, Result)
-        }
-        for i, ready in enumerate(prepared):
-            outcome = ready.error or outcomes[i]
-            row: dict[str, Any] = {
-                "pair_id": ready.pair.pair_id,
-                "content_uri": storage.redact(ready.pair.content or ""),
-                "style_uri": [storage.redact(s) for s in ready.pair.styles],
-                "content_sha256": ready.content.sha256 if ready.content else None,
-                "style_sha256": [s.sha256 for s in ready.styles]
-                if len(ready.styles) == len(ready.pair.styles)
-                else None,
-                "seed": ready.seed,
-                "device": self.device_name,
-                "dtype": self.stylizer.dtype,
-                "weights_id": self.spec.weights_id,
-                "config_fingerprint": self.spec.fingerprint,
-                "nstray_version": VERSION,
-                "attempt": attempt,
-            }
-            picture = b""
-            if isinstance(outcome, Result):
-                try:
-                    picture = encoded[i].result()
-                except PairError as error:  # a side longer than the format holds
-                    outcome = error
-            if isinstance(outcome, Result):
-                path = f"{ready.pair.pair_id}.{extension(self.spec.config.image_format)}"
-                height, width = outcome.image.shape[1:]
-                row |= {
-                    "image": {"bytes": picture, "path": path},
-                    "status": "ok",
-                    "width": width,
-                    "height": height,
-                    "loss_total": outcome.loss_total,
-                    "loss_content": outcome.loss_content,
-                    "loss_style": outcome.loss_style,
-                    "loss_tv": outcome.loss_tv,
-                    "loss_range": outcome.loss_range,
-                    "loss_curve": outcome.loss_curve,
-                    "iterations": outcome.iterations,
-                    "evaluations": outcome.evaluations,
-                    "seconds": outcome.seconds,
-                }
-            else:
-                row |= {
-                    "image": None,
-                    "status": "error",
-                    "error_code": outcome.code.value,
-                    "error_message": storage.redact(outcome.message),
-                }
-            row["created_at"] = datetime.now(UTC)
-            self._step()
-            yield row
-
-    def _encode(self, result: Result) -> bytes:
-        kind = self.spec.config.image_format
-        with self._stages.timed("encode"):
-            return encode(
-                quantize(result.image.numpy().transpose(1, 2, 0), kind),
-                kind,
-                self.spec.config.quality,
-            )
+    # commit
 
     def _commit(
         self,
@@ -312,97 +249,26 @@ class Worker:
         attempt: int,
         etag: str | None,
     ) -> ShardReport:
-        evaluations = sum(r.get("evaluations") or 0 for r in rows)
-        seconds = sum(r.get("seconds") or 0.0 for r in rows)
-        footer = {
-            "version": VERSION,
-            "window": shard.window,
-            "number": shard.number,
-            "ids_digest": shard.ids_digest,
-            "fingerprint": self.spec.fingerprint,
-            "seconds": seconds,
-            "evaluations": evaluations,
-            "host": socket.gethostname(),
-            "device": self.device_name,
-            "pid": os.getpid(),
-            "started": started,
-            "finished": time.time(),
-            "attempt": attempt,
-        }
-        names = self.spec.info.kept.names
-        with self._stages.timed("encode"):
-            data = encode_part(
-                rows,
-                self.spec.schema,
-                footer,
-                _redacted(shard.table.select(names)) if names else None,
-            )
-        with self._stages.timed("put"):
+        footer = self._rows.footer(shard, rows, started, attempt)
+        data = self._rows.part(shard, rows, footer)
+        with self._phases.timed("put"):
             won = self._put(shard.name, data, etag)
-        errors: dict[str, int] = {}
-        for row in rows:
-            if row["status"] == "error":
-                errors[row["error_code"]] = errors.get(row["error_code"], 0) + 1
-        example = next(
-            (
-                f"{row['pair_id']}: {row['error_message']}"
-                for row in rows
-                if row["status"] == "error"
-            ),
-            None,
-        )
-        ok = len(rows) - sum(errors.values())
-        return ShardReport(
-            shard.window,
-            shard.number,
-            len(rows),
-            ok,
-            errors,
-            evaluations,
-            seconds,
-            len(data),
-            won,
-            footer=footer,
-            example=example,
-        )
+        return report_of(shard, rows, footer, len(data), won)
 
     def _put(self, name: str, data: bytes, etag: str | None) -> bool:
         if self.spec.trial:
             return True
 
         def put() -> bool:
-            return (
-                self.output.parts.commit(name, data)
-                if etag is None
-                else self.output.parts.replace(name, data, etag)
-            )
+            if etag is None:
+                return self.output.parts.commit(name, data)
+            return self.output.parts.replace(name, data, etag)
 
         return retry(name, StorageError, put, self._step)
 
 
-def _redacted(columns: pa.Table) -> pa.Table:
-    """The manifest's columns as they go into the output: what names an image may be a signed URI."""
-
-    def shown(value: Any) -> Any:
-        return (
-            [shown(v) for v in value]
-            if isinstance(value, list)
-            else value and storage.redact(value)
-        )
-
-    for name in ("init", *IMAGE_COLUMNS):
-        if name in columns.column_names:
-            field = columns.schema.field(name)
-            columns = columns.set_column(
-                columns.column_names.index(name),
-                field,
-                pa.array([shown(v) for v in columns[name].to_pylist()], field.type),
-            )
-    return columns
-
-
 def _tensor(image: Picture) -> torch.Tensor:
-    """(3, H, W), or (H, W) of a mask."""
+    """The pixels as (3, H, W), or (H, W) of a mask."""
     pixels = torch.from_numpy(image.pixels)
     return pixels if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 

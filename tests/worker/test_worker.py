@@ -26,7 +26,6 @@ from nstray.engine.pair import pair_seed
 from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.stylizer import Stylizer
 from nstray.errors import AccessDenied, ErrorCode, OutputError, Unreachable
-from nstray.images import decode
 from nstray.images.encode import encode
 from nstray.images.resize import fit
 from nstray.manifest.manifest import Manifest
@@ -36,6 +35,8 @@ from nstray.output.folder import Output
 from nstray.output.part import read_footer
 from nstray.output.parts import Parts
 from nstray.storage.backoff import STORAGE_TRIES
+from nstray.worker import inputs as worker_inputs
+from nstray.worker import rows as worker_rows
 from nstray.worker.messages import JobSpec, ShardReport
 from nstray.worker.timing import PHASES
 from nstray.worker.worker import Worker
@@ -525,35 +526,35 @@ def test_progress_tells_what_is_on_the_device_and_counts_the_work(bench: Bench, 
     assert 0 < after.busy <= after.now - (after.first or 0) + 1e-3
 
 
-def test_the_time_of_each_stage_is_told_while_it_runs_and_afterwards(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_each_phase_is_told_while_it_runs_and_afterwards(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     worker, shard = bench.worker([pair("a"), pair("b", content="gone.png")])
     during: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
 
-    def watched(stage: str, honest: Callable[..., Any]) -> Callable[..., Any]:
+    def watched(phase: str, honest: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **more: Any) -> Any:
-            before = worker.progress().stages
+            before = worker.progress().phase_seconds
             time.sleep(0.01)
-            during[stage] = before, worker.progress().stages
+            during[phase] = before, worker.progress().phase_seconds
             return honest(*args, **more)
 
         return call
 
-    for stage, where, name in (
+    for phase, where, name in (
         ("fetch", storage, "read"),
-        ("decode", decode, "decode"),
+        ("decode", worker_inputs, "decode"),
         ("optimise", worker.stylizer, "run"),
-        ("encode", decode, "encode"),
+        ("encode", worker_rows, "encode"),
         ("put", worker.output.parts, "commit"),
     ):
-        monkeypatch.setattr(where, name, watched(stage, getattr(where, name)))
+        monkeypatch.setattr(where, name, watched(phase, getattr(where, name)))
     worker.process(shard)
     after = worker.progress()
-    assert tuple(after.stages) == PHASES == tuple(during)
-    for stage, (first, second) in during.items():
-        assert second[stage] - first[stage] >= 0.01  # it grows while the stage runs
-        assert after.stages[stage] >= second[stage]
-    assert worker.progress().stages == after.stages  # and stands still when nothing does
-    assert after.busy == after.stages["optimise"]
+    assert tuple(after.phase_seconds) == PHASES == tuple(during)
+    for phase, (first, second) in during.items():
+        assert second[phase] - first[phase] >= 0.01  # it grows while the phase runs
+        assert after.phase_seconds[phase] >= second[phase]
+    assert worker.progress().phase_seconds == after.phase_seconds  # and stands still when nothing does
+    assert after.busy == after.phase_seconds["optimise"]
 
 
 # when what is around the pairs breaks
