@@ -1,22 +1,32 @@
-"""Waiting for a store that is out of reach: an outage costs the wait and no row."""
+"""Tries again while a store is out of reach: an outage costs the wait and no row."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential,
+)
 
 from nstray.errors import AccessDenied, StorageError
 
 T = TypeVar("T")
-log = logging.getLogger("nstray.worker.worker")
-# Pauses of 1, 2, 4, 8, 16 and then 30 s, on top of the storage client's own retries. Ten minutes of outage cost nothing but the
-# wait; after that the shard goes back to the driver. A store that takes every connection and never answers costs five minutes a try:
-# no further one is begun after PATIENCE seconds.
+log = logging.getLogger(__name__)
+# Pauses of 1, 2, 4, 8, 16 and then 30 s, on top of the storage client's own retries. So ten minutes
+# of outage cost the wait alone; after that the shard goes back to the driver. A store that takes
+# every connection and never answers costs five minutes a try, so no further try is begun after
+# MAX_SECONDS.
 STORAGE_TRIES = 24
 LONGEST_PAUSE = 30.0
-PATIENCE = 900.0
+MAX_SECONDS = 900.0
+_TRIES_IF_OTHERS_ANSWER = 3
 
 
 def retry(
@@ -26,22 +36,40 @@ def retry(
     on_try: Callable[[], None],
     others_answer: Callable[[], bool] | None = None,
 ) -> T:
-    """What `call` returns; tried again on `trouble`, but for want of permission, as long as patience lasts.
+    """What `call` returns; it is called again after `trouble`.
 
-    `on_try` is told of each pause, which is no standstill. `others_answer` says whether the store answers somebody else
-    now: then three tries are enough.
+    Raises the last error after `STORAGE_TRIES` tries, and after an error that comes later than
+    `MAX_SECONDS`. Raises `AccessDenied` at once.
+
+    Args:
+        what: what is called, for the log.
+        on_try: called before each pause, so that a wait does not look like a standstill.
+        others_answer: whether the store answers other requests now; then three tries are enough.
     """
-    began = time.monotonic()
-    for attempt in range(STORAGE_TRIES):
-        try:
-            return call()
-        except AccessDenied:
-            raise
-        except trouble as error:
-            spent = attempt + 1 == STORAGE_TRIES or time.monotonic() - began > PATIENCE
-            if spent or (attempt >= 2 and others_answer and others_answer()):
-                raise
-            log.warning("event=storage_retry what=%s try=%d error=%s", what, attempt + 1, error)
-            on_try()
-            time.sleep(min(LONGEST_PAUSE, 2.0**attempt))
-    raise AssertionError("the last try returns or raises")
+
+    def trouble_again(error: BaseException) -> bool:
+        return isinstance(error, trouble) and not isinstance(error, AccessDenied)
+
+    limits = stop_after_attempt(STORAGE_TRIES) | stop_after_delay(MAX_SECONDS)
+
+    def enough(state: RetryCallState) -> bool:
+        if limits(state):
+            return True
+        if state.attempt_number < _TRIES_IF_OTHERS_ANSWER or others_answer is None:
+            return False
+        return others_answer()
+
+    def before_sleep(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning(
+            "event=storage_retry what=%s try=%d error=%s", what, state.attempt_number, error
+        )
+        on_try()
+
+    return Retrying(
+        retry=retry_if_exception(trouble_again),
+        stop=enough,
+        wait=wait_exponential(max=LONGEST_PAUSE),
+        before_sleep=before_sleep,
+        reraise=True,
+    )(call)
