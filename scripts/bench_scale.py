@@ -37,7 +37,7 @@ from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.layout import WINDOW_ROWS, part_name
 from nstray.output.records import Counts, PartInfo
-from nstray.storage import s3
+from nstray.storage import s3_client
 
 SETTINGS = {"weights": "random", "content_layers": "conv1_1", "style_layers": "conv1_1"}
 NSTRAY = (sys.executable, "-c", "from nstray.cli import main; main()")
@@ -181,7 +181,7 @@ def on_radosgw(then: Callable[[str], None]) -> None:
 
     def with_environment(env: dict[str, str]) -> None:
         os.environ.update(env)
-        s3.client().create_bucket(Bucket="scale")
+        s3_client.client().create_bucket(Bucket="scale")
         then("s3://scale")
 
     with tempfile.TemporaryDirectory(prefix="rgw-", dir="/tmp") as server:

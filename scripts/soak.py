@@ -31,7 +31,7 @@ from ports import free_ports  # noqa: E402
 from proxy import FaultProxy  # noqa: E402
 
 from nstray.commands import verify  # noqa: E402
-from nstray.storage import s3 as storage_s3  # noqa: E402
+from nstray.storage import s3_client  # noqa: E402
 
 # What storage does for some seconds, to requests at random.
 STORAGE = {
@@ -74,7 +74,7 @@ class Soak:
         """One job from its first run to its verification."""
         self.jobs += 1
         bucket = f"soak-{self.arguments.seed}-{self.jobs}"
-        storage_s3.client().create_bucket(Bucket=bucket)
+        s3_client.client().create_bucket(Bucket=bucket)
         contents = max(1, self.arguments.pairs // 10)
         manifest, weights = jobs.write_inputs(f"s3://{bucket}/in", contents=contents, styles=10)
         self.out, self.ids = f"s3://{bucket}/out", sorted(jobs.all_pairs(contents, 10))

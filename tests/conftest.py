@@ -16,7 +16,7 @@ import pytest
 from ports import free_ports
 
 from nstray import cli
-from nstray.storage import s3 as storage_s3
+from nstray.storage import s3_client
 
 if TYPE_CHECKING:
     from heads import Head
@@ -79,7 +79,7 @@ def _bucket(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     bucket = f"test-{uuid.uuid4().hex[:12]}"
-    storage_s3.client().create_bucket(Bucket=bucket)
+    s3_client.client().create_bucket(Bucket=bucket)
     return f"s3://{bucket}"
 
 
@@ -87,14 +87,14 @@ def _bucket(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
 def s3(moto_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A fresh, empty bucket of moto's server, as ``s3://NAME``; the environment leads there."""
     yield _bucket(moto_server, monkeypatch)
-    storage_s3.forget_client()
+    s3_client.forget_client()
 
 
 @pytest.fixture
 def rgw(radosgw: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A fresh, empty bucket of the real server, as ``s3://NAME``; the environment leads there."""
     yield _bucket(radosgw, monkeypatch)
-    storage_s3.forget_client()
+    s3_client.forget_client()
 
 
 @pytest.fixture(scope="session")

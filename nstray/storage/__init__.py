@@ -1,11 +1,12 @@
 """One small interface over local files and S3, and the only way the rest of nstray reaches either.
 
-A URI is ``s3://bucket/key``, ``file:///absolute/path`` or a plain local path (`nstray.storage.uri`). Credentials are the ambient AWS chain alone;
-``AWS_ENDPOINT_URL`` selects MinIO, Ceph, R2 and the like. Whatever botocore or the operating system raises reaches the caller as an
-exception of `nstray.errors` that names the redacted URI and says what to do.
+A URI is ``s3://bucket/key``, ``file:///absolute/path`` or a plain local path
+(`nstray.storage.uri`). Credentials are the ambient AWS chain alone. ``AWS_ENDPOINT_URL`` selects
+MinIO, Ceph, R2 and the like. Whatever botocore or the operating system raises reaches the caller as
+an exception of `nstray.errors` that names the redacted URI and says what to do.
 
-The two writes carry the commit protocol: `put_new` creates or fails; `put_over` replaces, on demand only one known version.
-ETags are kept without quotes; a local file's is ``<mtime_ns>-<size>-<inode>``.
+The two writes carry the commit protocol. `put_new` creates or fails. `put_over` replaces, on demand
+only one known version. ETags have no quotes here; a local file's is ``<mtime_ns>-<size>-<inode>``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nstray.errors import UsageError
-from nstray.storage import local, s3
+from nstray.storage import local, s3, s3_listing
 from nstray.storage.uri import absolute, is_uri, join, name, parent, resolve, split
 from nstray.text import redact
 
@@ -41,7 +42,9 @@ __all__ = [
     "sweep",
 ]
 
-LIST_THREADS = 6  # listings at once: Python reads an answer of a thousand keys in 20 ms, one at a time, and a store takes 40 to 200 ms for it
+# Listings at once: a store takes 40 to 200 ms for an answer of a thousand keys, and Python reads
+# one answer at a time, in 20 ms.
+LIST_THREADS = 6
 BLOCK = 256 * 1024  # bytes of a buffered or range read: a Parquet footer usually fits
 
 
@@ -56,7 +59,10 @@ class ObjectInfo:
 
 
 def head(uri: str) -> ObjectInfo | None:
-    """What is stored under `uri`; None if nothing is, or a folder, or (S3 does not tell a HEAD more) the bucket does not exist."""
+    """What is stored under `uri`; None if nothing is, or a folder.
+
+    A missing bucket gives None too: S3 does not tell a HEAD more.
+    """
     bucket, key = _object(uri)
     if bucket is not None:
         stored = s3.head(bucket, key)
@@ -66,51 +72,56 @@ def head(uri: str) -> ObjectInfo | None:
 
 
 def read(uri: str, *, max_bytes: int | None = None) -> bytes:
-    """The whole object; raises `NotFound`, `AccessDenied`, `Unreachable`, `StorageError`, and `TooLarge` before reading more than `max_bytes`."""
+    """The whole object.
+
+    Raises `NotFound`, `AccessDenied`, `Unreachable`, `StorageError`, and `TooLarge` before it reads
+    more than `max_bytes`.
+    """
     bucket, key = _object(uri)
-    return (
-        local.read(key, max_bytes)
-        if bucket is None
-        else s3.get(bucket, key, max_bytes=max_bytes).data
-    )
+    if bucket is None:
+        return local.read(key, max_bytes)
+    return s3.get(bucket, key, max_bytes=max_bytes).data
 
 
 def open_input(uri: str) -> io.BufferedReader:
-    """A seekable binary file over `uri`, read by ranges, as pyarrow and csv want it; raises as `read` does.
+    """A seekable binary file over `uri`, read by ranges, as pyarrow and csv want it.
 
-    An object replaced while it is open raises `Changed`; a local file stays the one that was opened.
+    Raises as `read` does. An object that is replaced while it is open raises `Changed`; a local
+    file stays the one that was opened.
     """
     bucket, key = _object(uri)
-    return (
-        local.open_input(key, BLOCK)
-        if bucket is None
-        else io.BufferedReader(s3.Input(bucket, key, BLOCK), BLOCK)
-    )
+    if bucket is None:
+        return local.open_input(key, BLOCK)
+    return io.BufferedReader(s3.Input(bucket, key, BLOCK), BLOCK)
 
 
 def list_files(folder_or_prefix: str, *, recursive: bool = True) -> Iterator[ObjectInfo]:
     """Every file below a folder, in the order of S3 keys (bytes of the UTF-8 path).
 
-    Local symbolic links are followed; what is neither file nor folder is left out. Raises `NotFound`, at the first step, where the
-    folder or bucket does not exist; a prefix without keys in an existing bucket is an empty folder.
+    Local symbolic links are followed; what is neither file nor folder is left out. Raises
+    `NotFound`, at the first step, if the folder or bucket does not exist. A prefix without keys in
+    an existing bucket is an empty folder.
     """
     bucket, path = split(folder_or_prefix)
     if bucket is None:
         return (_here(*found) for found in local.walk(path, recursive))
     return (
         _remote(bucket, stored)
-        for stored in s3.walk(bucket, path.rstrip("/") + "/" if path.strip("/") else "", recursive)
+        for stored in s3_listing.walk(
+            bucket, path.rstrip("/") + "/" if path.strip("/") else "", recursive
+        )
     )
 
 
 def list_prefix(uri_prefix: str) -> Iterator[ObjectInfo]:
-    """Files of one folder whose names start with the last component of `uri_prefix`, sorted; not those of folders below it.
+    """Files of one folder whose names start with the last component of `uri_prefix`, sorted.
 
-    A missing folder is empty; a missing bucket raises `NotFound`.
+    Files of folders below it are left out. A missing folder is empty; a missing bucket raises
+    `NotFound`.
     """
     bucket, path = resolve(uri_prefix)
     if bucket is not None:
-        return (_remote(bucket, stored) for stored in s3.walk(bucket, path, False))
+        return (_remote(bucket, stored) for stored in s3_listing.walk(bucket, path, False))
     folder, slash, start = path.rpartition("/")
     folder = os.path.abspath(folder + slash)
     return (
@@ -120,10 +131,12 @@ def list_prefix(uri_prefix: str) -> Iterator[ObjectInfo]:
 
 
 def put_new(uri: str, data: bytes) -> str:
-    """Create `uri` holding `data`, or fail: of several writers exactly one succeeds. Returns the ETag.
+    """Create `uri` holding `data`, or fail: of several writers exactly one succeeds.
 
-    Meeting the same bytes is success, since that is what a retry of our own meets; other bytes raise `AlreadyExists`.
-    A missing local folder is made. S3: one PutObject with If-None-Match; local: a temporary file, fsync, a hard link, fsync of the folder.
+    Returns the ETag. If the same bytes are there, the put succeeds, since a retry of our own meets
+    them; other bytes raise `AlreadyExists`. A missing local folder is made. On S3 this is one
+    PutObject with If-None-Match. Locally it is a temporary file, fsync, a hard link, and fsync of
+    the folder.
     """
     bucket, key = _object(uri)
     return (
@@ -132,7 +145,11 @@ def put_new(uri: str, data: bytes) -> str:
 
 
 def put_over(uri: str, data: bytes, *, if_match: str | None = None) -> str:
-    """Replace `uri` by `data`, with `if_match` only while that is its ETag; returns the new ETag, raises `Changed`."""
+    """Replace `uri` by `data`; returns the new ETag.
+
+    Args:
+        if_match: the ETag that is replaced; raises `Changed` if `uri` has another one or is gone.
+    """
     bucket, key = _object(uri)
     version = None if if_match is None else if_match.strip('"')
     if bucket is None:
@@ -150,7 +167,10 @@ def delete(uri: str) -> None:
 
 
 def sweep(folder: str) -> None:
-    """Remove from a local folder what writers that were killed left behind, an hour later; a store keeps nothing of such a put."""
+    """Remove from a local folder what killed writers left behind more than an hour ago.
+
+    A store keeps nothing of such a put.
+    """
     bucket, path = split(folder)
     if bucket is None:
         local.sweep(path)
@@ -168,5 +188,5 @@ def _here(path: str, status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(path, status.st_size, local.etag(status), status.st_mtime)
 
 
-def _remote(bucket: str, stored: s3.Stored) -> ObjectInfo:
+def _remote(bucket: str, stored: s3_listing.Stored) -> ObjectInfo:
     return ObjectInfo(f"s3://{bucket}/{stored.key}", stored.size, stored.etag, stored.modified)

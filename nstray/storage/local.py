@@ -1,7 +1,9 @@
-"""Local files behind `nstray.storage`: listed in the order of S3 keys, written so that a file is visible whole or not at all.
+"""Local files behind `nstray.storage`, listed in the order of S3 keys.
 
-Temporary files start with ``.nstray-put-``; a writer killed half-way leaves one behind, which is never listed and which `sweep` removes.
-Waits are bounded by LOCK_SECONDS; what a file system itself takes, such as NFS whose server is away (mount it ``soft`` to get an error), is not.
+A file that is written is visible whole or not at all. Temporary files start with
+``.nstray-put-``. A writer that is killed half-way leaves one behind; it is never listed, and
+`sweep` removes it. Waits are bounded by LOCK_SECONDS. What a file system itself takes is not bounded, such
+as NFS whose server is out of reach (mount it ``soft`` to get an error).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from contextlib import contextmanager, nullcontext, suppress
 
 from nstray.errors import AccessDenied, AlreadyExists, Changed, NotFound, StorageError, TooLarge
 
-LEFT_SECONDS = 3600.0  # after which a temporary file is taken for a dead writer's
+LEFT_SECONDS = 3600.0  # after which a temporary file counts as a dead writer's
 LOCK_SECONDS = 60.0  # a lock is held while one file is written
 _TEMPORARY = ".nstray-put-"
 # What vfat, exFAT and several FUSE file systems answer to a hard link.
@@ -50,7 +52,8 @@ def _explain(error: OSError, path: str) -> StorageError:
         )
     if error.errno == errno.EFBIG:
         return StorageError(
-            f"{path}: {reason}: larger than the file system or a limit (ulimit -f) allows; raise it, or write less at once"
+            f"{path}: {reason}: larger than the file system or a limit (ulimit -f) allows; "
+            "raise it, or write less at once"
         )
     if error.errno == errno.EROFS:
         return AccessDenied(f"{path}: {reason}; mount it for writing or choose another place")
@@ -65,7 +68,7 @@ def etag(status: os.stat_result) -> str:
 
 
 def head(path: str) -> os.stat_result | None:
-    """The status of the regular file at `path`; None where there is nothing, or a folder."""
+    """The status of the regular file at `path`; None if nothing is there, or a folder."""
     with errors(path):
         try:
             status = os.stat(path)
@@ -96,7 +99,10 @@ def open_input(path: str, buffer: int) -> io.BufferedReader:
 
 
 def _regular(path: str, status: os.stat_result) -> os.stat_result:
-    """`status`, if it is a regular file's; a pipe or device would block its reader or never end."""
+    """`status`, if it is a regular file's; else raises StorageError.
+
+    A pipe or device would block its reader or never end.
+    """
     if stat.S_ISDIR(status.st_mode):
         raise StorageError(f"{path}: is a folder; a file is needed here")
     if not stat.S_ISREG(status.st_mode):
@@ -109,9 +115,13 @@ def _regular(path: str, status: os.stat_result) -> os.stat_result:
 def walk(
     folder: str, recursive: bool, start: str = "", above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """Path and status of the regular files of a folder whose names start with `start`, in the byte order of their paths.
+    """Path and status of the regular files of a folder, in the byte order of their paths.
 
-    Symbolic links are followed; `above`, the (device, inode) of the folders we are in, ends those that lead upwards.
+    Symbolic links are followed, except those that lead upwards.
+
+    Args:
+        start: what the names start with.
+        above: (device, inode) of the folders that this one is in.
     """
     found: list[tuple[bytes, str, os.stat_result]] = []
     with errors(folder):
@@ -123,11 +133,8 @@ def walk(
                 try:
                     status = entry.stat()
                 except OSError as error:
-                    if error.errno in (
-                        errno.ENOENT,
-                        errno.ELOOP,
-                    ):  # a link to nothing, or removed meanwhile
-                        continue
+                    if error.errno in (errno.ENOENT, errno.ELOOP):
+                        continue  # a link to nothing, or removed meanwhile
                     raise
                 if stat.S_ISDIR(status.st_mode):
                     found.append((os.fsencode(entry.name) + b"/", entry.path, status))
@@ -163,7 +170,8 @@ def put_new(path: str, data: bytes) -> str:
                 if error.errno not in _NO_LINKS:
                     raise
                 raise StorageError(
-                    f"{path}: the file system of {folder} has no hard links, which nstray commits with; use another, or s3://"
+                    f"{path}: the file system of {folder} has no hard links, "
+                    "which nstray commits with; use another, or s3://"
                 ) from None
         _sync_folder(folder)
         return etag(os.stat(path))
@@ -181,9 +189,8 @@ def put_over(path: str, data: bytes, if_match: str | None) -> str:
                 and (status is None or etag(status) != if_match)
                 and not _same(path, data)
             ):
-                raise Changed(
-                    f"{path} {'is gone' if status is None else 'was changed'} since version {if_match} was read"
-                )
+                became = "is gone" if status is None else "was changed"
+                raise Changed(f"{path} {became} since version {if_match} was read")
             with _temporary(path, data) as temporary:
                 version = etag(os.stat(temporary))
                 os.replace(temporary, path)
@@ -199,7 +206,10 @@ def delete(path: str) -> None:
 
 
 def sweep(folder: str) -> None:
-    """Remove the temporary files of writers that died, LEFT_SECONDS old, from a folder (not those below it), as far as possible."""
+    """Remove temporary files that are LEFT_SECONDS old from a folder, as far as possible.
+
+    Their writers died. Folders below it are left alone.
+    """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if (
@@ -219,7 +229,10 @@ def _same(path: str, data: bytes) -> bool:
 
 @contextmanager
 def _temporary(path: str, data: bytes) -> Iterator[str]:
-    """A file beside `path` holding `data`, written through to the disk; removed at the end unless it was renamed."""
+    """A file beside `path` holding `data`, written through to the disk.
+
+    It is removed at the end unless it was renamed.
+    """
     temporary = os.path.join(os.path.dirname(path), _TEMPORARY + uuid.uuid4().hex)
     try:
         with open(temporary, "xb") as file:
@@ -233,9 +246,9 @@ def _temporary(path: str, data: bytes) -> Iterator[str]:
 
 
 def _lock(path: str) -> io.BufferedRandom | None:
-    """The file at `path`, locked against every other `put_over` until it is closed; None where there is none.
+    """The file at `path`, locked against every other `put_over` until it is closed.
 
-    Raises StorageError after LOCK_SECONDS.
+    None if there is no such file. Raises StorageError after LOCK_SECONDS.
     """
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
@@ -251,13 +264,14 @@ def _lock(path: str) -> io.BufferedRandom | None:
                 if time.monotonic() > deadline:
                     file.close()
                     raise StorageError(
-                        f"{path}: another process has held its lock for {LOCK_SECONDS:g} s; is one of them stopped? end it and try again"
+                        f"{path}: another process has held its lock for {LOCK_SECONDS:g} s; "
+                        "is one of them stopped? end it and try again"
                     ) from None
                 time.sleep(0.02)
         with suppress(FileNotFoundError):
             if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
                 return file
-        file.close()  # replaced while we waited: lock the new one
+        file.close()  # it was replaced during the wait: lock the new one
 
 
 def _make_folder(folder: str) -> None:

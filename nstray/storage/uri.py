@@ -1,4 +1,7 @@
-"""What a URI is: ``s3://bucket/key`` (the key taken literally, nothing percent-decoded), ``file:///absolute/path`` or a plain local path."""
+"""What a URI is: ``s3://bucket/key``, ``file:///absolute/path`` or a plain local path.
+
+The key of S3 is taken literally: nothing is percent-decoded.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,14 @@ def is_uri(text: str) -> bool:
 
 
 def absolute(uri: str) -> str:
-    """The canonical form: S3 unchanged, everything local an absolute path; raises `UsageError` for a scheme nstray does not read."""
+    """The canonical form: S3 unchanged, everything local an absolute path.
+
+    Raises `UsageError` for a scheme that nstray does not read.
+    """
     bucket, path = resolve(uri)
-    return (
-        os.path.abspath(path)
-        if bucket is None
-        else f"s3://{bucket}/{path}"
-        if path or uri.endswith("/")
-        else f"s3://{bucket}"
-    )
+    if bucket is None:
+        return os.path.abspath(path)
+    return f"s3://{bucket}/{path}" if path or uri.endswith("/") else f"s3://{bucket}"
 
 
 def split(uri: str) -> tuple[str | None, str]:
@@ -36,7 +38,10 @@ def split(uri: str) -> tuple[str | None, str]:
 
 
 def resolve(uri: str) -> tuple[str | None, str]:
-    """(bucket, key), or (None, path as given: relative, or with a slash at its end); raises `UsageError`."""
+    """(bucket, key), or (None, path as given); raises `UsageError`.
+
+    A path as given may be relative or end with a slash.
+    """
     if not uri or "\0" in uri:
         raise UsageError(f"not a path or URI: {redact(uri)!r}")
     match = _SCHEME.match(uri)
@@ -47,7 +52,8 @@ def resolve(uri: str) -> tuple[str | None, str]:
         bucket, _, key = rest.partition("/")
         if any(pattern.search(uri) for pattern in USER_INFO):
             raise UsageError(
-                f"{redact(uri)}: no credentials in a URI; they come from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, roles)"
+                f"{redact(uri)}: no credentials in a URI; they come from the environment "
+                "(AWS_ACCESS_KEY_ID, AWS_PROFILE, roles)"
             )
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", bucket):
             raise UsageError(f"{redact(uri)}: {bucket!r} is no bucket name; write s3://BUCKET/KEY")
@@ -60,13 +66,17 @@ def resolve(uri: str) -> tuple[str | None, str]:
     hint = (
         "write s3://"
         if scheme in ("s3a", "s3n")
-        else "nstray reads local paths, file:// and s3:// (other stores through their S3 endpoint: AWS_ENDPOINT_URL)"
+        else "nstray reads local paths, file:// and s3:// "
+        "(other stores through their S3 endpoint: AWS_ENDPOINT_URL)"
     )
     raise UsageError(f"{redact(uri)}: {scheme}:// is not supported; {hint}")
 
 
 def join(base_folder: str, relative: str) -> str:
-    """`relative` as seen from `base_folder`; a URI or an absolute path in `relative` wins. Raises `UsageError` where ``..`` leaves the bucket."""
+    """`relative` as seen from `base_folder`; a URI or an absolute path in `relative` wins.
+
+    Raises `UsageError` if ``..`` leads out of the bucket.
+    """
     if is_uri(relative) or relative.startswith("/"):
         return absolute(relative)
     bucket, base = split(base_folder)

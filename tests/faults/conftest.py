@@ -8,7 +8,7 @@ import pytest
 from proxy import TIMEOUT, FaultProxy
 
 from nstray import storage
-from nstray.storage import s3 as storage_s3
+from nstray.storage import s3_client
 
 
 @pytest.fixture
@@ -16,8 +16,8 @@ def proxy(rgw: str, radosgw: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
     """The proxy before the server of `rgw`; the environment leads there, and a silent peer is given up after TIMEOUT."""
     storage.put_new(f"{rgw}/warm", b"")  # the first put into a bucket can take more than TIMEOUT
     storage.delete(f"{rgw}/warm")
-    monkeypatch.setattr(storage_s3, "READ_TIMEOUT", TIMEOUT)
-    monkeypatch.setattr(storage_s3, "CONNECT_TIMEOUT", TIMEOUT)
+    monkeypatch.setattr(s3_client, "READ_TIMEOUT", TIMEOUT)
+    monkeypatch.setattr(s3_client, "CONNECT_TIMEOUT", TIMEOUT)
     with FaultProxy(radosgw["AWS_ENDPOINT_URL"], seed=7) as made:
         monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
         yield made

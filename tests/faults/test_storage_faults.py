@@ -18,6 +18,7 @@ from proxy import TIMEOUT, FaultProxy
 from nstray import storage
 from nstray.errors import AccessDenied, AlreadyExists, NotFound, NstrayError, Unreachable
 from nstray.storage import s3 as storage_s3
+from nstray.storage import s3_client
 
 DATA = os.urandom(700_000)
 OTHER = DATA[:-1] + bytes([DATA[-1] ^ 1])
@@ -102,7 +103,7 @@ def test_a_lasting_fault_ends_in_an_error_that_says_so_and_leaves_nothing(
     rgw: str, proxy: FaultProxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    monkeypatch.setattr(storage_s3, "ATTEMPTS", 2)
+    monkeypatch.setattr(s3_client, "ATTEMPTS", 2)
     uri, whole = f"{rgw}/f/k", f"{rgw}/f/whole"
     storage.put_new(whole, DATA)
     cause(proxy, fault)
@@ -136,7 +137,7 @@ def test_an_error_whose_body_breaks_off_is_asked_for_again(
     assert isinstance(outcome(lambda: storage.read(f"{rgw}/f/none")), NotFound)
     assert len(retries(caplog)) == 1
     proxy.clear()
-    monkeypatch.setattr(storage_s3, "ATTEMPTS", 2)
+    monkeypatch.setattr(s3_client, "ATTEMPTS", 2)
     cause(proxy, fault, method="GET")
     assert isinstance(outcome(lambda: storage.read(f"{rgw}/f/none")), Unreachable)
 

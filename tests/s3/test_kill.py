@@ -12,7 +12,7 @@ from pathlib import Path
 import jobs
 from heads import Head
 
-from nstray.storage import s3 as storage_s3
+from nstray.storage import s3_client
 
 PAIRS = 15
 KILLS = 3
@@ -20,7 +20,7 @@ KILLS = 3
 
 def test_three_kills_then_every_pair_once(rgw: str, head: Head, tmp_path: Path) -> None:
     bucket = f"out-{uuid.uuid4().hex[:12]}"
-    storage_s3.client().create_bucket(Bucket=bucket)
+    s3_client.client().create_bucket(Bucket=bucket)
     out, log = f"s3://{bucket}/datasets/small", tmp_path / "log"
     manifest, weights = jobs.write_inputs(f"{rgw}/inputs")
     words = ["run", manifest, out, *jobs.options({**jobs.SETTINGS, "weights": weights, "evaluations": 100})]

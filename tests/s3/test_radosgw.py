@@ -16,7 +16,7 @@ import pytest
 
 from nstray import storage
 from nstray.errors import AccessDenied, AlreadyExists, Changed, NotFound, TooLarge, Unreachable
-from nstray.storage import s3 as storage_s3
+from nstray.storage import s3_client
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "radosgw"
 
@@ -111,7 +111,7 @@ def test_concurrent_puts_have_one_winner(rgw: str, size: int) -> None:
 def test_listing_more_than_a_page(rgw: str) -> None:
     keys = [f"in/part-{i:05d}" for i in range(1_203)] + ["in/b/1", "in/c", "other/x"]
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda key: storage_s3.client().put_object(Bucket=rgw.removeprefix("s3://"), Key=key, Body=b""), keys))
+        list(pool.map(lambda key: s3_client.client().put_object(Bucket=rgw.removeprefix("s3://"), Key=key, Body=b""), keys))
     inside = sorted(k for k in keys if k.startswith("in/"))
     assert [f.uri for f in storage.list_files(f"{rgw}/in")] == [f"{rgw}/{k}" for k in inside]
     assert [f.uri for f in storage.list_files(rgw)] == [f"{rgw}/{k}" for k in sorted(keys)]
@@ -167,15 +167,15 @@ def test_endpoint_down(rgw: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_forked_process_makes_its_own_client(rgw: str) -> None:
     storage.put_new(f"{rgw}/k", b"1")
-    mine = storage_s3.client()
+    mine = s3_client.client()
     child = os.fork()
     if child == 0:
         try:
-            os._exit(0 if storage.read(f"{rgw}/k") == b"1" and storage_s3.client() is not mine else 1)
+            os._exit(0 if storage.read(f"{rgw}/k") == b"1" and s3_client.client() is not mine else 1)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert storage_s3.client() is mine
+    assert s3_client.client() is mine
 
 
 def test_the_script_refuses_what_it_cannot_do(radosgw: dict[str, str], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from nstray import storage
 from nstray.errors import AccessDenied, Changed, NotFound, StorageError, Unreachable, UsageError
 from nstray.storage import s3 as storage_s3
+from nstray.storage import s3_client
 
 
 def test_s3_bucket_missing(s3: str) -> None:
@@ -42,7 +43,7 @@ def test_s3_a_bucket_is_no_object(s3: str) -> None:
 
 
 def test_s3_folder_markers_are_not_files(s3: str) -> None:
-    storage_s3.client().put_object(Bucket=s3.removeprefix("s3://"), Key="f/", Body=b"")
+    s3_client.client().put_object(Bucket=s3.removeprefix("s3://"), Key="f/", Body=b"")
     storage.put_new(f"{s3}/f/a", b"1")
     assert [f.uri for f in storage.list_files(s3)] == [f"{s3}/f/a"]
 
@@ -65,7 +66,7 @@ def test_s3_a_footer_costs_one_request(s3: str) -> None:
     pq.write_table(pa.table({"n": range(20_000), "noise": [os.urandom(64) for _ in range(20_000)]}), sink, compression="none")
     storage.put_new(f"{s3}/t.parquet", sink.getvalue())
     ranges: list[object] = []
-    storage_s3.client().meta.events.register("before-send.s3.GetObject", lambda request, **_: ranges.append(request.headers["Range"]))
+    s3_client.client().meta.events.register("before-send.s3.GetObject", lambda request, **_: ranges.append(request.headers["Range"]))
     with storage.open_input(f"{s3}/t.parquet") as file:
         assert pq.ParquetFile(file).metadata.num_rows == 20_000
     assert ranges in ([b"bytes=-262144"], ["bytes=-262144"])
@@ -99,17 +100,17 @@ def test_s3_endpoint_that_is_no_url(s3: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_s3_client_settings(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = storage_s3.client()
-    assert storage_s3.client() is first
+    first = s3_client.client()
+    assert s3_client.client() is first
     assert first.meta.config.s3["addressing_style"] == "path"
     assert first.meta.config.request_checksum_calculation == "when_required"
     assert first.meta.config.retries == {"mode": "standard", "total_max_attempts": 5}
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    assert storage_s3.client().meta.config.retries["total_max_attempts"] == 2
+    assert s3_client.client().meta.config.retries["total_max_attempts"] == 2
     monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
-    assert storage_s3.client().meta.config.request_checksum_calculation == "when_supported"
+    assert s3_client.client().meta.config.request_checksum_calculation == "when_supported"
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    aws = storage_s3.client()
+    aws = s3_client.client()
     assert aws.meta.endpoint_url.endswith("amazonaws.com")
     assert (aws.meta.config.s3 or {}).get("addressing_style") != "path"
 
@@ -169,13 +170,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
     yield made
     made.server.shutdown()
     made.server.server_close()
-    storage_s3.forget_client()
+    s3_client.forget_client()
 
 
 def test_a_body_that_breaks_off_is_read_again(scripted: Scripted) -> None:
     scripted.answers = [(200, {"Content-Length": "6"}, b"abc"), (200, {}, b"abcdef")]
     assert storage.read("s3://b/k") == b"abcdef"
-    scripted.answers = [(200, {"Content-Length": "6"}, b"abc")] * storage_s3.ATTEMPTS
+    scripted.answers = [(200, {"Content-Length": "6"}, b"abc")] * s3_client.ATTEMPTS
     with pytest.raises(Unreachable, match=r"s3://b/k"):
         storage.read("s3://b/k")
     assert scripted.answers == []
@@ -195,7 +196,7 @@ def test_409_is_tried_again(scripted: Scripted) -> None:
     conflict = (409, {}, error_body("ConditionalRequestConflict"))
     scripted.answers = [conflict, conflict, (200, {}, b"")]
     assert storage.put_new("s3://b/k", b"mine") == "abc"
-    scripted.answers = [conflict] * storage_s3.ATTEMPTS
+    scripted.answers = [conflict] * s3_client.ATTEMPTS
     with pytest.raises(StorageError, match="more than one program"):
         storage.put_new("s3://b/k", b"mine")
     assert scripted.answers == []
