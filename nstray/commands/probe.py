@@ -31,6 +31,7 @@ from nstray.manifest.canonical import OVERRIDE_TYPES
 from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.shards import Shard, cut_shards, cut_windows
 from nstray.output.part import encode_part
+from nstray.output.schema import COLUMNS, OUTCOME_COLUMNS, ok_row
 from nstray.text import duration
 from nstray.worker.messages import JobSpec, ShardReport
 
@@ -322,36 +323,26 @@ def lasting(picked: Sample, evaluations: int) -> Shard:
     return dataclasses.replace(picked.shard, table=table)
 
 
+def _made_up_row(name: str, number: int) -> dict[str, Any]:
+    """A row with a picture of one byte; its texts are `name` and its numbers are `number`."""
+
+    def value(kind: pa.DataType) -> Any:
+        if pa.types.is_list(kind):
+            return [value(kind.value_type)]
+        if pa.types.is_string(kind):
+            return name
+        return datetime.fromtimestamp(number, UTC) if pa.types.is_timestamp(kind) else number
+
+    filled = {c.name: value(c.type) for c in COLUMNS if c.name not in OUTCOME_COLUMNS}
+    return ok_row(b"0", f"{name}.png", **filled)
+
+
 def _part_bytes(spec: JobSpec) -> int:
     """Of a part besides its rows: what the bytes of parts of few and of many rows are, without the rows."""
 
     def size(number: int) -> int:
         names = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(number)]
-        texts = ("content_uri", "content_sha256", "device", "weights_id", "config_fingerprint")
-        numbers = (
-            "loss_total",
-            "loss_content",
-            "loss_style",
-            "iterations",
-            "evaluations",
-            "seconds",
-            "seed",
-            "attempt",
-        )
-        rows = [
-            {
-                "pair_id": name,
-                "image": {"bytes": b"0", "path": f"{name}.png"},
-                "status": "ok",
-                "width": 1,
-                "height": 1,
-                "loss_curve": [i],
-            }
-            | {"style_uri": [name], "style_sha256": [name]}
-            | dict.fromkeys(texts, name)
-            | dict.fromkeys(numbers, i)
-            for i, name in enumerate(names)
-        ]
+        rows = [_made_up_row(name, i + 1) for i, name in enumerate(names)]
         return len(encode_part(rows, spec.schema, {}))
 
     one, many = size(1), size(_MANY)

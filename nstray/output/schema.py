@@ -68,6 +68,8 @@ COLUMNS: tuple[Column, ...] = tuple(
 )
 # The names that a manifest's carried columns may not have.
 RESERVED: tuple[str, ...] = tuple(column.name for column in COLUMNS)
+# The columns that `ok_row` and `error_row` fill by themselves.
+OUTCOME_COLUMNS = ("image", "status", "error_code", "error_message")
 _HUGGINGFACE = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
 
 
