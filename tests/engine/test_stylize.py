@@ -411,12 +411,12 @@ def test_the_engine_imports_torch_and_nothing_of_the_job() -> None:
 
 def test_no_module_of_the_engine_names_pillow_or_the_job() -> None:
     """torchvision imports Pillow by itself where it is installed, so the modules in memory do not tell."""
-    for path in (PACKAGE / "engine").glob("*.py"):
+    for path in (PACKAGE / "engine").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 assert name.split(".")[0] not in {"PIL", "ray", "boto3", "pydantic", "pyarrow"}, path
-                assert not name.startswith("nstray.") or name.startswith("nstray.engine") or name == "nstray.errors", path
+                assert not name.startswith("nstray.") or name.startswith("nstray.engine") or name in {"nstray.errors", "nstray.text"}, path
 
 
 def test_settings_are_read_without_torch() -> None:
