@@ -14,7 +14,7 @@ import torch
 from benchmarks import content_and_style, header, publish
 
 from nstray.engine import StylizeConfig, load_weights
-from nstray.engine.losses.tiles import cut
+from nstray.engine.losses.tiles import split
 from nstray.engine.pair import Pair
 from nstray.engine.stylizer import Stylizer
 
@@ -25,7 +25,7 @@ RUNS = "lbfgs:5,lbfgs:10,lbfgs:20,lbfgs:50,lbfgs:100,adam:100"
 def seams(height: int, width: int, side: int) -> torch.Tensor:
     """(H, W) bool: the four rows or columns around each seam."""
     out = torch.zeros(height, width, dtype=torch.bool)
-    for tile in cut(height, width, side, LAYERS):
+    for tile in split(height, width, side, LAYERS):
         rows, columns = tile.core
         if rows.start:
             out[rows.start - 2 : rows.start + 2] = True
@@ -54,7 +54,7 @@ def main() -> None:
     at = seams(h, w, arguments.tile)
     lines = [
         header(),
-        f"{w} x {h} in {len(cut(h, w, arguments.tile, LAYERS))} tiles of {arguments.tile}, content conv3_1, style conv1_1 ... conv3_1",
+        f"{w} x {h} in {len(split(h, w, arguments.tile, LAYERS))} tiles of {arguments.tile}, content conv3_1, style conv1_1 ... conv3_1",
         "                   tiles: largest    mean   largest at seams   mean there   start + 1e-7: largest    mean      loss, in tiles, moved   time",
     ]
     for run in arguments.runs.split(","):

@@ -85,7 +85,7 @@ def _child(folder: Path) -> dict[str, str]:
         weights.require(request["taps"])
     except WeightsError as error:
         return {"error": str(error)}
-    weights = weights.cut(request["taps"])
+    weights = weights.up_to(request["taps"])
     arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in weights.tensors.items()}
     np.savez(folder / "arrays.npz", **arrays)
     return {"id": weights.id, "source": weights.source, "input": weights.input}

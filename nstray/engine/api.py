@@ -26,15 +26,19 @@ def stylize(
     """Stylise contents[i] with styles[i], in batches of one shape.
 
     Args:
-        contents: RGB images: tensors (3, H, W), arrays (H, W, 3) or PIL images; uint8, or float over 0..1. Any mix of shapes.
-        styles: one per content: an image, a list of images to blend equally, or None with `style_weight` 0.
-        config: settings; the paper's where None.
+        contents: RGB images: tensors (3, H, W), arrays (H, W, 3) or PIL images; uint8, or float
+            over 0..1. Any mix of shapes.
+        styles: one per content: an image, a list of images to blend equally, or None with
+            `style_weight` 0.
+        config: settings; default the paper's.
         weights: as `load_weights` takes or returns them.
-        device: default: ``cuda`` where there is one.
+        device: default ``cuda`` if there is one, else ``cpu``.
         starts: optional images to begin with, instead of `config.init`.
 
-    Returns one `Result` per pair, in order. A noise start's seed is `pair_seed(config.seed, str(i))`.
-    Raises ValueError for a bad image or setting, `nstray.errors.WeightsError`.
+    Returns one `Result` per pair, in order. The seed of a noise start is
+    `pair_seed(config.seed, str(i))`.
+
+    Raises ValueError for a bad image or setting, `nstray.errors.WeightsError` for the weights.
     """
     config = config or StylizeConfig()
     if len(contents) != len(styles):
@@ -43,26 +47,22 @@ def stylize(
         )
     loaded = load_weights(weights) if isinstance(weights, str) else weights
     # no pair has settings of its own here, so no layer behind these is needed
-    loaded = loaded.cut((*config.content_layers, *config.style_layers))
+    loaded = loaded.up_to((*config.content_layers, *config.style_layers))
     stylizer = Stylizer(config, loaded, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    pairs, alive = [], []
+    pairs = []
+    # An id names one image only while that image lives. A lazy sequence makes its items anew at
+    # each access, so they are held here.
+    alive = []
     for i, (content, style) in enumerate(zip(contents, styles, strict=True)):
-        listed = (
-            [] if style is None else list(style) if isinstance(style, list | tuple) else [style]
-        )
-        start = None if starts is None else as_image(starts[i])
-        alive.append(
-            listed
-        )  # an id names one image only while that lives, and a lazy sequence makes its items anew
-        keys = [id(s) for s in listed]
-        seed = pair_seed(config.seed, str(i))
+        images = _as_list(style)
+        alive.append(images)
         pairs.append(
             Pair(
                 as_image(content),
-                [as_image(s) for s in listed],
-                style_keys=keys,
-                seed=seed,
-                start=start,
+                [as_image(s) for s in images],
+                style_keys=[id(s) for s in images],
+                seed=pair_seed(config.seed, str(i)),
+                start=None if starts is None else as_image(starts[i]),
             )
         )
     results: dict[int, Result] = {}
@@ -71,3 +71,9 @@ def stylize(
             raise outcome
         results[index] = outcome
     return [results[i] for i in range(len(pairs))]
+
+
+def _as_list(style: Any) -> list[Any]:
+    if style is None:
+        return []
+    return list(style) if isinstance(style, list | tuple) else [style]

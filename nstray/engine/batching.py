@@ -1,4 +1,4 @@
-"""Many pairs of any shapes through one `Stylizer`, in batches; and the function a notebook calls."""
+"""Many pairs of any shapes through one `Stylizer`: batches, out of memory, and pairs that fail."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from typing import Any
 
 import torch
 
-from nstray.engine.pair import Pair, Result
+from nstray.engine.pair import Pair, Result, batch_key
 from nstray.engine.settings import SMALLEST_TILE
-from nstray.engine.stylizer import Stylizer, batch_key
+from nstray.engine.stylizer import Stylizer
 
 
 @dataclass
 class Memory:
-    """What a device's memory was found to take of each shape: pairs in a batch, and the side of the tiles where it takes no whole picture."""
+    """What a device's memory was found to take of each content shape.
+
+    Attributes:
+        fits: pairs in a batch.
+        tiles: side of the tiles in pixels, if it takes no whole picture.
+    """
 
     fits: dict[tuple[int, ...], int] = field(default_factory=dict)
     tiles: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -32,15 +37,22 @@ def run_batches(
     on_batch: Callable[[list[int]], None] | None = None,
     on_evaluation: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[int, Result | Exception]]:
-    """Run pairs grouped by shape, budget and `batch_key`; yields (index, result or its exception) as batches finish, each index once.
+    """Run pairs in batches of one shape, budget and `batch_key`, as each batch finishes.
 
-    Out of device memory halves the batch, then runs the pair in tiles, ever smaller ones, and remembers in `memory` what that shape
-    takes. Any other exception of a batch is narrowed down by bisection, so that one bad pair costs its neighbours a rerun and
-    nothing else.
-    `on_batch` is told the indices about to run. A stylizer that is not `batched` (on a CPU) runs pairs one by one.
+    Yields (index, result or the pair's exception), each index once.
+
+    Out of device memory halves the batch. A lone pair is then run in tiles, ever smaller ones.
+    `memory` remembers what the shape takes. Any other exception of a batch is narrowed down by
+    bisection: one bad pair costs its neighbours a rerun and nothing else.
+
+    Args:
+        batch_size: pairs in a batch at most. A stylizer that is not `batched` (on a CPU) runs pairs
+            one by one.
+        memory: what earlier calls have found; updated.
+        on_batch: called with the indices about to run.
+        on_evaluation: as of `Stylizer.run`.
     """
     memory = memory or Memory()
-    fits = memory.fits
     batch_size = batch_size if stylizer.batched else 1
     groups: dict[tuple[Any, ...], list[int]] = {}
     for i, pair in enumerate(pairs):
@@ -49,86 +61,113 @@ def run_batches(
         except ValueError as error:
             yield i, error
             continue
-        groups.setdefault(
-            (tuple(pair.content.shape), config.evaluations, batch_key(config, pair)), []
-        ).append(i)
+        shape = tuple(pair.content.shape)
+        key = (shape, config.evaluations, batch_key(config, pair))
+        groups.setdefault(key, []).append(i)
     for (shape, _, _), indices in groups.items():
-        todo = deque(_chunks(indices, min(batch_size, fits.get(shape, batch_size))))
-        trying: dict[int, int] = {}  # smaller tiles that a pair is tried in
-        while todo:
-            chunk = todo.popleft()
+        group = _Group(stylizer, pairs, indices, shape, batch_size, memory)
+        while group.queue:
+            chunk = group.queue.popleft()
             if on_batch:
                 on_batch(chunk)
-            outcome = _attempt(
-                stylizer,
-                [
-                    _tiled(stylizer, pairs[i], trying.get(i) or memory.tiles.get(shape, 0))
-                    for i in chunk
-                ],
-                on_evaluation,
-            )
-            alone = chunk[0] if len(chunk) == 1 else -1
+            outcome = _result_or_error(stylizer, group.in_tiles(chunk), on_evaluation)
             if isinstance(outcome, list):
-                if alone in trying:
-                    memory.tiles[shape] = trying[alone]
+                group.remember_tiles(chunk)
                 yield from zip(chunk, outcome, strict=True)
-            elif (
-                alone >= 0
-                and isinstance(outcome, torch.cuda.OutOfMemoryError)
-                and (
-                    side := _smaller(
-                        stylizer, pairs[alone], trying.get(alone) or memory.tiles.get(shape, 0)
-                    )
-                )
-            ):
-                trying[alone] = side
-                todo.appendleft(chunk)
-                torch.cuda.empty_cache()
-            elif len(chunk) == 1:
+            elif not group.retry(chunk, outcome):
                 yield chunk[0], outcome
-            elif isinstance(outcome, torch.cuda.OutOfMemoryError):
-                fits[shape] = len(chunk) // 2
-                rest = chunk + [i for later in todo for i in later]
-                todo = deque(_chunks(rest, fits[shape]))
+
+
+class _Group:
+    """The pairs of one group that are still to run, in chunks of indices.
+
+    Attributes:
+        queue: the chunks, the next one first.
+    """
+
+    def __init__(
+        self,
+        stylizer: Stylizer,
+        pairs: Sequence[Pair],
+        indices: list[int],
+        shape: tuple[int, ...],
+        batch_size: int,
+        memory: Memory,
+    ) -> None:
+        self._stylizer, self._pairs = stylizer, pairs
+        self._shape, self._memory = shape, memory
+        size = min(batch_size, memory.fits.get(shape, batch_size))
+        self.queue = deque(_chunks(indices, size))
+        # the side of the smaller tiles that a lone pair is tried in
+        self._tried: dict[int, int] = {}
+
+    def in_tiles(self, chunk: list[int]) -> list[Pair]:
+        """The pairs of a chunk, with the tiles that they are known or tried to need."""
+        return [self._with_tile(i) for i in chunk]
+
+    def remember_tiles(self, chunk: list[int]) -> None:
+        """A chunk has run: note the tiles, if it was a lone pair that was tried in smaller ones."""
+        if len(chunk) == 1 and chunk[0] in self._tried:
+            self._memory.tiles[self._shape] = self._tried[chunk[0]]
+
+    def retry(self, chunk: list[int], error: Exception) -> bool:
+        """Queue a failed chunk in another form; False for a lone pair that has no other form."""
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            queued = self._halve(chunk) if len(chunk) > 1 else self._shrink_tiles(chunk)
+            if queued:
                 torch.cuda.empty_cache()
-            else:
-                todo.extendleft(reversed(_chunks(chunk, (len(chunk) + 1) // 2)))
+            return queued
+        return self._bisect(chunk)
+
+    def _halve(self, chunk: list[int]) -> bool:
+        """Half the pairs in every batch of this shape from here on."""
+        half = self._memory.fits[self._shape] = len(chunk) // 2
+        rest = chunk + [i for later in self.queue for i in later]
+        self.queue = deque(_chunks(rest, half))
+        return True
+
+    def _shrink_tiles(self, chunk: list[int]) -> bool:
+        """A lone pair in tiles of half the side; False if they are as small as is worth it."""
+        pair = self._pairs[chunk[0]]
+        images = [pair.content, *pair.styles, *([] if pair.fine is None else [pair.fine])]
+        longest = max(max(image.shape) for image in images)
+        half = min(longest, self._tile_side(chunk[0]) or longest) // 2
+        if half < 2 * SMALLEST_TILE:
+            return False
+        self._tried[chunk[0]] = half
+        self.queue.appendleft(chunk)
+        return True
+
+    def _bisect(self, chunk: list[int]) -> bool:
+        """Two halves, to find the pair that fails; False for a lone pair."""
+        if len(chunk) == 1:
+            return False
+        self.queue.extendleft(reversed(_chunks(chunk, (len(chunk) + 1) // 2)))
+        return True
+
+    def _tile_side(self, index: int) -> int:
+        """The smaller one of the pair's own tile size and the one that memory asks for; 0: none."""
+        own = self._stylizer.settings(self._pairs[index].settings).tile_size
+        found = self._tried.get(index) or self._memory.tiles.get(self._shape, 0)
+        return min(own, found) if own and found else own or found
+
+    def _with_tile(self, index: int) -> Pair:
+        pair = self._pairs[index]
+        if not (self._tried.get(index) or self._memory.tiles.get(self._shape, 0)):
+            return pair
+        settings = {**pair.settings, "tile_size": self._tile_side(index)}
+        return dataclasses.replace(pair, settings=settings)
 
 
-def _attempt(
+def _result_or_error(
     stylizer: Stylizer, pairs: list[Pair], on_evaluation: Callable[[int], None] | None
 ) -> list[Result] | Exception:
     try:
         return stylizer.run(pairs, on_evaluation)
     except Exception as error:
-        # the traceback keeps the batch's tensors alive, on a device that may just have run out of memory
+        # The traceback holds references to the batch's tensors, on a device that may just have run
+        # out of memory.
         return error.with_traceback(None)
-
-
-def _side(stylizer: Stylizer, pair: Pair, side: int) -> int:
-    """The side of the tiles that a pair runs in: the smaller one of its setting and `side`, where 0 is none."""
-    own = stylizer.settings(pair.settings).tile_size
-    return min(own, side) if own and side else own or side
-
-
-def _tiled(stylizer: Stylizer, pair: Pair, side: int) -> Pair:
-    return (
-        dataclasses.replace(
-            pair, settings={**pair.settings, "tile_size": _side(stylizer, pair, side)}
-        )
-        if side
-        else pair
-    )
-
-
-def _smaller(stylizer: Stylizer, pair: Pair, side: int) -> int | None:
-    """The next side of tiles to try where `side` was too large; None where they are as small as is worth it."""
-    longest = max(
-        max(image.shape)
-        for image in (pair.content, *pair.styles, *([] if pair.fine is None else [pair.fine]))
-    )
-    half = min(longest, _side(stylizer, pair, side) or longest) // 2
-    return half if half >= 2 * SMALLEST_TILE else None
 
 
 def _chunks(indices: list[int], size: int) -> list[list[int]]:

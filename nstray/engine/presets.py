@@ -1,13 +1,17 @@
 """Named sets of settings: what a paper or a program uses, put on nstray's scale.
 
-nstray's terms on the scale ``mean`` (`nstray.engine.losses.gatys`), with MSE the mean squared difference:
+nstray's terms are on the scale ``mean`` (`nstray.engine.losses.gatys`). With MSE the mean squared
+difference:
 
-    content   1/2 MSE(F, P)              so a program's  a MSE(F, P)          is content_weight 2 a
-    style     1/4 MSE(G/M, A/M) per l    so a program's  b MSE(G/M, A/M)      is style_weight * w_l = 4 b
-              and where it divides the Gram matrix by N too:  b MSE(G/NM, A/NM)  is 4 b / N^2
-    tv        sum / (3 H W), pixels 0..1, so a program's  t/2 sum over 0..255  is tv_weight = t/2 255^2 3 H W
+    term      here                        a program's         is here
+    content   1/2 MSE(F, P)               a MSE(F, P)         content_weight 2 a
+    style     1/4 MSE(G/M, A/M) per l     b MSE(G/M, A/M)     style_weight * w_l = 4 b
+                                          b MSE(G/NM, A/NM)   style_weight * w_l = 4 b / N^2
+    tv        sum / (3 H W), over 0..1    t/2 sum, over       tv_weight = t/2 255^2 3 H W
+                                          0..255
 
-A preset holds no weights: each says which network it was made for. docs/presets.md has them side by side.
+A preset holds no weights: each says which network it was made for. docs/presets.md has them side by
+side.
 """
 
 from __future__ import annotations
@@ -32,13 +36,16 @@ GATYS_2015: Mapping[str, Any] = {
     "optimizer": "lbfgs",
     "evaluations": 500,
 }
-"""arXiv 1508.06576, section Methods and the caption of figure 2: w_l = 1/5, alpha/beta 1e-3 (1e-4 for two of its pictures), average
-pooling, white noise. Network: VGG-19, normalised. The number of evaluations is nstray's: the paper names none.
-It names no range of the pixels either; within 0..1 the losses are no higher, and the picture in the file keeps them (README, Cost)."""
+"""arXiv 1508.06576, section Methods and the caption of figure 2: w_l = 1/5, alpha/beta 1e-3 (1e-4
+for two of its pictures), average pooling, white noise. Network: VGG-19, normalised.
+
+The number of evaluations is nstray's: the paper names none. It names no range of the pixels either.
+Within 0..1 the losses are no higher, and the picture in the file keeps them (README, Cost)."""
 
 GATYS_2016: Mapping[str, Any] = {**GATYS_2015, "size": 512, "size_rule": "longest"}
-"""Gatys, Ecker, Bethge, CVPR 2016, section 3 and the caption of figure 3: as in 2015, with L-BFGS named and pictures of about
-512 x 512; alpha/beta 1e-3, 8e-4, 5e-3 and 5e-4 over the figure's pictures. Network: VGG-19, normalised."""
+"""Gatys, Ecker, Bethge, CVPR 2016, section 3 and the caption of figure 3: as in 2015, with L-BFGS
+named and pictures of about 512 x 512; alpha/beta 1e-3, 8e-4, 5e-3 and 5e-4 over the figure's
+pictures. Network: VGG-19, normalised."""
 
 GATYS_PYTORCH: Mapping[str, Any] = {
     "pooling": "max",
@@ -55,10 +62,13 @@ GATYS_PYTORCH: Mapping[str, Any] = {
     "size": 512,
     "size_rule": "shortest",
 }
-"""github.com/leongatys/PytorchNeuralStyleTransfer: MSE content with weight 1; MSE of F F^T / M with weights 1e3 / N^2; max pooling, 500
-evaluations from the content, the shorter side 512. Network: its vgg_conv.pth (Caffe's input; `nstray weights convert`). The notebook's
-second stage at 800 pixels is `size: 800, evaluations: 200` with a stage before it of the longest side that belongs to a shorter
-one of 512: `coarse: 683:500` for pictures of 4:3."""
+"""github.com/leongatys/PytorchNeuralStyleTransfer: MSE content with weight 1; MSE of F F^T / M with
+weights 1e3 / N^2; max pooling, 500 evaluations from the content, the shorter side 512. Network: its
+vgg_conv.pth (Caffe's input; `nstray weights convert`).
+
+The notebook's second stage at 800 pixels is `size: 800, evaluations: 200` with a coarse stage. Its
+side is the longest one that belongs to a shorter one of 512: `coarse: 683:500` for pictures of 4:3.
+"""
 
 JOHNSON: Mapping[str, Any] = {
     "pooling": "max",
@@ -76,9 +86,11 @@ JOHNSON: Mapping[str, Any] = {
     "size": 512,
     "size_rule": "longest",
 }
-"""github.com/jcjohnson/neural-style, its defaults: content 5 MSE, style 100 MSE of F F^T / (N M), tv 1e-3 (here at 512 x 384: this term
-grows with the picture there and does not here), 1000 evaluations, max pooling. Its start is noise of 0.001 around the mean colour;
-here it is white noise over the whole range. Network: VGG_ILSVRC_19_layers (Caffe's input)."""
+"""github.com/jcjohnson/neural-style, its defaults: content 5 MSE, style 100 MSE of F F^T / (N M),
+tv 1e-3, 1000 evaluations, max pooling. Network: VGG_ILSVRC_19_layers (Caffe's input).
+
+Its tv term grows with the picture and nstray's does not; the weight here is right at 512 x 384. Its
+start is noise of 0.001 around the mean colour; here it is white noise over the whole range."""
 
 FAST: Mapping[str, Any] = {
     **GATYS_2015,
@@ -89,11 +101,17 @@ FAST: Mapping[str, Any] = {
     "evaluations": 175,
     "dtype": "auto",
 }
-"""The objective of gatys2015 at the cost of 187 of its evaluations, or of half as many where the device computes in bfloat16: begun with the
-content in the style's colours, 30 evaluations at a quarter and 40 at half the size (the cost of 12) and 175 at full size, with steps on
-frequencies (`nstray.engine.optim.dct`). Until the last of them, which keep pixels within 0..1, the excess is penalised, so that little is lost
-when it is cut off. At 256 px, without the stage at a quarter, one pair of ten came to rest 2 to 3 % higher; with 160 evaluations at full size
-two of ten were not yet below 500 evaluations of gatys2015. Pair by pair, as files hold the pictures: scripts/results/fast-cpu.txt."""
+"""The objective of gatys2015 at the cost of 187 of its evaluations, or of half as many if the
+device computes in bfloat16.
+
+It begins with the content in the style's colours. It takes 30 evaluations at a quarter and 40 at
+half the size (together the cost of 12), and 175 at full size, with steps on frequencies
+(`nstray.engine.optim.dct`). The last evaluations keep pixels within 0..1. Until then the excess is
+penalised, so that little is lost when it is cut off.
+
+At 256 px, without the stage at a quarter, one pair of ten came to rest 2 to 3 % higher. With 160
+evaluations at full size, two of ten were not yet below 500 evaluations of gatys2015. Pair by pair,
+as files hold the pictures: scripts/results/fast-cpu.txt."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "gatys2015": GATYS_2015,
@@ -108,6 +126,7 @@ def preset(name: str) -> Mapping[str, Any]:
     """The settings of a preset; raises ValueError naming the nearest."""
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(
-            f"no such preset: {name!r}; there are {', '.join(PRESETS)}{did_you_mean(str(name), PRESETS)}"
+            f"no such preset: {name!r}; "
+            f"there are {', '.join(PRESETS)}{did_you_mean(str(name), PRESETS)}"
         )
     return PRESETS[name]

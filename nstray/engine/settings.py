@@ -1,7 +1,8 @@
-"""What one stylisation is told: the settings of the optimisation, their defaults and their rules.
+"""The settings of the optimisation, their defaults and their rules.
 
-Imports no torch, so that the command line can check a configuration in milliseconds. `check` is the one place where a
-setting's rule stands; the job's configuration and the manifest's per-row overrides call it too.
+Imports no torch, so that the command line can check a configuration in milliseconds. `check` is the
+only place of a setting's rule. The job's configuration and the manifest's per-row overrides call it
+too.
 """
 
 from __future__ import annotations
@@ -23,23 +24,27 @@ ColorMatch = Literal["cholesky", "pca", "symmetric"]
 StyleStatistic = Literal["gram", "wasserstein", "mean-std"]
 ValueRange = Literal["free", "clamped"]
 
-# Convolutions per block of VGG-19 (configuration E of Simonyan and Zisserman, arXiv 1409.1556, table 1).
+# Convolutions per block of VGG-19 (configuration E of Simonyan and Zisserman, arXiv 1409.1556,
+# table 1).
 BLOCKS = (2, 2, 4, 4, 4)
 CONV_LAYERS: tuple[str, ...] = tuple(
     f"conv{b}_{i}" for b, n in enumerate(BLOCKS, 1) for i in range(1, n + 1)
 )
 INITS = ("content", "content-matched", "noise", "style")
 MAX_SEED = 2**63 - 1
-# Longest side in pixels below which `coarse` adds no stage of its own accord: of the picture nothing but its layout is left there.
+# Longest side in pixels below which ``auto`` and ``sqrt2`` of `coarse` add no stage: nothing of the
+# picture but its layout is left there.
 COARSEST = 128
 # Pixels: below this a tile is mostly the margin that its neighbours compute too.
 SMALLEST_TILE = 64
 
 
 def canonical_layer(name: str) -> str:
-    """The one spelling of a layer: ``conv4_2`` (rectified) or ``pre:conv4_2`` (before the rectification).
+    """The one spelling of a layer: ``conv4_2`` (rectified) or ``pre:conv4_2`` (before that).
 
-    ``relu4_2`` and ``conv4_2`` are the same tap: the paper's text writes conv and means the rectified output.
+    ``relu4_2`` and ``conv4_2`` are the same tap: the paper's text writes conv and means the
+    rectified output.
+
     Raises ValueError, naming the nearest layer, for anything VGG-19 does not have.
     """
     text = name.strip()
@@ -47,7 +52,8 @@ def canonical_layer(name: str) -> str:
     conv = "conv" + bare[4:] if bare.startswith("relu") and not prefix else bare
     if conv not in CONV_LAYERS:
         raise ValueError(
-            f"VGG-19 has no layer {name!r}{did_you_mean(conv, CONV_LAYERS)} (conv1_1 ... conv5_4, relu1_1 ... relu5_4, or pre:conv1_1 ...)"
+            f"VGG-19 has no layer {name!r}{did_you_mean(conv, CONV_LAYERS)} "
+            "(conv1_1 ... conv5_4, relu1_1 ... relu5_4, or pre:conv1_1 ...)"
         )
     return prefix + conv
 
@@ -142,7 +148,8 @@ def _coarse(value: str) -> str:
             and 1 <= int(budget) <= 1_000_000
         ):
             raise ValueError(
-                f"must be none, auto, half, sqrt2, or stages as SIDE:EVALUATIONS, such as 128:200,256:100 or 25%:60,50%:40; got {value!r}"
+                "must be none, auto, half, sqrt2, or stages as SIDE:EVALUATIONS, "
+                f"such as 128:200,256:100 or 25%:60,50%:40; got {value!r}"
             )
         stages.append((relative, int(side), int(budget)))
     if len({relative for relative, _, _ in stages}) > 1:
@@ -157,7 +164,8 @@ def _init(value: str) -> str:
         raise ValueError(f"must be {', '.join(INITS)}, or an image's path or URI")
     if value not in INITS and "/" not in value and "." not in value:
         raise ValueError(
-            f"must be {', '.join(INITS)}, or an image's path or URI; got {value!r}{did_you_mean(value, INITS)}"
+            f"must be {', '.join(INITS)}, or an image's path or URI; "
+            f"got {value!r}{did_you_mean(value, INITS)}"
         )
     return value
 
@@ -190,7 +198,10 @@ _RULES: dict[str, Callable[[Any], Any]] = {
 
 
 def check(name: str, value: Any) -> Any:
-    """The value of setting `name` in canonical form; raises ValueError with what is wrong and what is allowed."""
+    """The value of setting `name` in canonical form.
+
+    Raises ValueError with what is wrong and what is allowed.
+    """
     return _RULES[name](value)
 
 
@@ -200,30 +211,36 @@ def check_terms(
     content_layers: Sequence[str],
     style_layers: Sequence[str],
 ) -> None:
-    """Raise ValueError where nothing is left to optimise: no content term and no style term."""
+    """Raise ValueError if nothing is left to optimise: no content term and no style term."""
     content = content_weight > 0 and len(content_layers) > 0
     style = style_weight > 0 and len(style_layers) > 0
     if not (content or style):
         raise ValueError(
-            "nothing to optimise: give content_weight (alpha) or style_weight (beta) a value above 0, with layers for it"
+            "nothing to optimise: give content_weight (alpha) or style_weight (beta) a value "
+            "above 0, with layers for it"
         )
 
 
 def check_layer_weights(style_layers: Sequence[str], style_layer_weights: Sequence[object]) -> None:
-    """Raise ValueError where there are weights of layers, but not one for each."""
+    """Raise ValueError if there are weights of layers, but not one for each."""
     if style_layer_weights and len(style_layer_weights) != len(style_layers):
         raise ValueError(
-            f"style_layer_weights: {len(style_layer_weights)} weights for {len(style_layers)} style_layers ({', '.join(style_layers)}); "
-            "give one for each, or none for equal ones"
+            f"style_layer_weights: {len(style_layer_weights)} weights for {len(style_layers)} "
+            f"style_layers ({', '.join(style_layers)}); give one for each, or none for equal ones"
         )
 
 
 def coarse_stages(coarse: str, longest: int) -> list[tuple[int, int | None]]:
-    """The stages before the one at full size, smallest first: (longest side in pixels, evaluations or None for the setting's).
+    """The stages before the full size, smallest first.
 
-    ``auto`` halves the longest side down to 128 pixels, ``sqrt2`` divides it by the root of two (Crowson's steps), ``half`` is
-    one stage at half the size (Gatys' two stages). A side may be per cent of the picture's longest. A stage that is not smaller than
-    the picture is left out.
+    Each is (longest side in pixels, evaluations or None for the setting's). ``auto`` halves the
+    longest side down to 128 pixels. ``sqrt2`` divides it by the root of two (Crowson's steps).
+    ``half`` is one stage at half the size (Gatys' two stages). A side may be per cent of the
+    picture's longest. A stage that is not smaller than the picture is left out.
+
+    Args:
+        coarse: in canonical form, as `check` gives it.
+        longest: side of the picture in pixels.
     """
     if coarse == "none":
         return []
@@ -252,36 +269,55 @@ class StylizeConfig:
     Attributes:
         pooling: ``average`` (the paper's choice) or ``max`` (the network as trained).
         content_layers: taps of the content term; ``conv4_2`` in the paper.
-        style_layers: taps of the style term; ``conv1_1 ... conv5_1`` in the paper, each weighted 1/k.
-        style_layer_weights: w_l of equation 5, one per style layer, taken as they are; empty for the paper's 1/k.
-        style_statistic: what of the activations is matched: ``gram``, as in the paper; ``wasserstein``, mean and covariance; or
-            ``mean-std``; see `nstray.engine.losses.style_statistics`.
-        fine_layers: where a pair has a second, fine style: the layers whose statistics the first one takes from it; see `Pair.fine`.
+        style_layers: taps of the style term; ``conv1_1 ... conv5_1`` in the paper, each weighted
+            1/k.
+        style_layer_weights: w_l of equation 5, one per style layer, taken as they are; empty for
+            the paper's 1/k.
+        style_statistic: what of the activations is matched: ``gram``, as in the paper;
+            ``wasserstein``, mean and covariance; or ``mean-std``. See
+            `nstray.engine.losses.style_statistics`.
+        fine_layers: if a pair has a second, fine style: the layers whose statistics the first one
+            takes from it. See `Pair.fine`.
         content_weight: alpha of equation 7.
         style_weight: beta of equation 7. The paper's ratio alpha/beta is 1e-3 or 1e-4.
         tv_weight: weight of the squared differences of neighbouring pixels (0: not in the paper).
-        value_range: ``clamped``: pixels are kept within 0..1 all along, so that the picture in the file is the one that was optimised; or
-            ``free``: it is clamped at the end only, which raised the objective of the written picture to 3.4 to 12 times from noise, and 1.1 to
-            1.4 times from the content (500 evaluations, 128 px, the authors' first layers). The paper names no range.
-        range_weight: weight of the squared excess of pixels below 0 and above 1 (0: not in the paper).
+        value_range: ``clamped``: pixels stay within 0..1 during the whole optimisation, so that the
+            picture in the file is the one that was optimised. ``free``: the picture is clamped at
+            the end only. That raised the objective of the written picture to 3.4 to 12 times from
+            noise, and 1.1 to 1.4 times from the content (500 evaluations, 128 px, the authors'
+            first layers). The paper names no range.
+        range_weight: weight of the squared excess of pixels below 0 and above 1 (0: not in the
+            paper).
         loss_scale: ``mean`` (content divided by N M) or ``paper`` (the printed sums, literally).
-        init: ``content``, ``content-matched`` (in the style's colours, see `color_match`), ``noise`` (uniform, seeded per pair) or
-            ``style``; a path or URI in a job's configuration.
-        coarse: stages at smaller sizes first, each beginning with the last one's result, enlarged, and the content's finest
-            detail: ``none``, ``auto``, ``half``, ``sqrt2`` or SIDE:EVALUATIONS,... with pixels or per cent; see `coarse_stages`. Not in the paper.
-        color: whose colours the picture has (Gatys et al. 2016, arXiv 1606.05897): ``style``; or the content's, by ``luminance``
-            (only luminance is optimised) or by ``match`` (the style image is recoloured like the content first).
-        color_match: the affine map for it: ``cholesky``, ``pca`` or ``symmetric``; see `nstray.engine.color`.
-        seed: of the job; a pair's own seed is derived from it and the pair's id where the row gives none.
-        optimizer: ``lbfgs``; ``lbfgs-spectral``, which takes its steps on frequencies, each band with its own scale, and ends lower after as
-            many evaluations (see `nstray.engine.optim.dct`); or ``adam``.
-        learning_rate: Adam's step, in pixel units where black is 0 and white is 1; L-BFGS finds its own.
-        evaluations: forward + backward passes per pair, line search included; in each stage of ``auto``, ``half`` and ``sqrt2`` too.
-        dtype: of the convolutions: ``float32``; ``bfloat16``; or ``auto``, bfloat16 where the device computes in it natively, else float32.
-            Gram matrices and losses are float32 in any case.
-        tile_size: side in pixels of the tiles that a larger picture is evaluated in, one after the other, to bound memory; 0: whole, and
-            in tiles where a GPU's memory is short. Changes speed, not results beyond rounding.
-        batch_size: pairs of one shape optimised together on a GPU; changes speed, not results beyond rounding. A CPU runs them one by one.
+        init: ``content``, ``content-matched`` (in the style's colours, see `color_match`),
+            ``noise`` (uniform, seeded per pair) or ``style``; a path or URI in a job's
+            configuration.
+        coarse: stages at smaller sizes first. Each begins with the last one's result, enlarged, and
+            the content's finest detail. ``none``, ``auto``, ``half``, ``sqrt2`` or
+            SIDE:EVALUATIONS,... with pixels or per cent; see `coarse_stages`. Not in the paper.
+        color: whose colours the picture has (Gatys et al. 2016, arXiv 1606.05897): ``style``, or
+            the content's, by ``luminance`` (only luminance is optimised) or by ``match`` (the style
+            image is recoloured like the content first).
+        color_match: the affine map for it: ``cholesky``, ``pca`` or ``symmetric``; see
+            `nstray.engine.color`.
+        seed: of the job. A pair's own seed is derived from it and the pair's id, unless the row
+            gives one.
+        optimizer: ``lbfgs``; ``lbfgs-spectral``, which takes its steps on frequencies, each band
+            with its own scale, and ends lower after as many evaluations (see
+            `nstray.engine.optim.dct`); or ``adam``.
+        learning_rate: Adam's step, in pixel units in which black is 0 and white is 1; L-BFGS finds
+            its own.
+        evaluations: forward + backward passes per pair, line search included; in each stage of
+            ``auto``, ``half`` and ``sqrt2`` too.
+        dtype: of the convolutions: ``float32``; ``bfloat16``; or ``auto``: bfloat16 if the device
+            computes in it natively, else float32. Gram matrices and losses are float32 in any case.
+        tile_size: side in pixels of the tiles that a larger picture is evaluated in, one after the
+            other, to bound memory. 0: whole, and in tiles if a GPU's memory is short. Changes
+            speed, not results beyond rounding.
+        batch_size: pairs of one shape optimised together on a GPU; changes speed, not results
+            beyond rounding. A CPU runs them one by one.
+
+    Raises ValueError that begins with the name of the setting.
     """
 
     pooling: Pooling = "average"

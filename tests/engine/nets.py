@@ -22,7 +22,7 @@ THREE = {"content_layers": ("conv2_1",), "style_layers": ("conv1_1", "conv2_1")}
 @lru_cache
 def weights(layers: int = 3) -> VGGWeights:
     """conv1_1 up to conv2_1 (3) or conv3_1 (5)."""
-    return weights(5).cut([CONV_LAYERS[layers - 1]]) if layers < 5 else random_weights(CONV_LAYERS[:layers])
+    return weights(5).up_to([CONV_LAYERS[layers - 1]]) if layers < 5 else random_weights(CONV_LAYERS[:layers])
 
 
 def picture(seed: int, height: int = 32, width: int = 32) -> Tensor:

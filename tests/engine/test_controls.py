@@ -14,6 +14,7 @@ from nstray.engine.batching import run_batches
 from nstray.engine.color import luminance
 from nstray.engine.pair import Pair, Result
 from nstray.engine.settings import coarse_stages
+from nstray.engine.stages import enlarge
 from nstray.engine.stylizer import Stylizer
 
 
@@ -187,6 +188,6 @@ def test_a_stage_begins_with_the_contents_finest_detail_where_there_is_a_content
     pairs = [Pair(contents[0], []), Pair(contents[1], [], settings={"content_weight": 0.0})]
     small = torch.nn.functional.interpolate(contents, size=(16, 16), mode="bicubic", antialias=True, align_corners=False)
     low, high = contents.amin((1, 2, 3), keepdim=True), contents.amax((1, 2, 3), keepdim=True)
-    large = s._enlarged(small.clamp(low, high), pairs, contents)
+    large = enlarge(small.clamp(low, high), contents, [s.settings(p.settings) for p in pairs])
     assert torch.allclose(large[0], contents[0], atol=1e-6)
     assert float((large[1] - contents[1]).abs().mean()) > 0.02

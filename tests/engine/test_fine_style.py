@@ -9,14 +9,18 @@ import torch
 from nets import pair, picture, stylizer
 from test_stylize import count_passes
 
-from nstray.engine.fine_style import refined
+from nstray.engine.fine_style import refine_styles
 from nstray.engine.losses.gatys import gram
 from nstray.engine.pair import Pair
 from nstray.engine.stylizer import Stylizer
 
 
 def mixture(s: Stylizer, p: Pair) -> torch.Tensor:
-    return refined(s, p, None).styles[0]
+    return refined(s, p).styles[0]
+
+
+def refined(s: Stylizer, p: Pair) -> Pair:
+    return refine_styles(p, s.settings(p.settings), s.run, s.cache)
 
 
 def test_the_style_takes_the_fine_layers_statistics_and_keeps_its_layout() -> None:
@@ -71,7 +75,7 @@ def test_the_mixture_has_no_other_terms_and_every_style_of_a_blend_gets_it() -> 
     s = stylizer(evaluations=4, tv_weight=100.0, coarse="16:2", color="luminance", content_weight=5.0, style_layer_weights=(1.0, 2.0))
     plain = stylizer(evaluations=4)
     p = pair(1, styles=[picture(4), picture(5)], fine=picture(9))
-    for mixed, alone in zip(refined(s, p, None).styles, refined(plain, p, None).styles, strict=True):
+    for mixed, alone in zip(refined(s, p).styles, refined(plain, p).styles, strict=True):
         assert torch.allclose(mixed, alone, atol=1e-5)
     (r,) = s.run([p])
     assert r.loss_total < r.loss_curve[0]

@@ -121,7 +121,7 @@ def test_what_was_learnt_before_the_bounds_is_used_within_them() -> None:
         known.tell(*f(known.trial))
     known.stop(torch.tensor([True, False, True, False]))  # those that ended go on too
     fresh = BatchedLBFGS(known.x, first_step=0.01, history=50, bounds=(0.0, 1.0))
-    known.within((0.0, 1.0))
+    known.restart_within((0.0, 1.0))
     assert torch.equal(known.trial, fresh.trial)
     iterations = known.iterations.clone()
     for k in range(8):

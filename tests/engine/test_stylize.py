@@ -18,7 +18,7 @@ from PIL import Image
 
 from nstray.engine import stylize
 from nstray.engine.batching import Memory, run_batches
-from nstray.engine.pair import Pair, Result, as_image, pair_seed
+from nstray.engine.pair import Pair, Result, as_image, pair_seed, pixels
 from nstray.engine.settings import StylizeConfig
 from nstray.engine.stylizer import Stylizer
 
@@ -275,8 +275,13 @@ def test_a_style_is_computed_once_per_key() -> None:
 
 def test_stylize_computes_a_shared_style_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, ...]] = []
-    original = Stylizer._pixels
-    monkeypatch.setattr(Stylizer, "_pixels", lambda self, image: calls.append(tuple(image.shape)) or original(self, image))
+
+    def noted(image: torch.Tensor, device: torch.device) -> torch.Tensor:
+        calls.append(tuple(image.shape))
+        return pixels(image, device)
+
+    for module in ("stylizer", "stages", "targets"):
+        monkeypatch.setattr(f"nstray.engine.{module}.pixels", noted)
     style = picture(1, 20, 24)
     stylize([picture(i) for i in range(4)], [style] * 4, config(evaluations=1, batch_size=2), weights=weights())
     assert calls.count((3, 20, 24)) == 1
@@ -294,7 +299,7 @@ def test_the_cache_is_bounded_in_bytes_and_drops_the_least_recently_used() -> No
     assert len(passes) == 3
     s.style_target(style, "b")
     assert len(passes) == 4
-    assert s._cache_used == sum(t.numel() * 4 for target in s._cache.values() for t in target.values()) == 2 * one
+    assert s.cache.used_bytes == sum(t.numel() * 4 for target in s.cache._groups.values() for t in target.values()) == 2 * one
 
 
 # run_batches
@@ -411,12 +416,12 @@ def test_the_engine_imports_torch_and_nothing_of_the_job() -> None:
 
 def test_no_module_of_the_engine_names_pillow_or_the_job() -> None:
     """torchvision imports Pillow by itself where it is installed, so the modules in memory do not tell."""
-    for path in (PACKAGE / "engine").glob("*.py"):
+    for path in (PACKAGE / "engine").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 assert name.split(".")[0] not in {"PIL", "ray", "boto3", "pydantic", "pyarrow"}, path
-                assert not name.startswith("nstray.") or name.startswith("nstray.engine") or name == "nstray.errors", path
+                assert not name.startswith("nstray.") or name.startswith("nstray.engine") or name in {"nstray.errors", "nstray.text"}, path
 
 
 def test_settings_are_read_without_torch() -> None:

@@ -14,7 +14,7 @@ from nets import pair, picture, stylizer, weights
 
 from nstray.engine import load_weights
 from nstray.engine.batching import Memory, run_batches
-from nstray.engine.losses.tiles import cut, margin
+from nstray.engine.losses.tiles import margin, split
 from nstray.engine.pair import Pair, Result
 from nstray.engine.settings import CONV_LAYERS, StylizeConfig
 from nstray.engine.stylizer import Stylizer
@@ -33,7 +33,7 @@ def test_every_position_belongs_to_one_tile(seed: int) -> None:
     rng = np.random.default_rng(seed)
     taps = [str(t) for t in rng.choice(CONV_LAYERS, 3, replace=False)]
     h, w, side = (int(n) for n in rng.integers(40, 500, 3))
-    tiles = cut(h, w, side, taps)
+    tiles = split(h, w, side, taps)
     assert len(tiles) > 1 or max(h, w) < 2 * side
     for tap in taps:
         factor = 2 ** (int(tap[4]) - 1)
@@ -77,7 +77,7 @@ def test_losses_and_gradients_are_the_whole_pictures(case: dict[str, Any], guide
         s = Stylizer(StylizeConfig(**values, tile_size=tile), weights(5))
         objective = s.objective([p], p.content.unsqueeze(0))
         found.append([*objective.evaluate(x), *objective.content.values(), *objective.style.values()])
-        passes = len(cut(h, w, tile, objective.taps))
+        passes = len(split(h, w, tile, objective.taps))
     assert passes == 3 * 4
     for whole, tiled in zip(*found, strict=True):
         assert whole.shape == tiled.shape
@@ -104,7 +104,7 @@ def test_no_seam_with_the_authors_layers() -> None:
     (whole,), (tiled,) = (Stylizer(StylizeConfig(**values, tile_size=t), network).run([p]) for t in (0, 64))
     difference = (whole.image - tiled.image).abs().amax(0)
     at_seams = torch.zeros(h, w, dtype=torch.bool)
-    for tile in cut(h, w, 64, values["style_layers"]):
+    for tile in split(h, w, 64, values["style_layers"]):
         rows, columns = tile.core
         at_seams[max(0, rows.start - 2) : rows.start + 2] |= rows.start > 0
         at_seams[:, max(0, columns.start - 2) : columns.start + 2] |= columns.start > 0

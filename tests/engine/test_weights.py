@@ -170,8 +170,8 @@ def test_missing_layers_are_named() -> None:
 
 def test_cut_keeps_what_the_taps_need() -> None:
     network = weights(3)
-    assert network.cut(["pre:conv1_2", "conv1_1"]).layers == ("conv1_1", "conv1_2")
-    assert network.cut(["conv1_2"]).id == network.id
+    assert network.up_to(["pre:conv1_2", "conv1_1"]).layers == ("conv1_1", "conv1_2")
+    assert network.up_to(["conv1_2"]).id == network.id
 
 
 def test_imagenet_without_a_network_gives_three_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

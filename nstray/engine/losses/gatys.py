@@ -1,4 +1,4 @@
-"""Content, style and total variation: equations 1 to 7 of arXiv 1508.06576, for a batch, one number per pair.
+"""Content, style and pixel terms: equations 1 to 7 of arXiv 1508.06576, one number per pair.
 
 With F, P in R^(N x M) the activations of a layer (N filters, M positions):
 
@@ -7,7 +7,8 @@ With F, P in R^(N x M) the activations of a layer (N filters, M positions):
     style   (eq. 4, 5)   sum_l w_l 1/(4 N^2 M^2) sum (G - A)^2,  w_l = 1/k over k layers
     total   (eq. 7)      alpha content + beta style
 
-A style image of another size has its own M, so G/M is compared with A/M_A; where the sizes agree this is the equation.
+A style image of another size has its own M, so G/M is compared with A/M_A. If the sizes agree, this
+is the equation.
 """
 
 from __future__ import annotations
@@ -21,16 +22,20 @@ from nstray.engine.settings import LossScale
 
 
 def gram(features: Tensor) -> Tensor:
-    """G / M of activations (B, N, H, W): (B, N, N) float32, M = H W. Equation 3, divided by the number of positions."""
+    """G / M of activations (B, N, H, W): (B, N, N) float32, M = H W.
+
+    Equation 3, divided by the number of positions.
+    """
     flat = features.flatten(2).float()
     return torch.bmm(flat, flat.transpose(1, 2)) / flat.shape[2]
 
 
 class _StyleTap(torch.autograd.Function):
-    """The activations, passed on, and E_l per pair, with the closed form of its gradient (equation 6).
+    """The activations, passed on, and E_l per pair, with the closed form of its gradient.
 
-    dE/dF = 1/(N^2 M) (G/M - A/M_A) F: one matrix product, where differentiating F F^T through autograd costs two. It is
-    added, in the same product, to the gradient that comes back from the layers behind.
+    dE/dF = 1/(N^2 M) (G/M - A/M_A) F (equation 6) is one matrix product; differentiating F F^T
+    through autograd costs two. The same product adds it to the gradient that comes back from the
+    layers behind.
     """
 
     @staticmethod
@@ -48,13 +53,13 @@ class _StyleTap(torch.autograd.Function):
             return behind, None
         features, difference = ctx.saved_tensors
         n, m = features.shape[1], features.shape[2] * features.shape[3]
-        # in the features' own dtype, which the gradient is rounded to in any case
+        # In the features' own dtype: the gradient is rounded to it in any case.
         scaled = (difference * (upstream / (n * n * m)).view(-1, 1, 1)).to(features.dtype)
         flat = features.flatten(2)
         if not features.is_contiguous(memory_format=torch.channels_last):
             own = torch.bmm(scaled, flat).view(features.shape)
             return own if behind is None else own + behind, None
-        # (M x N)(N x N): the product comes out in the layout that the convolution before it reads
+        # (M x N)(N x N): the product has the layout that the convolution before it reads
         flat = flat.transpose(1, 2)
         if behind is not None and behind.is_contiguous(memory_format=torch.channels_last):
             behind.flatten(2).transpose(1, 2).baddbmm_(flat, scaled)
@@ -64,28 +69,31 @@ class _StyleTap(torch.autograd.Function):
 
 
 def style_tap(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The activations (B, N, H, W), to be passed on to the next layer, and E_l (equation 4) against targets A/M_A (B, N, N): (B,) float32.
+    """The activations (B, N, H, W) for the next layer, and E_l (equation 4), (B,) float32.
 
-    Overwrites the gradient that the next layer hands back: what consumes the activations must make a gradient of its own,
-    as convolutions and poolings do.
+    Overwrites the gradient that the next layer hands back. What consumes the activations must make
+    a gradient of its own, as convolutions and poolings do. `target`: A/M_A (B, N, N).
     """
     on, loss = _StyleTap.apply(features, target)
     return on, loss
 
 
 def style_loss(features: Tensor, target: Tensor) -> Tensor:
-    """E_l (equation 4) of activations (B, N, H, W) against targets A/M_A (B, N, N): (B,) float32."""
+    """E_l (equation 4) of activations (B, N, H, W) and targets A/M_A (B, N, N): (B,) float32."""
     return style_tap(features, target)[1]
 
 
 def content_loss(features: Tensor, target: Tensor, scale: LossScale) -> Tensor:
-    """1/2 sum (F - P)^2 (equation 1) of activations and targets (B, N, H, W): (B,) float32; divided by N M on the scale ``mean``."""
+    """1/2 sum (F - P)^2 (equation 1) of activations and targets (B, N, H, W): (B,) float32.
+
+    Divided by N M on the scale ``mean``.
+    """
     half = (features.float() - target.float()).square().sum(dim=(1, 2, 3)) / 2
     return half / features[0].numel() if scale == "mean" else half
 
 
 def range_loss(images: Tensor, scale: LossScale) -> Tensor:
-    """Squared excess sum max(0, x - 1)^2 + max(0, -x)^2 of images (B, 3, H, W) over 0..1: (B,).
+    """Squared excess over 0..1 of images (B, 3, H, W), (B,): sum max(0, x - 1)^2 + max(0, -x)^2.
 
     Not in the paper. Divided by the number of values, 3 H W, on the scale ``mean``.
     """
@@ -94,11 +102,12 @@ def range_loss(images: Tensor, scale: LossScale) -> Tensor:
 
 
 def tv_loss(images: Tensor, scale: LossScale) -> Tensor:
-    """Squared total variation sum (x[i,j+1] - x[i,j])^2 + (x[i+1,j] - x[i,j])^2 of images (B, 3, H, W) over 0..1: (B,).
+    """Squared total variation of images (B, 3, H, W) over 0..1: (B,).
 
-    Not in the paper. Divided by the number of values, 3 H W, on the scale ``mean``.
+    sum (x[i,j+1] - x[i,j])^2 + (x[i+1,j] - x[i,j])^2. Not in the paper. Divided by the number of
+    values, 3 H W, on the scale ``mean``.
     """
-    total = images.diff(dim=2).square().sum(dim=(1, 2, 3)) + images.diff(dim=3).square().sum(
-        dim=(1, 2, 3)
-    )
+    down = images.diff(dim=2).square().sum(dim=(1, 2, 3))
+    across = images.diff(dim=3).square().sum(dim=(1, 2, 3))
+    total = down + across
     return total / images[0].numel() if scale == "mean" else total

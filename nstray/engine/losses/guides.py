@@ -1,8 +1,11 @@
-"""Where in a picture a style applies: guides of Gatys et al., "Controlling Perceptual Factors" (arXiv 1611.07865, section 4).
+"""Guides: where in a picture a style applies.
 
-A guide is 0..1 per pixel. It is carried through the network's layers by the mean over the pixels that a position pools, T_l, and
-scaled so that sum T_l^2 = 1; the guided Gram matrix, that of F_l o T_l, is then a weighted mean over
-positions with the weights T_l^2, and that of a guide of ones is the paper's G / M.
+Gatys et al., "Controlling Perceptual Factors in Neural Style Transfer", section 4 (arXiv
+1611.07865).
+
+A guide is 0..1 per pixel. At layer l it becomes T_l, the mean over the pixels that a position
+pools, scaled so that sum T_l^2 = 1. The guided Gram matrix is that of F_l o T_l: a weighted mean
+over positions with the weights T_l^2. With a guide of ones it is the paper's G / M.
 """
 
 from __future__ import annotations
@@ -36,16 +39,18 @@ def position_weights(guides: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         if not bool((total > 0).all()):
             _, region = torch.nonzero(total[:, :, 0, 0] == 0)[0].tolist()
             raise EmptyGuide(
-                f"mask {region + 1} marks no position of block {level} of the network; give a larger region or size"
+                f"mask {region + 1} marks no position of block {level} of the network; "
+                "give a larger region or size"
             )
     return {t: at[block(t)] for t in taps}
 
 
 def region_weights(guides: Tensor) -> Tensor:
-    """Each region's share of the sum of all of them, (B, R), from guides (B, R, H, W): lambda_r there, which the paper leaves open.
+    """Each region's share of the sum of all of them, (B, R), from guides (B, R, H, W).
 
-    With it, style has the same strength per pixel in small and in large regions, and regions of one style that cover the
-    picture weigh what that style would without guides.
+    It is the paper's lambda_r, which the paper leaves open. Style then has the same strength per
+    pixel in small and in large regions. Regions of one style that cover the picture weigh what that
+    style would weigh without guides.
     """
     size = guides.float().sum(dim=(2, 3))
     return size / size.sum(1, keepdim=True)

@@ -1,7 +1,8 @@
-"""A picture in tiles that are evaluated one after the other, so that memory holds the activations of one alone.
+"""A picture in tiles, evaluated one after the other: memory holds the activations of one alone.
 
-Nothing is approximated: a tile's core holds the positions that count, its margin every pixel that they depend on, and
-cores meet where pooling does. Sums over positions are sums over cores, and the gradient is the sum of the tiles' own.
+Nothing is approximated. A tile's core holds the positions that count, its margin every pixel that
+they depend on. Cores meet where pooling windows do. Sums over positions are sums over cores, and
+the gradient is the sum of the tiles' own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class Tile:
     """One tile; all slices are (rows, columns).
 
     Attributes:
-        crop: of the picture: what is computed. core: of the picture: what counts.
+        crop: of the picture: what is computed.
+        core: of the picture: what counts.
     """
 
     crop: Slices
@@ -44,9 +46,10 @@ class Tile:
 
 
 def margin(taps: Sequence[str]) -> int:
-    """Pixels around a position's own block that the deepest of `taps` depends on, rounded up to whole blocks: 80 for conv5_1.
+    """Pixels around a position's own block that the deepest of `taps` depends on.
 
-    Each convolution reaches one position further, which is 2^(b-1) pixels in block b; pooling reaches no further than its block.
+    Rounded up to whole blocks: 80 for conv5_1. Each convolution reaches one position further, which
+    is 2^(b-1) pixels in block b. Pooling reaches no further than its block.
     """
     reach = max(
         sum(
@@ -59,8 +62,11 @@ def margin(taps: Sequence[str]) -> int:
     return -(-reach // grain) * grain
 
 
-def cut(height: int, width: int, side: int, taps: Sequence[str]) -> list[Tile]:
-    """Tiles with cores of about `side` pixels; one tile where `side` is 0 or the picture is no larger."""
+def split(height: int, width: int, side: int, taps: Sequence[str]) -> list[Tile]:
+    """Tiles with cores of about `side` pixels.
+
+    One tile if `side` is 0 or the picture is no larger.
+    """
     grain, around = minimum_side(taps), margin(taps)
     rows, columns = _spans(height, side, grain), _spans(width, side, grain)
 
@@ -71,11 +77,13 @@ def cut(height: int, width: int, side: int, taps: Sequence[str]) -> list[Tile]:
 
 
 def _spans(length: int, side: int, grain: int) -> list[slice]:
+    """0 .. length in spans of about one size, near `side`, that begin at multiples of `grain`."""
     if not side or length <= side:
         return [slice(0, length)]
     step = max(grain, side // grain * grain)
     number = -(-length // step)
     even = -(-length // number // grain) * grain  # the same number of tiles, of about one size
-    # the last few pixels may be less than a position of the deepest layer: they belong to the tile before
+    # The last few pixels may be less than a position of the deepest layer: they belong to the tile
+    # before.
     starts = [s for s in range(0, length, even) if s == 0 or length - s >= grain]
     return [slice(s, e) for s, e in zip(starts, [*starts[1:], length], strict=True)]

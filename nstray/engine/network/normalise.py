@@ -1,4 +1,4 @@
-"""Activation-normalised weights (Gatys, Ecker and Bethge, CVPR 2016), and the file that holds weights."""
+"""Activation-normalised weights (Gatys, Ecker and Bethge, CVPR 2016), and their file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from nstray.engine.pair import as_image
 from nstray.engine.settings import Pooling, check
 from nstray.errors import WeightsError
 
-# A filter whose mean is at most this share of its layer's is dead on these images: scaled to 1 it would be rounding errors
-# multiplied by a million, in this layer's Gram matrix and into the next layer.
+# A filter whose mean is at most this share of its layer's is dead on these images. Scaled to 1 it
+# would be rounding errors multiplied by a million, in this layer's Gram matrix and into the next
+# layer.
 DEAD_SHARE = 1e-6
 
 
@@ -28,10 +29,12 @@ class Normalised:
 
     Attributes:
         weights: the normalised network, in the input convention of its source.
-        means: per layer (N,) float64: the mean rectified activation of each filter before normalising.
-        dead: per layer the filters that kept their scale, since they hardly or never fire on these images.
+        means: per layer (N,) float64: the mean rectified activation of each filter before
+            normalising.
+        dead: per layer the filters that keep their scale, since they hardly or never fire on these
+            images.
         images: how many were measured.
-        pooling: under which the means are 1; under the other they are not.
+        pooling: the one under which the means are 1; under the other they are not.
         source_id: the id of the weights it was made from.
     """
 
@@ -62,20 +65,23 @@ class Normalised:
 def normalise(
     weights: VGGWeights, images: Iterable[Any], pooling: Pooling = "average"
 ) -> Normalised:
-    """The same network with every filter's mean rectified activation, over images and positions, scaled to 1.
+    """The same network with every filter's mean rectified activation scaled to 1.
 
-    With m_l the means of layer l, filter i of layer l and its bias are divided by m_l[i], and its input channel j is multiplied
-    by m_{l-1}[j]. Rectification and both poolings commute with positive factors, so every activation becomes
-    F_l[i] / m_l[i] and nothing else changes. For the same reason one pass suffices: the means that a layer has once those
-    before it are normalised are the ones it has now.
+    The mean is over images and positions. With m_l the means of layer l, filter i of layer l and
+    its bias are divided by m_l[i], and its input channel j is multiplied by m_{l-1}[j].
+    Rectification and both poolings commute with positive factors, so every activation becomes
+    F_l[i] / m_l[i] and nothing else changes. For the same reason one pass suffices: normalising the
+    layers before a layer does not change its means.
 
     Args:
         weights: of any depth; all its layers are normalised.
-        images: RGB, (3, H, W) or (H, W, 3), uint8 or float over 0..1, of any sizes. Each is looked at once; memory is one
-            image's activations, about 1.2 KB per pixel for all sixteen layers. Every position counts the same, so a larger image counts more.
+        images: RGB, (3, H, W) or (H, W, 3), uint8 or float over 0..1, of any sizes. Each is read
+            once. Memory is one image's activations, about 1.2 KB per pixel for all sixteen layers.
+            Every position counts the same, so a larger image counts more.
         pooling: the one the network will be used with.
 
-    Raises ValueError for no images, or one that is no image or leaves the deepest layer no position; WeightsError where activations overflow.
+    Raises ValueError for no images, or one that is no image or leaves the deepest layer no
+    position; WeightsError if activations overflow.
     """
     pooling = check("pooling", pooling)
     layers = weights.layers
@@ -96,7 +102,8 @@ def normalise(
             height, width = image.shape[1:]
             if min(height, width) < least:
                 raise ValueError(
-                    f"image {count}: {width}x{height} pixels leave {deepest(layers)} no position; it needs {least}x{least}"
+                    f"image {count}: {width}x{height} pixels leave {deepest(layers)} no position; "
+                    f"it needs {least}x{least}"
                 )
             x = image.float() / 255 if image.dtype == torch.uint8 else image.float()
             for name, y in network(x[None], layers).items():
@@ -112,7 +119,8 @@ def normalise(
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise WeightsError(
-                f"weights {weights.source}: {name} cannot be normalised: activations on these images leave the range of float32"
+                f"weights {weights.source}: {name} cannot be normalised: "
+                "activations on these images leave the range of float32"
             )
         digest.update(tensor.numpy().tobytes())
     made = VGGWeights(
@@ -135,7 +143,10 @@ def _scale(means: Tensor, dead: tuple[int, ...]) -> Tensor:
 
 
 def _divided(weights: VGGWeights, scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each layer's output channels divided by its scale, its input channels multiplied by the scale of the layer before; float32."""
+    """The tensors, float32, with each layer's output channels divided by its scale.
+
+    Its input channels are multiplied by the scale of the layer before.
+    """
     out: dict[str, Tensor] = {}
     before: Tensor | None = None
     for layer, scale in scales.items():
@@ -149,9 +160,10 @@ def _divided(weights: VGGWeights, scales: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def to_safetensors(weights: VGGWeights, metadata: Mapping[str, str] | None = None) -> bytes:
-    """A .safetensors file with the keys ``conv1_1.weight`` and so on, whose metadata says the input convention; `parse_weights` reads it.
+    """A .safetensors file with the keys ``conv1_1.weight`` and so on; `parse_weights` reads it.
 
-    The same weights and `metadata` give the same bytes, hence the same id: safetensors itself writes metadata in an order that changes.
+    Its metadata says the input convention. The same weights and `metadata` give the same bytes and
+    hence the same id. safetensors itself writes metadata in an order that changes.
     """
     from safetensors.torch import save
 
@@ -163,7 +175,6 @@ def to_safetensors(weights: VGGWeights, metadata: Mapping[str, str] | None = Non
     header = json.dumps(
         json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")
     ).encode()
-    header += b" " * (
-        -len(header) % 8
-    )  # tensors begin at a multiple of 8; their offsets count from the header's end
+    # tensors begin at a multiple of 8; their offsets count from the header's end
+    header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[8 + length :]

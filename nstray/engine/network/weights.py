@@ -20,27 +20,35 @@ from nstray.errors import WeightsError
 
 Input = Literal["rgb", "bgr"]
 
-# Position of each convolution in torchvision's `vgg19().features` (a ReLU follows each, a pooling ends each block).
-FEATURE_INDEX: dict[str, int] = {}
-_index = 0
-for _block, _n in enumerate(BLOCKS, 1):
-    for _i in range(1, _n + 1):
-        FEATURE_INDEX[f"conv{_block}_{_i}"] = _index
-        _index += 2
-    _index += 1
+
+def _feature_index() -> dict[str, int]:
+    index, found = 0, {}
+    for block, convolutions in enumerate(BLOCKS, 1):
+        for i in range(1, convolutions + 1):
+            found[f"conv{block}_{i}"] = index
+            index += 2  # a ReLU follows each convolution
+        index += 1  # a pooling ends each block
+    return found
+
+
+# Position of each convolution in torchvision's `vgg19().features`.
+FEATURE_INDEX = _feature_index()
 _BY_INDEX = {v: k for k, v in FEATURE_INDEX.items()}
 
 WIDTHS = (64, 128, 256, 512, 512)  # filters per block (arXiv 1409.1556, table 1)
 RANDOM_SEED = 0
-# The recipe is the identity of random weights: recomputed on another machine their last bits differ, their pictures do not.
+# The recipe is the identity of random weights. Recomputed on another machine, their last bits
+# differ and their pictures do not.
 RANDOM_ID = f"random-v1-seed{RANDOM_SEED}"
 
 _IMAGENET_SHA256 = "dcbb9e9d"  # as in the file's name, by torchvision's convention
 
 WAYS_OUT = (
     "three ways out: (1) --weights PATH_OR_URI of a VGG-19 .safetensors or .pth file you have; "
-    "(2) put torchvision's vgg19-dcbb9e9d.pth into the folder torch.hub.get_dir()/checkpoints on the driver's machine; "
-    "(3) --weights random, which needs no download and gives colours and texture but not the paper's quality"
+    "(2) put torchvision's vgg19-dcbb9e9d.pth into the folder torch.hub.get_dir()/checkpoints "
+    "on the driver's machine; "
+    "(3) --weights random, which needs no download and gives colours and texture "
+    "but not the paper's quality"
 )
 
 
@@ -52,7 +60,8 @@ class VGGWeights:
         tensors: ``conv1_1.weight`` (N, C, 3, 3) float32, ``conv1_1.bias`` (N,), and so on.
         id: ``sha256:...`` of the file, or the recipe's name for random weights.
         source: as the user named it.
-        input: ``rgb``: torchvision's mean and standard deviation over 0..1; ``bgr``: Caffe's 0..255 minus a mean.
+        input: ``rgb``: torchvision's mean and standard deviation over 0..1; ``bgr``: Caffe's 0..255
+            minus a mean.
     """
 
     tensors: Mapping[str, Tensor]
@@ -70,19 +79,16 @@ class VGGWeights:
         missing = [t for t in taps if t.removeprefix("pre:") not in self.layers]
         if missing:
             raise WeightsError(
-                f"weights {self.source} hold {self.layers[0]} to {self.layers[-1]}; the job asks for {', '.join(missing)}: "
+                f"weights {self.source} hold {self.layers[0]} to {self.layers[-1]}; "
+                f"the job asks for {', '.join(missing)}: "
                 "choose shallower content_layers and style_layers, or a whole VGG-19"
             )
 
-    def cut(self, taps: Iterable[str]) -> VGGWeights:
+    def up_to(self, taps: Iterable[str]) -> VGGWeights:
         """The same weights without the layers behind the deepest tap."""
-        keep = _up_to(taps)
-        return VGGWeights(
-            {k: v for k, v in self.tensors.items() if k.split(".")[0] in keep},
-            self.id,
-            self.source,
-            self.input,
-        )
+        layers = _up_to(taps)
+        tensors = {k: v for k, v in self.tensors.items() if k.split(".")[0] in layers}
+        return VGGWeights(tensors, self.id, self.source, self.input)
 
 
 def _up_to(taps: Iterable[str]) -> tuple[str, ...]:
@@ -101,11 +107,12 @@ def load_weights(
     """VGG-19 weights by name or local path.
 
     Args:
-        source: ``imagenet`` (torchvision's IMAGENET1K_V1, downloaded once), ``random`` (seeded, calibrated) or a path.
-        input: the input convention, where the file does not say (see `parse_weights`).
+        source: ``imagenet`` (torchvision's IMAGENET1K_V1, downloaded once), ``random`` (seeded,
+            calibrated) or a path.
+        input: the input convention; ``auto``: as the file says (see `parse_weights`).
         layers: the taps that will be asked for; random weights are made no deeper.
 
-    Raises WeightsError for what can't be found, downloaded, read, or is no VGG-19.
+    Raises WeightsError for what can't be found, downloaded or read, or is no VGG-19.
     """
     if source == "random":
         return random_weights(CONV_LAYERS if layers is None else _up_to(layers))
@@ -123,10 +130,17 @@ def parse_weights(
 ) -> VGGWeights:
     """VGG-19 weights from a file's bytes.
 
-    A .safetensors file says its input convention in its metadata key ``input`` (``rgb...`` or ``bgr...``). Without it, keys
-    named ``conv1_1.weight`` are the Caffe networks' (BGR, 0-255) and keys named ``features.0.weight`` torchvision's (RGB).
-    A .pth file is read with ``weights_only=True``: it can hold tensors, not code.
-    Raises WeightsError.
+    A .safetensors file says its input convention in its metadata key ``input`` (``rgb...`` or
+    ``bgr...``). Without it, keys named ``conv1_1.weight`` are the Caffe networks' (BGR, 0-255) and
+    keys named ``features.0.weight`` torchvision's (RGB). A .pth file is read with
+    ``weights_only=True``: it can hold tensors, not code.
+
+    Args:
+        data: of a .safetensors or .pth file.
+        source: as the user named it, for messages.
+        input: overrides the file's convention, unless ``auto``.
+
+    Raises WeightsError for what is no file of weights, or no VGG-19.
     """
     said: str | None = None
     if len(data) > 8 and data[8:9] == b"{":
@@ -136,7 +150,8 @@ def parse_weights(
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:
             raise WeightsError(
-                f"weights {source}: not a file of plain tensors ({type(error).__name__}); save the state_dict alone"
+                f"weights {source}: not a file of plain tensors ({type(error).__name__}); "
+                "save the state_dict alone"
             ) from None
         if not isinstance(state, dict):
             raise WeightsError(
@@ -164,7 +179,8 @@ def _safetensors(data: bytes, source: str) -> tuple[dict[str, Tensor], str | Non
         from safetensors.torch import load
     except ImportError:
         raise WeightsError(
-            f"weights {source}: reading .safetensors needs the package safetensors; install it or use a .pth file"
+            f"weights {source}: reading .safetensors needs the package safetensors; "
+            "install it or use a .pth file"
         ) from None
     import json
 
@@ -199,8 +215,8 @@ def _convolutions(state: Mapping[str, object], source: str) -> tuple[dict[str, T
         n = WIDTHS[int(layer[4]) - 1]
         if tuple(weight.shape) != (n, channels, 3, 3) or tuple(bias.shape) != (n,):
             raise WeightsError(
-                f"weights {source}: {layer} has shape {tuple(weight.shape)} and bias {tuple(bias.shape)}; "
-                f"VGG-19 has ({n}, {channels}, 3, 3) and ({n},)"
+                f"weights {source}: {layer} has shape {tuple(weight.shape)} "
+                f"and bias {tuple(bias.shape)}; VGG-19 has ({n}, {channels}, 3, 3) and ({n},)"
             )
         if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
             raise WeightsError(f"weights {source}: {layer} holds values that are not finite")
@@ -212,7 +228,8 @@ def _convolutions(state: Mapping[str, object], source: str) -> tuple[dict[str, T
     if not out:
         sample = ", ".join(list(map(str, state))[:3]) or "none"
         raise WeightsError(
-            f"weights {source}: no conv1_1 in it; expected keys like features.0.weight or conv1_1.weight, found {sample}"
+            f"weights {source}: no conv1_1 in it; "
+            f"expected keys like features.0.weight or conv1_1.weight, found {sample}"
         )
     return out, caffe_names
 
@@ -236,7 +253,8 @@ def _imagenet() -> VGGWeights:
     weights = parse_weights(data, "imagenet", input="rgb")
     if not weights.id.startswith(f"sha256:{_IMAGENET_SHA256}"):
         raise WeightsError(
-            f"weights imagenet: {path} is not torchvision's file (its sha256 should begin with {_IMAGENET_SHA256}); remove it"
+            f"weights imagenet: {path} is not torchvision's file "
+            f"(its sha256 should begin with {_IMAGENET_SHA256}); remove it"
         )
     return weights
 
@@ -244,8 +262,9 @@ def _imagenet() -> VGGWeights:
 def random_weights(layers: tuple[str, ...] = CONV_LAYERS, *, seed: int = RANDOM_SEED) -> VGGWeights:
     """Seeded weights that need no download: orthogonal filters, calibrated layer by layer.
 
-    Each layer's filters and bias are scaled so that its pre-activations over the built-in images have mean 0 and variance 1
-    per channel (data-dependent initialisation, Kraehenbuehl et al., arXiv 1511.06856). He-initialised filters give noise.
+    Each layer's filters and bias are scaled so that its pre-activations over the built-in images
+    have mean 0 and variance 1 per channel (data-dependent initialisation, Kraehenbuehl et al.,
+    arXiv 1511.06856). He-initialised filters give noise.
     """
     generator = torch.Generator().manual_seed(seed)
     x = (calibration_images() - RGB_MEAN.view(1, 3, 1, 1)) / RGB_STD.view(1, 3, 1, 1)
@@ -268,7 +287,10 @@ def random_weights(layers: tuple[str, ...] = CONV_LAYERS, *, seed: int = RANDOM_
 
 
 def _orthogonal(n: int, m: int, generator: torch.Generator) -> Tensor:
-    """(n, m) float32 with orthonormal rows, or columns where n > m: Cholesky QR in float64 (512 x 4608: 0.3 s, Householder's 1.4 s)."""
+    """(n, m) float32 with orthonormal rows, or orthonormal columns if n > m.
+
+    By Cholesky QR in float64: 0.3 s for 512 x 4608; Householder's takes 1.4 s.
+    """
     wide = torch.randn(min(n, m), max(n, m), generator=generator, dtype=torch.float64)
     rows: Tensor = torch.linalg.solve_triangular(
         torch.linalg.cholesky(wide @ wide.T), wide, upper=False
@@ -284,7 +306,10 @@ CAFFE_MEAN = torch.tensor([123.680, 116.779, 103.939])
 
 
 def calibration_images(count: int = 4, side: int = 128) -> Tensor:
-    """Built-in pictures (count, 3, side, side) in 0..1: coloured 1/f noise with hard-edged shapes, as natural images have both."""
+    """Built-in pictures (count, 3, side, side) over 0..1: coloured noise with hard-edged shapes.
+
+    The noise has a 1/f spectrum. Natural images have both.
+    """
     generator = torch.Generator().manual_seed(1508_06576)
     fy = torch.fft.fftfreq(side).view(-1, 1)
     fx = torch.fft.rfftfreq(side).view(1, -1)

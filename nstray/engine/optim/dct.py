@@ -1,8 +1,10 @@
-"""Images as cosine coefficients of three opponent colours: an orthonormal change of variables in which scales can be told apart.
+"""Images as cosine coefficients of three opponent colours, an orthonormal change of variables.
 
-Measured on the authors' layers (192 px, from noise): what is left to do after 100 evaluations falls with frequency as 1/f in
-grey and half as fast in the colours, and the curvature is flat in grey but falls over three to four decades in the
-colours. No fixed power of the frequency helps every pair; one value per colour and band, measured on the way, does.
+In these variables the scales of an image are apart. Measured on the authors' layers (192 px, from
+noise): the distance left after 100 evaluations falls with frequency as 1/f in grey and half as fast
+in the colours. The curvature is flat in grey, and falls over three to four decades in the colours.
+No fixed power of the frequency helps every pair. One value per colour and band, measured during the
+optimisation, does.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ class Spectrum:
     """Images (B, 3, H, W) to coefficients (B, 3 H W) and back, for one shape.
 
     Attributes:
-        bands: (H W, BANDS) float32, one-hot: the band of each coefficient of a plane. Edges are spaced evenly in the logarithm of the
-            frequency, from 1.5 periods in the shorter side up.
+        bands: (H W, BANDS) float32, one-hot: the band of each coefficient of a plane. The edges are
+            evenly spaced in the logarithm of the frequency, from 1.5 periods in the shorter side up
+            to 0.6 cycles per pixel.
     """
 
     def __init__(self, height: int, width: int, device: torch.device | str = "cpu") -> None:
