@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import test_manifest
-from test_manifest import CONFIG, load, problem
 
+import manifests
+from manifests import CONFIG, load, problem
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.manifest import files as manifest_files
@@ -29,12 +29,12 @@ ONE: dict[str, Any] = {"content": "a.jpg", "style": "s.jpg"}
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """As `test_manifest.write`; each row of a Parquet file gets all columns, and a column with a list in it holds lists."""
+    """As `manifests.write`; each row of a Parquet file gets all columns, and a column with a list in it holds lists."""
     if path.suffix == ".parquet":
         names = list(dict.fromkeys(n for r in rows for n in r))
         lists = {n for r in rows for n in r if isinstance(r[n], list)}
         rows = [{n: [r[n]] if n in lists and isinstance(r.get(n), str) else r.get(n) for n in names} for r in rows]
-    return test_manifest.write(path, rows)
+    return manifests.write(path, rows)
 
 
 def ids(path: Path, *rows: dict[str, Any]) -> list[str]:
