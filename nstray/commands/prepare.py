@@ -139,9 +139,9 @@ def _cuts(
             f"{output} was begun by nstray {stored.get('nstray_version')}, which kept no digest of the manifest's rows, so nothing can tell "
             "whether it only grew; put the new rows into a manifest of their own with an OUT of its own"
         )
-    if encode_schema(info.kept) != stored["carried_schema"]:
+    if encode_schema(info.carried_schema) != stored["carried_schema"]:
         there, here = (
-            {f"{f.name} ({f.type})" for f in s} for s in (carried_schema(stored), info.kept)
+            {f"{f.name} ({f.type})" for f in s} for s in (carried_schema(stored), info.carried_schema)
         )
         raise OutputError(
             f"{output}: the manifest's columns are no longer those that the job was begun with: {', '.join(sorted(there ^ here))}; parts of one "
@@ -189,7 +189,7 @@ def record(job: Job) -> dict[str, Any]:
             "weights": storage.redact(config["weights"]),
             "init": storage.redact(config["init"]),
         },
-        "carried_schema": encode_schema(job.info.kept),
+        "carried_schema": encode_schema(job.info.carried_schema),
         "versions": _versions(),
     }
 

@@ -329,7 +329,7 @@ class Worker:
             "finished": time.time(),
             "attempt": attempt,
         }
-        names = self.spec.info.kept.names
+        names = self.spec.info.carried_schema.names
         with self._stages.timed("encode"):
             data = encode_part(
                 rows,

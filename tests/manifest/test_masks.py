@@ -120,9 +120,9 @@ def test_the_schema_has_only_the_columns_that_the_manifest_has(tmp_path: Path) -
         present = [name for name in NAMES if name in some]
         assert info.images == tuple(present)
         assert info.schema.names == [*fixed, *present, "seed", "size", "width", "caption"]
-        assert info.kept.names == ["size", *present, "caption"]
+        assert info.carried_schema.names == ["size", *present, "caption"]
         assert [info.schema.field(n).type for n in present] == [pa.string() if n == "fine_style" else STRINGS for n in present]
-        assert info.kept.field("caption").type == pa.string()
+        assert info.carried_schema.field("caption").type == pa.string()
 
 
 def test_pairs_and_infos_are_made_without_them() -> None:
@@ -309,7 +309,7 @@ def test_the_columns_have_one_order_whichever_file_has_which(tmp_path: Path) -> 
         write(tmp_path / f"{file}.csv", [{**ONE, column: "p.png"}])
     info, got = load(tmp_path)
     assert info.images == NAMES
-    assert info.kept.names == list(NAMES)
+    assert info.carried_schema.names == list(NAMES)
     there = (f"{tmp_path}/p.png",)
     assert found(got) == [((), (), *there), ((), there, None), (there, (), None)]
 
@@ -394,7 +394,7 @@ def test_a_missing_style_is_not_taken_for_a_mask(tmp_path: Path) -> None:
 
 def test_twice_the_same_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("content,style,style_masks,style_masks\na,s,m,m\n")
-    assert problem(tmp_path / "m.csv").startswith("m.csv: column style_masks stands twice")
+    assert problem(tmp_path / "m.csv").startswith("m.csv: column style_masks appears twice")
 
 
 def test_fine_layers_count_as_layers_that_rows_name(tmp_path: Path) -> None:
