@@ -1,4 +1,4 @@
-"""Every exception nstray raises on purpose, and the closed list of codes an error row may carry.
+"""Every exception that nstray raises on purpose, and the closed list of an error row's codes.
 
 NstrayError
  +-- UsageError              the call or the configuration is wrong (exit 2)
@@ -40,21 +40,21 @@ class ErrorCode(StrEnum):
     NOT_AN_IMAGE = "not_an_image"  # HTML, text, anything no image decoder knows
     UNSUPPORTED_FORMAT = "unsupported_format"  # an image, but not a still JPEG, PNG or WebP
     DECODE_FAILED = "decode_failed"  # truncated or corrupt
-    TOO_SMALL = (
-        "too_small"  # too few pixels for the deepest layer, or for `exact` without upsampling
-    )
-    BAD_MASK = (
-        "bad_mask"  # a guidance mask of another aspect than its picture's, or without any white
-    )
+    TOO_SMALL = "too_small"  # too few pixels for the deepest layer, or `exact` without upsampling
+    BAD_MASK = "bad_mask"  # a mask of another aspect than its picture's, or without any white
     OUT_OF_MEMORY = "out_of_memory"  # this pair alone does not fit the device
     DIVERGED = "diverged"  # the loss is not a finite number at the start or at the end
     WORKER_DIED = "worker_died"  # this pair, alone, killed its worker twice
     TIMED_OUT = "timed_out"  # this pair, alone, made no progress before its deadline
-    INTERNAL = "internal"  # an exception nobody foresaw, with its text in error_message
+    INTERNAL = "internal"  # an unexpected exception, with its text in error_message
 
 
 class NstrayError(Exception):
-    """Base of all; `exit_code` is what the command line ends with. Its texts are redacted, wherever they are shown then."""
+    """The base of all; its texts are redacted when it is made.
+
+    Attributes:
+        exit_code: of the command line that ends with this exception.
+    """
 
     exit_code = 1
 
@@ -63,7 +63,7 @@ class NstrayError(Exception):
 
 
 class UsageError(NstrayError):
-    """The user's call or configuration; says what to change."""
+    """The user's call or configuration is wrong; the message says what to change."""
 
     exit_code = 2
 
@@ -77,7 +77,7 @@ class ManifestError(UsageError):
 
 
 class WeightsError(UsageError):
-    """Weights that can't be found, read, or lack a layer the job needs."""
+    """The weights can't be found or read, or they lack a layer that the job needs."""
 
 
 class OutputError(UsageError):
@@ -85,7 +85,7 @@ class OutputError(UsageError):
 
 
 class StorageError(NstrayError):
-    """A file or object could not be read, listed or written; the message names its (redacted) URI."""
+    """A file or object could not be read, listed or written; the message names its redacted URI."""
 
 
 class NotFound(StorageError):
@@ -93,7 +93,7 @@ class NotFound(StorageError):
 
 
 class NoSuchBucket(NotFound):
-    """The bucket itself does not exist, so nothing in it does."""
+    """The bucket itself does not exist."""
 
 
 class AccessDenied(StorageError):
@@ -101,7 +101,10 @@ class AccessDenied(StorageError):
 
 
 class BadCredentials(AccessDenied):
-    """Credentials are missing, unknown, expired, or signed by a wrong clock: it says nothing about the object asked for."""
+    """Credentials are missing, unknown, expired, or signed by a wrong clock.
+
+    It says nothing about the object that was asked for.
+    """
 
 
 class Unreachable(StorageError):
@@ -109,11 +112,11 @@ class Unreachable(StorageError):
 
 
 class AlreadyExists(StorageError):
-    """A create-if-absent put found the key taken by somebody else's bytes."""
+    """A create-if-absent put found the key taken by another writer's bytes."""
 
 
 class Changed(StorageError):
-    """A conditional put or read found another version than the one expected."""
+    """A conditional put or read found another version than the expected one."""
 
 
 class TooLarge(StorageError):
@@ -129,7 +132,8 @@ class PairError(NstrayError):
 
     Args:
         code: one of `ErrorCode`.
-        message: for the column ``error_message``: what, where, and what to do; holds no secret.
+        message: for the column ``error_message``: what was wrong, where, and what to do. It is
+            redacted.
     """
 
     def __init__(self, code: ErrorCode, message: str) -> None:

@@ -134,9 +134,9 @@ def _cuts(
                 f"{output}: the manifest has grown from {before} rows to {info.rows}; give --extend to make the new ones too"
             )
         return cuts
-    if encode_schema(info.kept) != stored["carried_schema"]:
+    if encode_schema(info.carried_schema) != stored["carried_schema"]:
         there, here = (
-            {f"{f.name} ({f.type})" for f in s} for s in (carried_schema(stored), info.kept)
+            {f"{f.name} ({f.type})" for f in s} for s in (carried_schema(stored), info.carried_schema)
         )
         raise OutputError(
             f"{output}: the manifest's columns are no longer those that the job was begun with: {', '.join(sorted(there ^ here))}; parts of one "
@@ -184,7 +184,7 @@ def record(job: Job) -> dict[str, Any]:
             "weights": storage.redact(config["weights"]),
             "init": storage.redact(config["init"]),
         },
-        "carried_schema": encode_schema(job.info.kept),
+        "carried_schema": encode_schema(job.info.carried_schema),
         "versions": _versions(),
     }
 

@@ -27,7 +27,7 @@ from nstray.commands.forecast import (
 from nstray.commands.prepare import Job
 from nstray.config import VERSION
 from nstray.errors import JobFailed, UsageError
-from nstray.manifest.canonical import OVERRIDE_TYPES
+from nstray.manifest.overrides import OVERRIDE_TYPES
 from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.shards import Shard, cut_shards, cut_windows
 from nstray.output.part import encode_part

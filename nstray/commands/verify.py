@@ -273,7 +273,7 @@ def _row_problem(row: dict[str, Any], pictures: bool) -> str | None:
 
 def _check_twice(output: Output, job: dict[str, Any], seen: IdHashes, report: VerifyReport) -> None:
     """Look for the ids behind equal hashes, which a second reading of that column tells apart."""
-    repeated, _ = seen.twice()
+    repeated, _ = seen.duplicates()
     if not len(repeated):
         return
     where: dict[str, list[str]] = {}

@@ -1,9 +1,11 @@
-"""Bytes to pixels to bytes: decode, orient, convert, resize, encode; with `nstray.images.icc` the only importer of Pillow.
+"""Image files to pixels: decoded, upright, opaque, in sRGB.
 
-Pixels are uint8 arrays of shape (H, W, 3), RGB, in sRGB: an embedded ICC profile is applied, a picture without one is
-taken to be sRGB. Only `quantize` and `encode` know uint16, for ``tiff``. Masks are uint8 arrays of shape (H, W), white is 255.
-Input is untrusted: three formats, caps checked on the header alone, then a full decode; whatever is wrong with a picture
-is a `PairError` with its code, and whatever is wrong with a profile makes it one that is not there.
+Pixels are uint8 arrays of shape (H, W, 3), RGB, in sRGB. An embedded ICC profile is applied; a
+picture without one is taken as sRGB. Masks are uint8 arrays of shape (H, W); white is 255.
+
+Input is untrusted. Three formats are allowed, caps are checked on the header alone, then the whole
+file is decoded. Whatever is wrong with a picture is a `PairError` with its code. A profile that is
+wrong is ignored.
 """
 
 from __future__ import annotations
@@ -13,27 +15,14 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import Image, ImageFile
 
 from nstray.errors import ErrorCode, PairError
 from nstray.images import Mask, Pixels, containers, icc
+from nstray.images.readers import READERS
 from nstray.images.sniff import refusal
 
-
-class _Jpeg(JpegImagePlugin.JpegImageFile):
-    def _read_dpi_from_exif(self) -> None:
-        """Not read: nothing here needs it, and on broken EXIF Pillow's reading warns, or loses the picture where warnings are errors."""
-
-
-# The plugins themselves, not Image.open: that one warns from 89 and refuses from 179 million pixels by a process-wide
-# setting, whatever `max_pixels` says, and opens a JPEG with a second picture inside (a phone's) as another format.
-_READERS: dict[str, type[ImageFile.ImageFile]] = {
-    "jpeg": _Jpeg,
-    "png": PngImagePlugin.PngImageFile,
-    "webp": WebPImagePlugin.WebPImageFile,
-    "tiff": TiffImagePlugin.TiffImageFile,
-}
-_ORIENTATION = 0x0112
+_ORIENTATION = 0x0112  # EXIF tag
 
 
 def decode(
@@ -45,25 +34,28 @@ def decode(
     own: bool = False,
     background: int = 255,
 ) -> Pixels:
-    """The picture in `data`, upright, opaque, 8-bit sRGB.
+    """The picture in `data`: upright, opaque, 8-bit sRGB.
 
-    EXIF orientation is applied; alpha and transparent colours are composited on white; 16-bit grey is v / 257, rounded;
-    16-bit colour keeps its high byte; CMYK becomes (1 - C)(1 - K); grey, palette and 1-bit become RGB.
-
-    An embedded ICC profile of the picture's own colour space (RGB, grey; CMYK instead of the product above) takes the
-    8-bit colours to sRGB, before they are composited. One that is sRGB to within a level changes no pixel. One that is
-    broken, larger than 4 MiB or of another colour space is ignored without a word: a warning for each picture of a
-    data set would bury the log. PNG's own gAMA, cHRM and cICP, and EXIF's colour space, are not applied.
-
-    A JPEG of more scans or segments than any camera or encoder writes is refused unread (`nstray.images.containers`): it can take hours.
+    - EXIF orientation is applied.
+    - Alpha and transparent colours are composited on `background`.
+    - 16-bit grey is v / 257, rounded. 16-bit colour keeps its high byte.
+    - CMYK becomes (1 - C)(1 - K). Grey, palette and 1-bit become RGB.
+    - An embedded ICC profile of the picture's own colour space (RGB, grey, CMYK) takes the 8-bit
+      colours to sRGB before they are composited; for CMYK it replaces the product above.
+    - A profile that is sRGB to within one level changes no pixel.
+    - A profile that is broken, larger than 4 MiB or of another colour space is ignored without a
+      warning, because a warning for each picture of a dataset would hide the rest of the log.
+    - PNG's own gAMA, cHRM and cICP, and EXIF's colour space, are not applied.
+    - A JPEG of more scans or segments than any camera or encoder writes is refused before it is
+      read, because reading can take hours (`nstray.images.containers`).
 
     Args:
         data: a JPEG, PNG or WebP file.
         what: role and URI of the picture, for messages (``content s3://b/k.jpg``).
         max_bytes: cap on the file, checked first.
         max_pixels: cap on width x height, checked on the header before anything is decoded.
-        background: the grey, 0 to 255, that transparent pixels are composited on.
-        own: the file is from an output of nstray's: TIFF as `encode` writes it is taken too.
+        own: the file is from an output of nstray. Then TIFF as `encode` writes it is allowed too.
+        background: the grey, 0 to 255, under transparent pixels; white unless given.
 
     Returns (H, W, 3) uint8. Raises `PairError`, nothing else.
     """
@@ -78,32 +70,34 @@ def decode(
         return _upright(_rgb(image, data, background), _orientation(image.info.get("exif")))
     except PairError:
         raise
-    except (
-        Image.DecompressionBombError
-    ) as error:  # Pillow's WebP reader asks Pillow's own limit (179 million pixels) itself
+    except Image.DecompressionBombError as error:
+        # Pillow's WebP reader itself checks Pillow's own limit, 179 million pixels.
         raise PairError(ErrorCode.TOO_MANY_PIXELS, f"{what}: {error}") from None
     except MemoryError:
         raise PairError(
             ErrorCode.OUT_OF_MEMORY,
-            f"{what}: decoding needs more memory than the worker has; lower max_pixels to refuse such pictures",
+            f"{what}: decoding needs more memory than the worker has; "
+            "lower max_pixels to refuse such pictures",
         ) from None
     except Exception as error:
         raise _failed(what, error) from None
 
 
 def decode_mask(data: bytes, *, what: str, max_bytes: int, max_pixels: int) -> Mask:
-    """The luminance (ITU-R BT.601) of the picture that `decode` finds in `data`: same formats, limits and errors.
+    """The luminance (ITU-R BT.601) of the picture in `data`.
 
-    Returns (H, W) uint8. What is transparent counts as black: it marks nothing.
+    Formats, limits and errors are those of `decode`. Transparent pixels are black: they mark
+    nothing. Returns (H, W) uint8.
     """
     pixels = decode(data, what=what, max_bytes=max_bytes, max_pixels=max_pixels, background=0)
     return np.array(Image.fromarray(pixels).convert("L"))
 
 
 def read_header(data: bytes, *, own: bool = False) -> tuple[str, int, int]:
-    """Format (``jpeg``, ``png``, ``webp``), width and height from the header, as stored: before any EXIF orientation.
+    """Format (``jpeg``, ``png``, ``webp``), width and height from the header.
 
-    `own` as for `decode`: then ``tiff`` too. Raises `PairError`.
+    Width and height are as stored, before any EXIF orientation. With `own`, as for `decode`, the
+    format may be ``tiff``. Raises `PairError`.
     """
     try:
         image, image_format = _open(data, "image", None, own)
@@ -117,22 +111,25 @@ def read_header(data: bytes, *, own: bool = False) -> tuple[str, int, int]:
 def _open(
     data: bytes, what: str, max_pixels: int | None, own: bool
 ) -> tuple[ImageFile.ImageFile, str]:
-    """The file's header read, its format known, its size within the cap, one frame; nothing decoded yet."""
+    """The file, opened but not decoded, and its format.
+
+    Raises: `PairError` for an empty file, another format, a size over the cap or several frames;
+        anything that Pillow raises for a broken header.
+    """
     if not data:
         raise PairError(ErrorCode.EMPTY_FILE, f"{what}: the file is empty (0 bytes)")
     image_format = _format(data)
     if image_format is None or (image_format == "tiff" and not own):
         raise refusal(data, what)
-    if (
-        image_format == "webp"
-    ):  # Pillow's WebP reader sets up its frame buffers while it opens: look before it does
+    if image_format == "webp":
+        # Pillow's WebP reader allocates its frame buffers while it opens: check the size before.
         _check_pixels(*_webp_size(data), what, max_pixels)
     elif image_format == "png":
         data = containers.check_png(data)
     elif image_format == "jpeg":
         containers.check_jpeg(data)
     data, profile = icc.split(data, image_format)
-    image = _READERS[image_format](io.BytesIO(data))
+    image = READERS[image_format](io.BytesIO(data))
     if profile is not None:
         image.info["icc_profile"] = profile
     _check_pixels(image.width, image.height, what, max_pixels)
@@ -147,16 +144,19 @@ def _open(
 
 
 def _check_pixels(width: int, height: int, what: str, max_pixels: int | None) -> None:
+    """Raise `PairError` for a size in a header that is empty or over the cap."""
     if width < 1 or height < 1:
         raise PairError(ErrorCode.DECODE_FAILED, f"{what}: its header says {width}x{height} pixels")
     if max_pixels is not None and width * height > max_pixels:
         raise PairError(
             ErrorCode.TOO_MANY_PIXELS,
-            f"{what}: {width}x{height} = {width * height} pixels, the limit (max_pixels) is {max_pixels}",
+            f"{what}: {width}x{height} = {width * height} pixels, "
+            f"the limit (max_pixels) is {max_pixels}",
         )
 
 
 def _format(data: bytes) -> str | None:
+    """The format by the file's first bytes; None if `READERS` has none for it."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -167,7 +167,10 @@ def _format(data: bytes) -> str | None:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Canvas width and height of a WebP file (RFC 9649, sections 2.5 to 2.7); ValueError where the header is not one."""
+    """Canvas width and height of a WebP file (RFC 9649, sections 2.5 to 2.7).
+
+    Raises: ValueError for a broken header.
+    """
     chunk, body = data[12:16], data[20:30]
     if chunk == b"VP8X" and len(body) == 10:
         return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
@@ -175,9 +178,8 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         bits = int.from_bytes(body[1:5], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if chunk == b"VP8 " and len(body) == 10 and body[3:6] == b"\x9d\x01\x2a":
-        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(
-            body[8:10], "little"
-        ) & 0x3FFF
+        width, height = (int.from_bytes(body[at : at + 2], "little") for at in (6, 8))
+        return width & 0x3FFF, height & 0x3FFF
     raise ValueError("broken WebP header")
 
 
@@ -188,7 +190,11 @@ def _failed(what: str, error: Exception) -> PairError:
 
 
 def _rgb(image: Image.Image, data: bytes, background: int) -> Pixels:
-    """The loaded picture as (H, W, 3) uint8, in sRGB, on a grey `background`."""
+    """The loaded picture as (H, W, 3) uint8 in sRGB, on a grey `background`.
+
+    Args:
+        data: the file; byte 24 of a PNG is its bit depth.
+    """
     key, profile = image.info.get("transparency"), image.info.get("icc_profile")
     if image.mode in ("I", "I;16", "I;16B"):
         deep = np.asarray(image)
@@ -199,11 +205,11 @@ def _rgb(image: Image.Image, data: bytes, background: int) -> Pixels:
         return pixels
     if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and key is not None):
         layered = image if image.mode == "LA" else image.convert("RGBA")
-        paper = Image.new("RGB", image.size, (background,) * 3)
-        paper.paste(
+        canvas = Image.new("RGB", image.size, (background,) * 3)
+        canvas.paste(
             icc.to_rgb(layered.convert(layered.mode[:-1]), profile), mask=layered.getchannel("A")
         )
-        return np.array(paper)
+        return np.array(canvas)
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode == "1" else "RGB")
     pixels = np.array(icc.to_rgb(image, profile))
@@ -214,11 +220,10 @@ def _rgb(image: Image.Image, data: bytes, background: int) -> Pixels:
 
 
 def _eight_bit(key: int | tuple[int, ...], depth: int) -> npt.NDArray[np.int64]:
-    """PNG's transparent colour, stored at the file's bit depth, as Pillow scales the pixels of that depth."""
+    """PNG's transparent colour in 8 bits, scaled as Pillow scales pixels of that bit depth."""
     values = np.atleast_1d(np.asarray(key, dtype=np.int64))
-    return (
-        values >> 8 if depth == 16 else np.minimum(values * 255 // (2**depth - 1), 255)
-    )  # Pillow scales a 1-bit key itself
+    # Pillow has scaled the key of a 1-bit picture itself, hence the minimum.
+    return values >> 8 if depth == 16 else np.minimum(values * 255 // (2**depth - 1), 255)
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -233,9 +238,10 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _orientation(exif: bytes | None) -> int:
-    """EXIF orientation 1 to 8 (EXIF 2.3, section 4.6.2 and table 4); 1, upright, where `exif` is absent, broken or silent.
+    """EXIF orientation 1 to 8 (EXIF 2.3, section 4.6.2 and table 4).
 
-    Read here rather than by Pillow, which gives up on the whole block, with warnings, for a fault in any other entry.
+    It is 1, upright, if `exif` is absent or broken or does not say it. Pillow's own reading is not
+    used: for a fault in any other entry it drops the whole block, with warnings.
     """
     tiff = (exif or b"").removeprefix(b"Exif\0\0")
     orders: dict[bytes, Literal["little", "big"]] = {b"II": "little", b"MM": "big"}

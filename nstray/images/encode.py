@@ -15,26 +15,32 @@ from nstray.images import Pixels, Pixels16
 
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tiff"}
 _DEEP = {"tiff": np.uint16}  # the formats of more than 8 bits per channel
-_MAX_SIDE = {
-    "jpeg": 65_500,
-    "webp": 16_383,
-}  # libjpeg's JPEG_MAX_DIMENSION, libwebp's WEBP_MAX_DIMENSION
-# Measured on brush strokes at 512 x 512 with the grain of an optimised picture, one core (level: KiB, ms):
-# PNG 1: 561, 50; 3: 561, 50; 4: 521, 65; 6: 521, 64; 9: 521, 64, and on a scanned painting of 402 x 512
-# 1: 369, 32; 4: 345, 69; 6: 343, 111; 9: 343, 125. So 4: the size of 9, never slower than 6.
+# libjpeg's JPEG_MAX_DIMENSION and libwebp's WEBP_MAX_DIMENSION.
+_MAX_SIDE = {"jpeg": 65_500, "webp": 16_383}
+# Measured on one core, on two pictures; each entry is level: KiB, ms.
+# Brush strokes at 512 x 512 with the grain of an optimised picture:
+# 1: 561, 50; 3: 561, 50; 4: 521, 65; 6: 521, 64; 9: 521, 64.
+# A scanned painting of 402 x 512: 1: 369, 32; 4: 345, 69; 6: 343, 111; 9: 343, 125.
+# So 4: its size is within 1 % of that of 9, and it is at most 1 ms slower than 6.
 _PNG_LEVEL = 4
-# Lossless WebP, the same two (method: KiB, ms; libwebp's effort, which Pillow calls quality, at 0; at 50 it saves under 1 %):
-# 0: 529, 24; 1: 501, 70; 2: 495, 133; 4: 490, 227; 6: 489, 1491, and 0: 286, 14; 1: 260, 40; 2: 258, 93; 4: 256, 113. So 1.
+# Lossless WebP of the same two pictures; each entry is method: KiB, ms. libwebp's effort, which
+# Pillow calls quality, is 0; at 50 it saves under 1 %.
+# 0: 529, 24; 1: 501, 70; 2: 495, 133; 4: 490, 227; 6: 489, 1491.
+# 0: 286, 14; 1: 260, 40; 2: 258, 93; 4: 256, 113.
+# So 1: the methods above it save at most 2.4 % and take at least 1.9 times as long.
 _WEBP_METHOD = 1
-# 16-bit TIFF by Deflate, 512 x 512 of the demo's stylised pictures (level: KiB, ms), as differences to the pixel on the left:
-# 1: 1490, 50; 4: 1486, 60; 6: 1486, 60; as values 1: 1517, 50; 6: 1514, 54; plain: 1536. Low bytes are noise. So 1, differences.
+# 16-bit TIFF by Deflate of the demo's stylised pictures at 512 x 512; each entry is level: KiB, ms.
+# As differences to the pixel on the left: 1: 1490, 50; 4: 1486, 60; 6: 1486, 60.
+# As values: 1: 1517, 50; 6: 1514, 54. Uncompressed: 1536. The low bytes are noise.
+# So differences, at level 1.
 _TIFF_LEVEL = 1
 
 
 def quantize(image: npt.NDArray[np.floating[Any]], image_format: str) -> Pixels | Pixels16:
-    """A float image (H, W, 3) over 0..1 at the depth of `image_format`, as `encode` takes it: rounded to the nearest level.
+    """A float image (H, W, 3) over 0..1, rounded to the levels of `image_format`, for `encode`.
 
-    Values beyond 0..1 are cut. Returns uint8, or uint16 for ``tiff``. Raises ValueError for no floats, or another format.
+    Values beyond 0..1 are clipped. Returns uint8, or uint16 for ``tiff``. Raises ValueError for an
+    array that is not of floats, or for another format.
     """
     extension(image_format)
     if not np.issubdtype(image.dtype, np.floating):
@@ -49,11 +55,12 @@ def encode(pixels: Pixels | Pixels16, image_format: str, quality: int | None = N
 
     Args:
         pixels: (H, W, 3) RGB, uint8, or uint16 for tiff: what `quantize` returns.
-        image_format: ``png``; ``jpeg`` (4:4:4, quality 95 unless given); ``webp`` (lossless unless a quality is given);
-            ``tiff`` (16 bits per channel, by Deflate).
+        image_format: ``png``; ``jpeg`` (4:4:4, quality 95 unless given); ``webp`` (lossless
+            unless a quality is given); ``tiff`` (16 bits per channel, by Deflate).
         quality: 1 to 100; not for png and tiff.
 
-    Raises `PairError` TOO_MANY_PIXELS where a side is longer than the format can hold; ValueError for other misuse.
+    Raises `PairError` TOO_MANY_PIXELS for a side longer than the format can hold, and ValueError
+    for other misuse.
     """
     extension(image_format)
     kind = np.dtype(_DEEP.get(image_format, np.uint8))
@@ -68,7 +75,8 @@ def encode(pixels: Pixels | Pixels16, image_format: str, quality: int | None = N
     if longest > _MAX_SIDE.get(image_format, longest):
         raise PairError(
             ErrorCode.TOO_MANY_PIXELS,
-            f"a side of {longest} pixels is more than a {image_format} file holds ({_MAX_SIDE[image_format]}); use image_format png",
+            f"a side of {longest} pixels is more than a {image_format} file holds "
+            f"({_MAX_SIDE[image_format]}); use image_format png",
         )
     options: dict[str, Any] = {}
     if image_format == "png":
@@ -85,11 +93,14 @@ def encode(pixels: Pixels | Pixels16, image_format: str, quality: int | None = N
 
 
 def _tiff(pixels: npt.NDArray[Any]) -> bytes:
-    """A TIFF without the tags tifffile would add of itself: its name and version, the time, the array's shape."""
+    """A TIFF without the tags that tifffile adds by default.
+
+    These are its name and version, the time and the array's shape; they would change the bytes.
+    """
     import tifffile
 
     out = io.BytesIO()
-    packing: dict[str, Any] = {
+    compression: dict[str, Any] = {
         "compression": "zlib",
         "predictor": True,
         "compressionargs": {"level": _TIFF_LEVEL},
@@ -102,13 +113,13 @@ def _tiff(pixels: npt.NDArray[Any]) -> bytes:
         photometric="rgb",
         metadata=None,
         software=False,
-        **packing,
+        **compression,
     )
     return out.getvalue()
 
 
 def extension(image_format: str) -> str:
-    """``png``, ``jpg``, ``webp`` or ``tiff``, without a dot; ValueError for any other format."""
+    """``png``, ``jpg``, ``webp`` or ``tiff``, without a dot; ValueError for another format."""
     if image_format not in _EXTENSIONS:
         raise ValueError(f"image_format must be png, jpeg, webp or tiff; got {image_format!r}")
     return _EXTENSIONS[image_format]

@@ -1,10 +1,13 @@
-"""Bytes that are no picture nstray takes: what they look like, for the message."""
+"""Files that are no JPEG, PNG or WebP: what they look like, for the message.
+
+The names are values of the column ``error_message``: a new version may add names, not change them.
+"""
 
 from __future__ import annotations
 
 from nstray.errors import ErrorCode, PairError
 
-# First bytes -> (offset, magic, what it is); images nstray does not take, then what is no image at all.
+# Offset, magic bytes and name: images of formats that nstray does not read.
 _OTHER_IMAGES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GIF8", "GIF"),
     (0, b"II*\0", "TIFF"),
@@ -29,6 +32,7 @@ _OTHER_IMAGES: tuple[tuple[int, bytes, str], ...] = (
         for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
     ),
 )
+# The same for files that are no images.
 _NO_IMAGES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\3\4", "a ZIP archive"),
     (0, b"PK\5\6", "a ZIP archive"),
@@ -45,7 +49,13 @@ _NO_IMAGES: tuple[tuple[int, bytes, str], ...] = (
 
 
 def refusal(data: bytes, what: str) -> PairError:
-    """The error for bytes that are no JPEG, PNG or WebP, saying what they look like: UNSUPPORTED_FORMAT or NOT_AN_IMAGE."""
+    """The error for a file that is no JPEG, PNG or WebP; it says what the file looks like.
+
+    Its code is UNSUPPORTED_FORMAT for an image of another format, else NOT_AN_IMAGE.
+
+    Args:
+        what: role and URI of the file, for the message.
+    """
     for offset, magic, name in _OTHER_IMAGES:
         if data.startswith(magic, offset):
             return _unsupported(what, name)
@@ -53,13 +63,8 @@ def refusal(data: bytes, what: str) -> PairError:
         if data.startswith(magic, offset):
             return PairError(ErrorCode.NOT_AN_IMAGE, f"{what}: not an image, it looks like {name}")
     head = data[:4096]
-    text = (
-        head.decode(
-            "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="ignore"
-        )
-        .lstrip()
-        .lower()
-    )
+    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    text = head.decode(encoding, errors="ignore").lstrip().lower()
     printable = bool(text) and all(c.isprintable() or c.isspace() for c in text)
     name = f"{len(data)} bytes of no known kind"
     if printable:

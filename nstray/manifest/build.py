@@ -1,4 +1,4 @@
-"""Making a manifest: the pictures of a content folder times, or sampled against, the pictures of a style folder."""
+"""`nstray manifest build`: a manifest of the pictures of a content folder and of a style folder."""
 
 from __future__ import annotations
 
@@ -21,44 +21,50 @@ from nstray.manifest.files import BATCH_ROWS, ending, is_folder_name, kind_of
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 SCHEMA = pa.schema([("pair_id", pa.string()), ("content", pa.string()), ("style", pa.string())])
-# Two of them and "--" make an id of at most 128.
-MAX_SLUG = 63
+MAX_SLUG = 63  # characters; two slugs and "--" make an id of at most 128
 
 _Row = tuple[str, str, str]
 
 
 def build(content: str, style: str, *, pairs: str, seed: int, out: str) -> int:
-    """Write a manifest of pairs of the pictures below two folders or prefixes (or two pictures); returns its number of rows.
+    """Write a manifest of pairs of the pictures below two folders; returns its number of rows.
 
-    Ids are made of the files' names. Paths are relative to the manifest where both folders lie beside or below it, else absolute.
-    Memory: the listings, and the encoded manifest (about 1 byte per row of Parquet where every content meets every style).
+    Ids are made of the files' names. Paths are relative to the manifest if both folders lie beside
+    or below it, else absolute. Memory: the listings and the encoded manifest, which is about 1 byte
+    per row for Parquet with every content and every style.
 
     Args:
-        pairs: ``all``, or how many distinct styles each content gets, drawn for that content alone: more contents change no draw.
+        content: a folder, an S3 prefix, or one picture.
+        style: the same.
+        pairs: ``all``, or how many distinct styles each content gets. They are drawn for that
+            content alone, so that adding contents changes no draw.
         seed: of the draw.
         out: ends with .parquet, .csv, .jsonl or .ndjson; must not exist.
-    Raises: `ManifestError` for a folder without pictures, more styles asked for than there are, or an `out` that exists.
+    Raises: `ManifestError` for a folder without pictures, for more styles asked for than there are,
+        or for an `out` that exists.
     """
     out = storage.absolute(out)
     kind = kind_of(out)
-    each = _each(pairs)
+    styles_each = _styles_each(pairs)
     if storage.head(out) is not None:
         raise ManifestError(f"{out} exists; remove it first, or write another")
     contents, styles = _Pictures(content, "content"), _Pictures(style, "style")
-    if each is not None and each > len(styles.uris):
+    if styles_each is not None and styles_each > len(styles.uris):
         raise ManifestError(
-            f"--pairs {each}: only {len(styles.uris)} styles in {styles.folder}; give at most that many, or all"
+            f"--pairs {styles_each}: only {len(styles.uris)} styles in {styles.folder}; "
+            "give at most that many, or all"
         )
     base = storage.parent(out).rstrip("/") + "/"
-    cut = (
-        len(base)
-        if all((p.folder.rstrip("/") + "/").startswith(base) for p in (contents, styles))
-        else 0
-    )
+    relative = all((p.folder.rstrip("/") + "/").startswith(base) for p in (contents, styles))
+    prefix = base if relative else ""
     rows = (
-        (f"{contents.slugs[c]}--{styles.slugs[s]}", contents.uris[c][cut:], styles.uris[s][cut:])
+        (
+            f"{contents.slugs[c]}--{styles.slugs[s]}",
+            contents.uris[c].removeprefix(prefix),
+            styles.uris[s].removeprefix(prefix),
+        )
         for c in range(len(contents.uris))
-        for s in _drawn(each, len(styles.uris), f"{seed}:{contents.relative(c)}")
+        for s in _drawn(styles_each, len(styles.uris), f"{seed}:{contents.relative(c)}")
     )
     data = {"parquet": _parquet, "csv": _csv, "jsonl": _json_lines}[kind](rows)
     try:
@@ -67,10 +73,11 @@ def build(content: str, style: str, *, pairs: str, seed: int, out: str) -> int:
         raise ManifestError(
             f"{out} appeared meanwhile; remove it first, or write another"
         ) from None
-    return len(contents.uris) * (each or len(styles.uris))
+    return len(contents.uris) * (styles_each or len(styles.uris))
 
 
-def _each(pairs: str) -> int | None:
+def _styles_each(pairs: str) -> int | None:
+    """How many styles each content gets; None for all."""
     if pairs == "all":
         return None
     if not re.fullmatch(r"[0-9]{1,9}", pairs) or int(pairs) == 0:
@@ -80,12 +87,21 @@ def _each(pairs: str) -> int | None:
     return int(pairs)
 
 
-def _drawn(each: int | None, styles: int, key: str) -> list[int] | range:
-    return range(styles) if each is None else sorted(random.Random(key).sample(range(styles), each))
+def _drawn(styles_each: int | None, styles: int, key: str) -> list[int] | range:
+    """The numbers of the styles of one content, ascending; `key` seeds the draw."""
+    if styles_each is None:
+        return range(styles)
+    return sorted(random.Random(key).sample(range(styles), styles_each))
 
 
 class _Pictures:
-    """The pictures below a folder, in the order of their names, and a name for each that is fit for an id and stands once."""
+    """The pictures below a folder, in the order of their names.
+
+    Attributes:
+        folder: its URI.
+        uris: of the pictures.
+        slugs: a distinct name for each picture, fit for an id.
+    """
 
     def __init__(self, given: str, role: str) -> None:
         uri = storage.absolute(given)
@@ -106,27 +122,29 @@ class _Pictures:
             self.uris = picture_uris(listed)
             if not self.uris:
                 raise ManifestError(
-                    f"{role} folder {uri}: no pictures: none of its {len(listed)} files ends with {endings}"
+                    f"{role} folder {uri}: no pictures: "
+                    f"none of its {len(listed)} files ends with {endings}"
                 )
         self.slugs = _slugs([self.relative(i) for i in range(len(self.uris))])
 
     def relative(self, i: int) -> str:
-        """Path of picture i from its folder: the same wherever the folder lies."""
+        """The path of picture i from its folder; it does not depend on where the folder lies."""
         return self.uris[i].removeprefix(self.folder).lstrip("/")
 
 
 def picture_uris(listed: Iterable[str]) -> list[str]:
-    """Those of a folder's files that are pictures by their names, in order."""
-    # Names that begin with a dot are not pictures: macOS puts a ._a.jpg beside every a.jpg.
+    """The files of a folder that are pictures by their names, in order."""
+    # A name that begins with a dot is no picture: macOS puts a ._a.jpg beside every a.jpg.
     return sorted(
         u for u in listed if ending(n := storage.name(u)) in IMAGE_ENDINGS and not n.startswith(".")
     )
 
 
 def _slugs(paths: list[str]) -> list[str]:
-    """A name for each path: its stem where that stands once, else with a hash of the path.
+    """A distinct name for each path: its stem, with a hash of the path if two paths share the stem.
 
-    Never holds ``--`` nor starts or ends with ``-``, so that two of them joined by ``--`` tell which two.
+    A name never holds ``--`` and never starts or ends with ``-``, so two names joined by ``--`` can
+    be told apart again.
     """
     bare = [
         re.sub(
@@ -147,6 +165,7 @@ def _slugs(paths: list[str]) -> list[str]:
 
 
 def _hashed(slug: str, path: str, digits: int) -> str:
+    """`slug`, shortened to fit, with `digits` hex digits of a hash of `path`."""
     mark = hashlib.blake2b(path.encode()).hexdigest()[:digits]
     return f"{slug[: MAX_SLUG - digits - 1].rstrip('._-')}-{mark}".lstrip("-")
 

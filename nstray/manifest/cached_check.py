@@ -1,4 +1,7 @@
-"""What a check of the manifest found, kept in the job's record: resume need not read a hundred million rows to know what it knew."""
+"""What a check of the manifest found, stored in the job's record.
+
+A resumed job takes it from there and need not read a hundred million rows again.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _TEXTS = ("carried", "overrides", "layers", "warnings", "images")
 
 
 def dump(info: ManifestInfo) -> dict[str, Any]:
-    """For the job's record."""
+    """What the job's record stores under ``checked``."""
     return {
         "schema": encode_schema(info.schema),
         "local": info.local,
@@ -26,12 +29,18 @@ def dump(info: ManifestInfo) -> dict[str, Any]:
 def load(
     stored: Mapping[str, Any], uri: str, digest: str, config: JobConfig, init_id: str
 ) -> ManifestInfo | None:
-    """What the check of the stored job found, where another one would find the same; else None.
+    """What the stored job's check found; None if a new check could find something else.
 
-    That is so for the same bytes, checked by the same version of nstray against the same settings.
+    A new check finds the same for the same bytes, the same version of nstray and the same settings.
+
+    Args:
+        stored: the job's record.
+        uri: of the manifest.
+        digest: of the manifest now.
+        init_id: identity of the `init` image (`JobConfig.result_fields`).
     """
-    kept = stored.get("checked")
-    if not isinstance(kept, dict):
+    checked = stored.get("checked")
+    if not isinstance(checked, dict):
         return None
     same = (
         stored["manifest_digest"] == digest
@@ -42,27 +51,24 @@ def load(
     if not same:
         return None
     try:
-        schema = decode_schema(kept["schema"], "checked")
+        schema = decode_schema(checked["schema"], "checked")
         carried, overrides, layers, warnings, images = (
-            tuple(map(str, kept[name])) for name in _TEXTS
+            tuple(map(str, checked[name])) for name in _TEXTS
         )
-        local, rows_digest = bool(kept["local"]), str(stored["rows_digest"])
+        local, rows_digest = bool(checked["local"]), str(stored["rows_digest"])
         return ManifestInfo(
-            uri,
-            stored["rows"],
-            digest,
-            schema,
-            carried,
-            overrides,
-            layers,
-            warnings,
-            images,
-            local,
-            rows_digest,
+            uri=uri,
+            rows=stored["rows"],
+            digest=digest,
+            schema=schema,
+            carried=carried,
+            overrides=overrides,
+            layers=layers,
+            warnings=warnings,
+            images=images,
+            local=local,
+            rows_digest=rows_digest,
         )
-    except (
-        KeyError,
-        TypeError,
-        OutputError,
-    ):  # damaged, or of a version in between: it can be found again
+    except (KeyError, TypeError, OutputError):
+        # The entry is damaged or of a development version: a new check replaces it.
         return None

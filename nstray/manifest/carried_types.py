@@ -1,4 +1,4 @@
-"""The Arrow types of carried columns: merged over files, and checked for Parquet."""
+"""The Arrow types that carried columns may have: merged over files, and checked for Parquet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nstray.manifest.pair import ManifestInfo
 
 
 def holds_large_integers(array: pa.Array) -> bool:
-    """Whether integers above 2**53 in size are in it, which not every double can tell apart."""
+    """Whether `array` holds integers beyond +-2**53, which a double can't all tell apart."""
     if not pa.types.is_integer(array.type) or array.type.bit_width < 64:
         return False
     found = pc.min_max(array).as_py()
@@ -23,7 +23,14 @@ def holds_large_integers(array: pa.Array) -> bool:
 def merge_types(
     old: pa.DataType | None, new: pa.DataType, name: str, file: str, large: bool
 ) -> pa.DataType:
-    """The type that holds both, and the `large` integers seen; raises `ManifestError` where none does."""
+    """The type that holds the values of both types; raises `ManifestError` if there is none.
+
+    Args:
+        old: the type of the rows before; None before the first row.
+        name: of the column, for the message.
+        file: of the rows of type `new`, for the message.
+        large: whether the column holds integers that a double does not hold.
+    """
     if old is None or (old == new and not (large and pa.types.is_floating(old))):
         return new
     if (
@@ -44,36 +51,42 @@ def merge_types(
         both = None
     if both is None or _too_narrow(old, both) or _too_narrow(new, both):
         raise ManifestError(
-            f"{file}: column {name} holds {new}, where the rows before hold {old}; make it one type in all rows and files"
+            f"{file}: column {name} holds {new}, but the rows before hold {old}; "
+            "make it one type in all rows and files"
         )
     return both
 
 
 def _too_narrow(kind: pa.DataType, both: pa.DataType) -> bool:
-    """Whether `both`, which Arrow promotes `kind` to, lacks some of its integers: those above 2**53 in a double, say."""
+    """Whether `both`, to which Arrow promotes `kind`, lacks some of its integers.
+
+    A double, for example, lacks integers above 2**53.
+    """
     if pa.types.is_integer(kind):
         if pa.types.is_floating(both):
             return bool(kind.bit_width > {16: 11, 32: 24, 64: 53}[both.bit_width])
         return bool(pa.types.is_uint64(kind) and pa.types.is_int64(both))
     if pa.types.is_struct(kind) and pa.types.is_struct(both):
         return any(_too_narrow(field.type, both.field(field.name).type) for field in kind)
+    # Lists and maps have one field.
     return kind.num_fields == both.num_fields == 1 and _too_narrow(
         kind.field(0).type, both.field(0).type
-    )  # lists and maps
+    )
 
 
 def check_writable(uri: str, info: ManifestInfo) -> None:
-    """Raise `ManifestError` for a carried type that can't be sorted into shards, or written as Parquet and read: now, not after the work is done."""
+    """Raise `ManifestError` for a carried type that Arrow can't take rows of or Parquet can't hold.
+
+    Checked before the job begins: shards and parts would meet such a type only after work is done.
+    """
     for name in info.carried:
         try:
             pa.nulls(1, info.schema.field(name).type).take(pa.array([0]))
             sink = io.BytesIO()
             pq.ParquetWriter(sink, pa.schema([info.schema.field(name)])).close()
             pq.read_schema(sink)
-        except (
-            pa.ArrowException,
-            OSError,
-        ) as error:  # OSError: lists in lists beyond the depth that Parquet's reader takes
+        except (pa.ArrowException, OSError) as error:
+            # OSError: lists nested deeper than Parquet's reader takes.
             raise ManifestError(
                 f"{uri}: column {name} can't be carried into Parquet: {error}"
             ) from None

@@ -1,4 +1,4 @@
-"""Finding ids that stand twice, in bounded memory however long the manifest is."""
+"""Ids that appear more than once, found in bounded memory for a manifest of any length."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-IN_MEMORY = 4 * 2**20
-PARTITIONS = 64
-MAX_CANDIDATES = 100_000
+IN_MEMORY = 4 * 2**20  # hashes, 32 MB
+PARTITIONS = 64  # files
+MAX_CANDIDATES = 100_000  # repeated hashes that are returned
 
 Hashes = npt.NDArray[np.int64]
 
 
 class IdHashes:
-    """8-byte hashes of all ids: 32 MB in memory, then temporary files, cut by hash so that equal ones meet.
+    """8-byte hashes of all ids: 32 MB in memory, the rest in temporary files.
 
-    Use as a context manager: the files go with it.
+    A hash decides its file, so equal hashes are in one file. Use as a context manager: its end
+    removes the files.
     """
 
     def __init__(self, in_memory: int = IN_MEMORY) -> None:
@@ -42,10 +43,11 @@ class IdHashes:
 
     @staticmethod
     def of(ids: list[str]) -> Hashes:
-        """Python's own hash: the same all through one process, which is as long as it is needed."""
+        """Python's own hash of each id; it is the same within one process, which is enough here."""
         return np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
 
     def add(self, hashes: Hashes) -> None:
+        """Take the hashes of further ids."""
         self._held.append(hashes)
         self._count += len(hashes)
         if self._count >= self._in_memory:
@@ -61,23 +63,28 @@ class IdHashes:
                 held[parts == part].tofile(file)
         self._held, self._count = [], 0
 
-    def twice(self) -> tuple[Hashes, int]:
-        """The sorted hashes that stand more than once (at most `MAX_CANDIDATES`), and how many rows repeat an earlier one's hash."""
+    def duplicates(self) -> tuple[Hashes, int]:
+        """The hashes that appear more than once, and how many rows repeat an earlier row's hash.
+
+        The hashes are sorted, and at most `MAX_CANDIDATES`.
+        """
         if self._folder is None:
-            return _twice(np.concatenate(self._held) if self._held else np.empty(0, np.int64))
+            return _repeated(np.concatenate(self._held) if self._held else np.empty(0, np.int64))
         if self._held:
             self._spill()
         found: list[Hashes] = []
         repeats = 0
         for part in range(PARTITIONS):
-            hashes, more = _twice(np.fromfile(Path(self._folder.name) / str(part), dtype=np.int64))
+            written = np.fromfile(Path(self._folder.name) / str(part), dtype=np.int64)
+            hashes, more = _repeated(written)
             repeats += more
             if sum(len(f) for f in found) < MAX_CANDIDATES:
                 found.append(hashes)
         return np.sort(np.concatenate(found))[:MAX_CANDIDATES], repeats
 
 
-def _twice(hashes: Hashes) -> tuple[Hashes, int]:
+def _repeated(hashes: Hashes) -> tuple[Hashes, int]:
+    """As `IdHashes.duplicates`, for hashes in memory."""
     ordered = np.sort(hashes)
     repeat = ordered[1:][ordered[1:] == ordered[:-1]]
     return np.unique(repeat)[:MAX_CANDIDATES], len(repeat)

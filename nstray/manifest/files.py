@@ -1,7 +1,8 @@
-"""The files of a manifest and what stands in them, as a stream of raw record batches: Parquet, CSV and JSON Lines.
+"""The files of a manifest as a stream of raw record batches: Parquet, CSV and JSON Lines.
 
-Nothing here knows what a pair is, beyond which CSV columns are text. A file is never held whole. Everything that is
-wrong with a file as a file (unreadable, ragged, not UTF-8, not JSON) is a `ManifestError` that names it and the line.
+Nothing here knows what a pair is, except which CSV columns are text. No file is held whole in
+memory. A file that is wrong as a file (unreadable, ragged, not UTF-8, not JSON) raises a
+`ManifestError` that names the file and the line.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import csv
 import hashlib
 import io
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,16 +22,25 @@ import pyarrow.parquet as pq
 from nstray import storage
 from nstray.config import ROW_FIELDS
 from nstray.errors import ManifestError, NotFound
+from nstray.manifest.arrow_errors import (
+    BadCell,
+    EmptyFile,
+    RaggedRow,
+    csv_error,
+    first_line,
+    is_not_utf8,
+)
 from nstray.manifest.column_names import MASKS, PAIR_COLUMNS
+from nstray.text import redact
 
 ENDINGS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 BATCH_ROWS = 65_536
 BLOCK_BYTES = 8 * 2**20
 MAX_LINE_BYTES = 64 * 2**20
-# CSV cells of these columns stay text here: their meaning is not the one a CSV reader would infer.
+# CSV cells of these columns stay text here: a CSV reader would infer another meaning.
 TEXT_COLUMNS = (*PAIR_COLUMNS, *ROW_FIELDS)
-HALF_CHARACTER = "an escape from \\ud800 to \\udfff stands alone: one half of a character"
-# Text or a list of text; empty text is no list.
+LONE_SURROGATE = "an escape from \\ud800 to \\udfff is alone: it is half of a character"
+# Columns of text or of lists of text; an empty text is no list.
 TEXT_LISTS = ("style", *MASKS)
 
 
@@ -47,13 +56,14 @@ class ManifestFile:
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Consecutive rows of one file as they are written there.
+    """Consecutive rows of one file, as the file has them.
 
     Attributes:
         file: for messages.
         first: number of the first row among the file's data rows, from 0.
         names: as in the file, which may name a column twice.
-        columns: one Arrow array per name, each of `rows` values. JSON Lines gives `style` and masks as list<string> always.
+        columns: one Arrow array per name, each of `rows` values. Of JSON Lines, `style` and masks
+            are always list<string>.
     """
 
     file: ManifestFile
@@ -64,7 +74,7 @@ class RawBatch:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether UTF-8 can spell it: JSON's escapes can write one half of a surrogate pair, which is no character."""
+    """Whether UTF-8 can encode `text`; JSON's escapes can write half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -73,7 +83,7 @@ def is_unicode(text: str) -> bool:
 
 
 def ending(name: str) -> str:
-    """The last ending in lower case, dot included; empty where there is none."""
+    """The last ending of `name` in lower case, with its dot; empty if there is none."""
     return "." + name.rsplit(".", 1)[1].lower() if "." in name else ""
 
 
@@ -93,8 +103,8 @@ def is_folder_name(uri: str) -> bool:
 def find(uri: str) -> tuple[str, list[ManifestFile]]:
     """The folder that relative paths start from, and the manifest's files sorted by name.
 
-    Of a folder: every .parquet, .csv, .jsonl and .ndjson directly in it, all of one format; names that start with "." or "_" are skipped.
-    Raises `ManifestError` where there is none.
+    The files of a folder are every .parquet, .csv, .jsonl and .ndjson directly in it, all of one
+    format. Names that start with "." or "_" are skipped. Raises `ManifestError` if there is none.
     """
     found = None if is_folder_name(uri) else storage.head(uri)
     if found is not None:
@@ -121,18 +131,23 @@ def find(uri: str) -> tuple[str, list[ManifestFile]]:
     files.sort(key=lambda f: f.name)
     if not files:
         raise ManifestError(
-            f"{uri}: no manifest in this folder: none of its {len(listed)} files ends with {', '.join(ENDINGS)}"
+            f"{uri}: no manifest in this folder: none of its {len(listed)} files "
+            f"ends with {', '.join(ENDINGS)}"
         )
     other = next((f for f in files if f.kind != files[0].kind), None)
     if other is not None:
         raise ManifestError(
-            f"{uri}: files of more than one format: {files[0].name} and {other.name}; keep one format in a folder"
+            f"{uri}: files of more than one format: {files[0].name} and {other.name}; "
+            "keep one format in a folder"
         )
     return uri, files
 
 
 def digest(files: list[ManifestFile], folder: bool) -> str:
-    """``sha256:...`` of one file's bytes, or of the sorted lines ``name NUL sha256`` of a folder's files."""
+    """``sha256:...`` of the bytes of one file, or of a `folder` of files.
+
+    A folder's digest is over its sorted lines ``name NUL sha256``.
+    """
     sums = []
     for file in files:
         total = hashlib.sha256()
@@ -146,7 +161,10 @@ def digest(files: list[ManifestFile], folder: bool) -> str:
 
 
 def read(file: ManifestFile) -> Iterator[RawBatch]:
-    """The file's rows in order, in batches of bounded size; raises `ManifestError` for a file that can't be read as its ending says."""
+    """The file's rows in order, in batches of bounded size.
+
+    Raises: `ManifestError` for a file that can't be read in the format of its ending.
+    """
     if file.size == 0:
         return
     first = 0
@@ -173,34 +191,36 @@ def _parquet(file: ManifestFile) -> Iterator[_Rows]:
             raise ManifestError(f"{file.name}: a column's name is not UTF-8 text") from None
         except pa.ArrowException as error:
             raise ManifestError(
-                f"{file.name}: not a Parquet file that can be read: {_first_line(error)}"
+                f"{file.name}: not a Parquet file that can be read: {first_line(error)}"
             ) from None
-        except OSError as error:  # pyarrow's word for a damaged page or column chunk
-            raise ManifestError(
-                f"{file.name}: damaged Parquet file: {_first_line(error)}"
-            ) from None
+        except OSError as error:  # what pyarrow raises for a damaged page or column chunk
+            raise ManifestError(f"{file.name}: damaged Parquet file: {first_line(error)}") from None
 
 
 def _row_groups(metadata: pq.FileMetaData) -> Iterator[list[int]]:
-    """The row groups in order, several small ones together: one reader over all of a file keeps 15 bytes of each row it has passed (pyarrow 26)."""
-    held: list[int] = []
+    """The numbers of the row groups in order, small ones together.
+
+    Each list is read by a reader of its own: one reader over a whole file holds 15 bytes of each
+    row that it has passed (pyarrow 26).
+    """
+    groups: list[int] = []
     rows = 0
     for group in range(metadata.num_row_groups):
-        held.append(group)
+        groups.append(group)
         rows += metadata.row_group(group).num_rows
         if rows >= BATCH_ROWS:
-            yield held
-            held, rows = [], 0
-    if held:
-        yield held
+            yield groups
+            groups, rows = [], 0
+    if groups:
+        yield groups
 
 
 def _check_values(file: ManifestFile, name: str, column: pa.Array) -> None:
-    """Raise `ManifestError` for what pyarrow reads without a look, text that is not UTF-8 above all."""
+    """Raise `ManifestError` for values that pyarrow reads unchecked, such as text not in UTF-8."""
     try:
         column.validate(full=True)
     except pa.ArrowException as error:
-        what = "not UTF-8 text" if "UTF8" in str(error) else f"damaged: {_first_line(error)}"
+        what = "not UTF-8 text" if is_not_utf8(str(error)) else f"damaged: {first_line(error)}"
         raise ManifestError(f"{file.name}: column {name}: {what}") from None
 
 
@@ -210,7 +230,7 @@ def _csv(file: ManifestFile) -> Iterator[_Rows]:
     def start(stream: Any, types: dict[str, pa.DataType]) -> Any:
         return pacsv.open_csv(
             stream,
-            # One thread: only then does an error know its row.
+            # With more than one thread, Arrow's errors do not name the row.
             read_options=pacsv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
             parse_options=pacsv.ParseOptions(newlines_in_values=True),
             convert_options=pacsv.ConvertOptions(column_types=types),
@@ -226,10 +246,11 @@ def _csv(file: ManifestFile) -> Iterator[_Rows]:
             stream.seek(0)
             empty: list[str] = []
             if file.size > BLOCK_BYTES:
-                # A column that is empty all through the first block has no type to infer; later rows may hold anything. Asked of a copy:
-                # a reader goes on reading its stream in a thread of its own, closed or not.
-                probe = start(io.BytesIO(stream.read(2 * BLOCK_BYTES)), text)
-                empty = [f.name for f in probe.schema if pa.types.is_null(f.type)]
+                # A column that is empty in the whole first block has no type to infer, and later
+                # rows may hold anything: it is text. The block is read as a copy, because a reader
+                # goes on reading its stream in a thread of its own, even after it is closed.
+                first_block = start(io.BytesIO(stream.read(2 * BLOCK_BYTES)), text)
+                empty = [f.name for f in first_block.schema if pa.types.is_null(f.type)]
                 stream.seek(0)
             reader = start(stream, {**text, **{name: pa.string() for name in empty}})
             names = tuple(reader.schema.names)
@@ -251,7 +272,7 @@ def _csv(file: ManifestFile) -> Iterator[_Rows]:
 
 
 def _csv_header(file: ManifestFile) -> tuple[str, ...]:
-    """The column names, for the message about a first block that does not convert."""
+    """The column names, for a message about a first block that does not convert."""
     with storage.open_input(file.uri) as stream:
         head = stream.read(BLOCK_BYTES).decode("utf-8-sig", errors="replace")
     try:
@@ -261,38 +282,34 @@ def _csv_header(file: ManifestFile) -> tuple[str, ...]:
 
 
 def _csv_message(error: Exception, names: tuple[str, ...]) -> str:
-    """What is wrong, after the file's name; empty where the file merely has no rows."""
-    text = _first_line(error)
-    if "Empty CSV file" in text:
-        return ""
-    if ragged := re.search(
-        r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", str(error), re.DOTALL
-    ):
-        row = (
-            ragged[4] if not ragged[4].endswith("...") else ragged[4].rpartition(",")[0]
-        )  # whole cells: a secret cut in two is not known as one
-        return f" line {ragged[1]}: {ragged[3]} columns where the header has {ragged[2]}: {storage.redact(row)[:80]!r}"
-    at = re.search(
-        r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\S+): (.*)", text
-    )
-    if not at:
-        return f": not CSV that can be read: {text}"
-    column = names[int(at[1])] if int(at[1]) < len(names) else f"number {int(at[1]) + 1}"
-    line = f" line {at[2]}" if at[2] else ""
-    if "UTF8" in at[4]:
-        return f"{line}: {column}: not UTF-8 text; save the file as UTF-8"
-    return f"{line}: {column}: {at[4]}, where the rows before hold {at[3]}; make the column one type, or write the manifest as Parquet"
+    """What is wrong, to follow the file's name; empty if the file only has no rows."""
+    match csv_error(error):
+        case EmptyFile():
+            return ""
+        case RaggedRow(line, columns, expected, row):
+            return f" line {line}: {columns} columns, but the header has {expected}: {row[:80]!r}"
+        case BadCell(line, number, kind, reason):
+            at = "" if line is None else f" line {line}"
+            column = names[number] if number < len(names) else f"number {number + 1}"
+            if is_not_utf8(reason):
+                return f"{at}: {column}: not UTF-8 text; save the file as UTF-8"
+            return (
+                f"{at}: {column}: {reason}, but the rows before hold {kind}; "
+                "make the column one type, or write the manifest as Parquet"
+            )
+    return f": not CSV that can be read: {first_line(error)}"
 
 
 def _lines(file: ManifestFile) -> Iterator[bytes]:
     with storage.open_input(file.uri) as stream:
         rest = b""
         while chunk := stream.read(BLOCK_BYTES):
-            *whole, rest = (rest + chunk).split(b"\n")
-            yield from whole
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
             if len(rest) > MAX_LINE_BYTES:
                 raise ManifestError(
-                    f"{file.name}: a line of more than {MAX_LINE_BYTES >> 20} MiB; JSON Lines has one object per line"
+                    f"{file.name}: a line of more than {MAX_LINE_BYTES >> 20} MiB; "
+                    "JSON Lines has one object per line"
                 )
         if rest:
             yield rest
@@ -307,7 +324,7 @@ def _json_lines(file: ManifestFile) -> Iterator[_Rows]:
             continue
         try:
             row = json.loads(text.decode("utf-8"))
-            whole = b"\\u" not in text or is_unicode(json.dumps(row, ensure_ascii=False))
+            encodable = b"\\u" not in text or is_unicode(json.dumps(row, ensure_ascii=False))
         except UnicodeDecodeError:
             raise ManifestError(
                 f"{file.name} line {number}: not UTF-8 text; save the file as UTF-8"
@@ -316,10 +333,11 @@ def _json_lines(file: ManifestFile) -> Iterator[_Rows]:
             raise ManifestError(f"{file.name} line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise ManifestError(
-                f"{file.name} line {number}: must be a JSON object, {{...}}; got {type(row).__name__}"
+                f"{file.name} line {number}: must be a JSON object, {{...}}; "
+                f"got {type(row).__name__}"
             )
-        if not whole:
-            raise ManifestError(f"{file.name} line {number}: {HALF_CHARACTER}")
+        if not encodable:
+            raise ManifestError(f"{file.name} line {number}: {LONE_SURROGATE}")
         rows.append(row)
         if len(rows) == BATCH_ROWS:
             yield _from_objects(file, first, rows)
@@ -340,7 +358,7 @@ def _from_objects(file: ManifestFile, first: int, rows: list[dict[str, Any]]) ->
 def _json_column(file: ManifestFile, first: int, name: str, values: list[Any]) -> pa.Array:
     if name in TEXT_LISTS:
         values = [([v] if v else None) if isinstance(v, str) else v for v in values]
-    elif name in ROW_FIELDS:  # 512 and "640x480" may stand in one column
+    elif name in ROW_FIELDS:  # one column may hold both 512 and "640x480"
         values = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
     types = {
         "content": pa.string(),
@@ -356,19 +374,16 @@ def _json_column(file: ManifestFile, first: int, name: str, values: list[Any]) -
             f"must be {kind} or null" if kind is not None else "a column holds values of one type"
         )
         raise ManifestError(
-            f"{file.name} row {first + row + 1}: {name}: {rule}; got {storage.redact(repr(values[row])):.80} ({_first_line(error)})"
+            f"{file.name} row {first + row + 1}: {name}: {rule}; "
+            f"got {redact(repr(values[row])):.80} ({first_line(error)})"
         ) from None
 
 
 def _fits(value: Any, kind: pa.DataType | None, values: list[Any]) -> bool:
-    """Whether `value` alone, or after the column's first value, makes a column."""
+    """Whether `value` makes a column, after the column's first value if its type is inferred."""
     head = [] if kind is not None else [next(v for v in values if v is not None)]
     try:
         pa.array([*head, value], kind)
     except (pa.ArrowException, OverflowError):
         return False
     return True
-
-
-def _first_line(error: BaseException) -> str:
-    return storage.redact(str(error).split("\n", 1)[0])[:300]

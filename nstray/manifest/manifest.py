@@ -1,7 +1,4 @@
-"""What a pair is, and a manifest of them as a stream of record batches; `build` makes one from two folders.
-
-files reads the files, names knows the columns, rows and columns parse and check, ids finds ids that stand twice, build writes.
-"""
+"""`Manifest`: all rows of a manifest, checked, and read as tables of one schema."""
 
 from __future__ import annotations
 
@@ -15,36 +12,47 @@ import pyarrow.compute as pc
 from nstray import storage
 from nstray.config import ROW_FIELDS, JobConfig
 from nstray.errors import ManifestError
-from nstray.manifest.arrow_columns import DOUBLES, STRINGS, Problems
-from nstray.manifest.canonical import IMAGE_TYPES, OVERRIDE_TYPES, Canonical, canonical
+from nstray.manifest.arrow_columns import DOUBLES, STRINGS
+from nstray.manifest.canonical import IMAGE_TYPES, Canonical, canonical
 from nstray.manifest.carried_types import check_writable, holds_large_integers, merge_types
 from nstray.manifest.column_names import HINTS, IMAGE_COLUMNS, check_names, near_miss
 from nstray.manifest.duplicates import IdHashes
 from nstray.manifest.files import ManifestFile, RawBatch, digest, find, read
+from nstray.manifest.overrides import OVERRIDE_TYPES
 from nstray.manifest.pair import ManifestInfo
+from nstray.manifest.problems import Problems
 from nstray.manifest.rows_digest import RowsDigest
 
 
 class Manifest:
-    """A manifest at a path or URI: a Parquet, CSV or JSON Lines file, or a folder of files of one of them."""
+    """A manifest at a path or URI.
+
+    It is a Parquet, CSV or JSON Lines file, or a folder of files of one of these formats.
+    """
 
     def __init__(self, uri: str) -> None:
         self.uri = storage.absolute(uri)
 
     def digest(self) -> str:
-        """``sha256:...`` of its bytes (`ManifestInfo.digest`); raises as `check` does where they can't be read."""
+        """``sha256:...`` of its bytes (`ManifestInfo.digest`).
+
+        Raises: what `check` raises for files that can't be read.
+        """
         base, files = find(self.uri)
         return digest(files, folder=base == self.uri)
 
     def check(
         self, config: JobConfig, mark: int = 0, known_digest: str | None = None
     ) -> ManifestInfo:
-        """Read the whole manifest once, as a stream, and check every row against the rules and the job's settings.
+        """Check every row against the rules and the job's settings.
+
+        The whole manifest is read once, as a stream.
 
         Args:
-            mark: a number of first rows of which the digest is wanted too.
+            mark: how many first rows get a digest of their own (`ManifestInfo.marked_digest`).
             known_digest: what `digest` has just returned.
-        Raises: `ManifestError` with the first ten problems, a line each; `StorageError` where the files can't be read.
+        Raises: `ManifestError` with the first ten problems, a line each; `StorageError` for files
+            that can't be read.
         """
         base, files = find(self.uri)
         local = config.allow_local or not storage.is_uri(base)
@@ -54,7 +62,7 @@ class Manifest:
         large: set[str] = set()  # columns with integers that a double does not hold
         layers: set[str] = set()
         rows = 0
-        sums = RowsDigest(mark)
+        rows_digest = RowsDigest(mark)
         with IdHashes() as hashes:
             for batch in _batches(files):
                 check_names(batch.file.name, batch.names, config)
@@ -74,13 +82,13 @@ class Manifest:
                             for layer in text.split(",")
                             if layer
                         )
-                sums.add({**found.columns, **found.carried}, batch.rows)
+                rows_digest.add({**found.columns, **found.carried}, batch.rows)
                 hashes.add(IdHashes.of(found.columns["pair_id"].to_pylist()))
                 rows += batch.rows
             problems.raise_any()
             if not rows:
                 raise ManifestError(f"{self.uri}: no rows; a manifest needs at least one pair")
-            repeated, count = hashes.twice()
+            repeated, count = hashes.duplicates()
         if count:
             _raise_duplicates(files, base, repeated, count)
         info = ManifestInfo(
@@ -94,8 +102,8 @@ class Manifest:
             warnings=tuple(text for name in carried if (text := near_miss(name))),
             images=tuple(name for name in IMAGE_COLUMNS if name in present),
             local=local,
-            rows_digest=str(sums),
-            marked_digest=sums.marked,
+            rows_digest=str(rows_digest),
+            marked_digest=rows_digest.marked,
         )
         check_writable(self.uri, info)
         return info
@@ -103,8 +111,11 @@ class Manifest:
     def tables(self, info: ManifestInfo) -> Iterator[pa.Table]:
         """The rows in order, as tables of `info.schema` of bounded size.
 
-        Raises: `ManifestError` where a row can't be read any more, names a local file that it may not, or there are more or fewer rows
-            than `check` saw. Nothing else is compared: a manifest that changed to other rows of the same number is not noticed.
+        A manifest that changed after `check` is noticed only by its number of rows and by rows
+        that are wrong. Other rows of the same number are not noticed.
+
+        Raises: `ManifestError` if a row can't be read any more, if a row names a local file and may
+            not, or if there are more or fewer rows than `check` saw.
         """
         base, files = find(self.uri)
         problems = Problems()
@@ -116,7 +127,8 @@ class Manifest:
             rows += batch.rows
         if rows != info.rows:
             raise ManifestError(
-                f"{self.uri}: changed while it was read: {rows} rows now, {info.rows} when it was checked"
+                f"{self.uri}: changed while it was read: "
+                f"{rows} rows now, {info.rows} when it was checked"
             )
 
 
@@ -149,24 +161,27 @@ def _table(found: Canonical, batch: RawBatch, start: int, schema: pa.Schema) -> 
     for field in schema:
         array = columns.get(field.name)
         try:
-            arrays.append(
-                pa.nulls(batch.rows, field.type)
-                if array is None
-                else array
-                if array.type == field.type
-                else pc.cast(array, field.type)
-            )
+            if array is None:
+                array = pa.nulls(batch.rows, field.type)
+            elif array.type != field.type:
+                array = pc.cast(array, field.type)
         except pa.ArrowException as error:
             raise ManifestError(
-                f"{batch.file.name}: column {field.name}: {error}; make it {field.type} in all rows and files"
+                f"{batch.file.name}: column {field.name}: {error}; "
+                f"make it {field.type} in all rows and files"
             ) from None
+        arrays.append(array)
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _raise_duplicates(
     files: list[ManifestFile], base: str, repeated: np.ndarray[Any, np.dtype[np.int64]], count: int
 ) -> None:
-    """A second pass, for those ids only: raise `ManifestError` with both places of each."""
+    """Raise `ManifestError` with both places of each id that appears twice.
+
+    The manifest is read a second time, for the ids with `repeated` hashes alone. Nothing is raised
+    if they are different ids of equal hashes.
+    """
     problems = Problems()
     seen: dict[str, str] = {}
     lines: list[str] = []
@@ -180,21 +195,17 @@ def _raise_duplicates(
                 continue
             if found.default_ids[i]:
                 lines.append(
-                    f"{earlier} and {place}: the same content, style and settings, so the same default pair_id; give each a pair_id, or remove one"
+                    f"{earlier} and {place}: the same content, style and settings, "
+                    "so the same default pair_id; give each a pair_id, or remove one"
                 )
             else:
                 lines.append(
-                    f"pair_id {ids[i]!r} stands twice: {earlier} and {place}; each row needs its own"
+                    f"pair_id {ids[i]!r} appears twice: {earlier} and {place}; "
+                    "each row needs its own"
                 )
             if len(lines) == Problems.LIMIT:
                 rest = count - len(lines)
-                raise ManifestError(
-                    "\n".join(
-                        [
-                            *lines,
-                            *([f"... and {rest} more rows that repeat an id"] if rest > 0 else []),
-                        ]
-                    )
-                )
+                more = [f"... and {rest} more rows that repeat an id"] if rest > 0 else []
+                raise ManifestError("\n".join([*lines, *more]))
     if lines:
         raise ManifestError("\n".join(lines))

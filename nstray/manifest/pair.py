@@ -1,4 +1,4 @@
-"""One row of a manifest as a `Pair`, and what a check of the whole manifest found."""
+"""`Pair`, one row of a manifest, and `ManifestInfo`, what a check of the whole found."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from typing import Any
 
 import pyarrow as pa
 
-from nstray.manifest.canonical import adapter
 from nstray.manifest.column_names import IMAGE_COLUMNS
+from nstray.manifest.overrides import adapter
 from nstray.output.schema import RESERVED
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One row of a manifest, without the carried columns: those stay in the table, since Python can't hold all of Arrow's values.
+    """One row of a manifest, without its carried columns.
+
+    Carried values stay in the table, because Python can't hold all of Arrow's values.
 
     Attributes:
         row: its place in the whole manifest, from 0.
-        content: resolved path or URI.
-        styles: resolved paths or URIs; empty where there is no style term.
+        content: absolute path or URI.
+        styles: absolute paths or URIs; empty if the row has no style term.
         style_weights: one per style, of sum 1.
-        overrides: the job's settings this row sets for itself, parsed.
-        content_masks: resolved; one per style, white where in the content it applies; or empty.
-        style_masks: resolved; one per style, white where it is used, None for all of it; or empty.
-        fine_style: resolved; what the style takes its fine-scale statistics from first.
+        overrides: the settings that this row sets for itself, parsed.
+        content_masks: absolute; empty, or one per style. White is where in the content the style
+            applies.
+        style_masks: absolute; empty, or one per style. White is the part of the style that is used;
+            None means all of it.
+        fine_style: absolute; the image that gives the style its fine-scale statistics.
     """
 
     row: int
@@ -44,16 +48,18 @@ class ManifestInfo:
 
     Attributes:
         uri: absolute.
-        digest: ``sha256:...`` of the bytes of the file or, for a folder, of its files' names and digests.
+        digest: ``sha256:...`` of the file's bytes, or of a folder's file names and their digests.
         schema: of the tables that `Manifest.tables` yields.
         carried: columns that are only carried through.
         overrides: columns that set one of the job's settings per row.
-        layers: that rows name in overrides.
+        layers: layers that rows name in overrides.
         warnings: for a person; nothing is wrong.
-        images: those of the columns content_masks, style_masks and fine_style that it has, in this order.
-        local: whether its rows may name local files: those of a manifest on s3:// may not, unless `allow_local` says so.
-        rows_digest: ``sha256:...`` of its rows, whatever files they stand in (`RowsDigest`).
-        marked_digest: the same of as many of its first rows as `Manifest.check` was told to mark; None where it has fewer.
+        images: those of the columns content_masks, style_masks and fine_style that it has.
+        local: whether its rows may name local files. Those of a manifest on s3:// may only if
+            `allow_local` is set.
+        rows_digest: ``sha256:...`` of its rows, whatever files hold them (`RowsDigest`).
+        marked_digest: the same of its first rows, as many as the argument `mark` of
+            `Manifest.check`; None if it has fewer.
     """
 
     uri: str
@@ -70,10 +76,11 @@ class ManifestInfo:
     marked_digest: str | None = None
 
     @property
-    def kept(self) -> pa.Schema:
-        """The columns of the output that come from the manifest.
+    def carried_schema(self) -> pa.Schema:
+        """The columns that the output copies from the manifest.
 
-        The overrides that the output has no column of its own for, then masks and fine styles, then the carried ones.
+        In this order: overrides for which the output has no column of its own, masks and fine
+        styles, columns that are only carried through.
         """
         own = [name for name in self.overrides if name not in RESERVED]
         return pa.schema([self.schema.field(name) for name in (*own, *self.images, *self.carried)])

@@ -1,4 +1,7 @@
-"""A digest of a manifest's rows, whatever its files look like: it tells whether one that has grown still begins with the rows it had."""
+"""A digest of a manifest's rows, whatever files hold them.
+
+It tells whether a manifest that has grown still begins with the rows that it had.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,17 @@ WHOLE = 2**31 - 1  # elements that Arrow prints before it writes "..."
 
 
 class RowsDigest:
-    """sha256 over rows in order: for each the columns that are not null, names and values prefixed with their lengths.
+    """sha256 over the rows in order.
 
-    Cutting rows into other files or batches changes nothing, nor does the order of the columns, or one that is null all through.
+    Of each row enter the columns that are not null, names and values prefixed with their lengths.
+    So other files or batches of the same rows change nothing, nor does another order of the
+    columns, nor a column that is null in all rows.
 
     Args:
         mark: also note the digest of the first `mark` rows.
+
+    Attributes:
+        marked: that digest; None until so many rows were added.
     """
 
     def __init__(self, mark: int = 0) -> None:
@@ -51,13 +59,13 @@ class RowsDigest:
 
 
 def _named(name: str, array: pa.Array) -> pa.Array:
-    """A column's values with its name before each; nulls stay."""
+    """A column's values, each after the column's name; nulls stay."""
     label = pa.scalar(f"{len(name.encode())}:{name}", TEXT)
     return pc.binary_join_element_wise(label, sized(_plain(array), TEXT), pa.scalar("", TEXT))
 
 
 def _plain(array: pa.Array) -> pa.Array:
-    """Values of any type as numbers or text; nulls stay."""
+    """Values of any type as floats or text; nulls stay."""
     if is_list(array.type):
         lists = Lists(array)
         texts = lists.wrap(pc.fill_null(sized(_plain(lists.values), TEXT), "null"))
@@ -69,7 +77,7 @@ def _plain(array: pa.Array) -> pa.Array:
     if not pa.types.is_nested(array.type) and not _is_bytes(array.type):
         with contextlib.suppress(pa.ArrowNotImplementedError):
             return pc.cast(array, TEXT)
-    # Arrow's own text: Python can't hold all of its values, such as times after the year 9999.
+    # Arrow's own text, because Python can't hold all of its values, such as times after 9999.
     one = (array.slice(i, 1) for i in range(len(array)))
     return pa.array(
         [None if a.null_count else a.to_string(window=WHOLE, container_window=WHOLE) for a in one],

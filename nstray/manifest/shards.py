@@ -1,6 +1,7 @@
-"""Rows -> shards, cut the same way on every run: windows in the manifest's order, sorted inside by shape and style.
+"""Rows to windows and windows to shards, in the same way on every run of a job.
 
-Reads no image and keeps no more than one window. A part's name is its window and its number there, nothing else.
+Windows follow the manifest's order; inside, rows are sorted by shape and style. No image is read,
+and no more than one window is in memory. A part's name comes from its window and its number there.
 """
 
 from __future__ import annotations
@@ -17,32 +18,36 @@ from nstray.output.layout import ids_digest, part_name, window_sizes
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows of one part: `table` has the canonical columns of a manifest. Pickles as its own rows alone, not the window they are cut from."""
+    """The rows of one part.
+
+    Attributes:
+        window: its number.
+        number: of the shard in its window.
+        table: the rows, with the columns of `ManifestInfo.schema`.
+    """
 
     window: int
     number: int
     table: pa.Table
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Arrow pickles a slice with the whole of its buffers: 5 MB for 16 rows of a window, 3 KB once they are taken out.
-        return Shard, (
-            self.window,
-            self.number,
-            self.table.take(pa.array(range(self.table.num_rows))),
-        )
+        # Arrow pickles a slice with all of its window's buffers: 5 MB for 16 rows, and 3 KB after
+        # `take` has copied them out.
+        rows = self.table.take(pa.array(range(self.table.num_rows)))
+        return Shard, (self.window, self.number, rows)
 
     def rows(self, indices: Sequence[int]) -> Shard:
-        """The shard with these of its rows alone."""
+        """The shard with only these of its rows."""
         return Shard(self.window, self.number, self.table.take(pa.array(indices, pa.int64())))
 
     @property
     def name(self) -> str:
-        """File name of its part."""
+        """The file name of its part."""
         return part_name(self.window, self.number)
 
     @property
     def style_key(self) -> tuple[str, ...]:
-        """Styles of its first row: what an actor may have cached."""
+        """The styles of its first row; a worker may have them in its cache."""
         return tuple(self.table["style"][0].as_py())
 
     @property
@@ -54,32 +59,36 @@ class Shard:
 def cut_windows(
     tables: Iterable[pa.Table], cuts: Sequence[int] = ()
 ) -> Iterator[tuple[int, pa.Table]]:
-    """Consecutive tables -> (number, table of `WINDOW_ROWS` rows), the last one shorter; however long the tables are.
+    """The windows of consecutive tables: their numbers and tables of `WINDOW_ROWS` rows.
+
+    The last window may be shorter. The tables may have any length.
 
     Args:
-        cuts: numbers of rows, ascending, that the manifest had before rows were added to it: a window ends at each, as it did then.
+        cuts: how many rows the manifest had before each time it grew, ascending. A window ends at
+            each of them, as it did then.
     """
-    held: list[pa.Table] = []
+    pending: list[pa.Table] = []
     rows = number = 0
     sizes = window_sizes(cuts)
     size = next(sizes)
     for table in tables:
-        held.append(table)
+        pending.append(table)
         rows += table.num_rows
         while rows >= size:
-            whole = pa.concat_tables(held)
-            yield number, whole.slice(0, size)
-            held, rows, number = [whole.slice(size)], rows - size, number + 1
+            joined = pa.concat_tables(pending)
+            yield number, joined.slice(0, size)
+            pending, rows, number = [joined.slice(size)], rows - size, number + 1
             size = next(sizes)
     if rows:
-        yield number, pa.concat_tables(held)
+        yield number, pa.concat_tables(pending)
 
 
 def cut_shards(window: int, table: pa.Table, shard_size: int) -> list[Shard]:
-    """Cut a window into shards of `shard_size` rows, its last one shorter.
+    """Cut a window into shards of `shard_size` rows; the last one may be shorter.
 
-    Rows that may share a shape stand together, and among them those that share styles, then contents: sorted by size_rule, size, width, height,
-    style, content, row, columns that the manifest has not left out. A total order: rows are distinct.
+    Rows that may share a shape are next to each other, and among them those that share styles,
+    then contents. The sort keys are size_rule, size, width, height, style, content and row, without
+    those that the manifest does not have. The order is total, because row numbers are distinct.
     """
     keys = {
         name: table[name]

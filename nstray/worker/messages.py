@@ -42,7 +42,7 @@ class JobSpec:
     @property
     def schema(self) -> pa.Schema:
         """The schema of the job's parts."""
-        return part_schema(self.info.kept)
+        return part_schema(self.info.carried_schema)
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ class Rows:
 
     def part(self, shard: Shard, rows: list[dict[str, Any]], footer: dict[str, Any]) -> bytes:
         """The bytes of a shard's part: `rows` with the carried columns of the manifest."""
-        names = self._spec.info.kept.names
+        names = self._spec.info.carried_schema.names
         with self._phases.timed("encode"):
             carried = _redacted(shard.table.select(names)) if names else None
             return encode_part(rows, self._spec.schema, footer, carried)

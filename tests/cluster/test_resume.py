@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_worker import Bench, pair, weights
+from bench import Bench, pair, weights
 
 from nstray.cluster import resume as intake_module
 from nstray.cluster.resume import pending_windows

@@ -92,7 +92,7 @@ def write(path: Path, text: str) -> Path:
         ("contant,style\na,b\n", ("no column content", "contant", "rename")),
         ("content,style\n", ("no rows",)),
         ("", ("no rows",)),
-        ("pair_id,content,style\na,c.png,s.png\na,d.png,s.png\n", ("pair_id 'a' stands twice", "row 1", "row 2")),
+        ("pair_id,content,style\na,c.png,s.png\na,d.png,s.png\n", ("pair_id 'a' appears twice", "row 1", "row 2")),
         ("pair_id,content,style\na/b,c.png,s.png\n", ("row 1", "pair_id", "a/b")),
         ("content,style,evaluations\nc.png,s.png,9\nc.png,t.png,lots\n", ("row 2", "evaluations", "lots")),
         ("content,style,evaluations\nc.png,s.png,0\n", ("row 1", "evaluations", "0")),

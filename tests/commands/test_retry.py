@@ -10,8 +10,8 @@ from typing import Any
 import jobs
 import pyarrow.parquet as pq
 import pytest
+from bench import Bench, pair, read, weights
 from outputs import picture
-from test_worker import Bench, pair, read, weights
 
 from nstray.cluster.resume import pending_windows
 from nstray.commands import status, verify

@@ -52,3 +52,10 @@ def pair(seed: int, **values: Any) -> Pair:
 def relative(found: Tensor, expected: Tensor) -> float:
     """Norm of the difference over the norm of what is expected, in float64."""
     return float(((found.double() - expected.double()).norm() / expected.double().norm()).detach())
+
+
+def count_passes(s: Stylizer) -> list[int]:
+    """A list that grows by the batch size at each pass through the network."""
+    passes: list[int] = []
+    s.network.register_forward_hook(lambda module, args, out: passes.append(len(args[0])))
+    return passes

@@ -6,8 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from nets import pair, picture, stylizer
-from test_stylize import count_passes
+from nets import count_passes, pair, picture, stylizer
 
 from nstray.engine.fine_style import refine_styles
 from nstray.engine.losses.gatys import gram

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nets import FIVE, TWO, config, pair, picture, stylizer, weights
+from nets import FIVE, TWO, config, count_passes, pair, picture, stylizer, weights
 from PIL import Image
 
 from nstray.engine import stylize
@@ -23,13 +23,6 @@ from nstray.engine.settings import StylizeConfig
 from nstray.engine.stylizer import Stylizer
 
 PACKAGE = Path(__file__).parents[2] / "nstray"
-
-
-def count_passes(s: Stylizer) -> list[int]:
-    """A list that grows by the batch size at each pass through the network."""
-    passes: list[int] = []
-    s.network.register_forward_hook(lambda module, args, out: passes.append(len(args[0])))
-    return passes
 
 
 # what a batch computes

@@ -524,7 +524,7 @@ def test_transforms_are_shared_between_threads_and_few_are_kept():
     with ThreadPoolExecutor(8) as pool:
         for i, out in zip(order, pool.map(lambda i: np.array(icc.to_rgb(pictures[i], profiles[i])), order), strict=True):
             assert np.array_equal(out, alone[i])
-    assert len(icc._kept) <= 16
+    assert len(icc._cache) <= 16
 
 
 # Orientation ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ManifestError
-from nstray.manifest import build
+from nstray.manifest.build import build
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import Pair, pairs
 

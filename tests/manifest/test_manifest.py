@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import struct
 import sys
@@ -15,42 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from manifests import CONFIG, load, problem, write
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ManifestError
-from nstray.manifest import carried_types
-from nstray.manifest import duplicates as manifest_ids
+from nstray.manifest import carried_types, duplicates
 from nstray.manifest import files as manifest_files
 from nstray.manifest.manifest import Manifest
-from nstray.manifest.pair import ManifestInfo, Pair, pairs
+from nstray.manifest.pair import ManifestInfo, pairs
 from nstray.output.schema import RESERVED
-
-CONFIG = JobConfig()
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """`rows` in the format of the name's ending."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif path.suffix == ".csv":
-        names = list(dict.fromkeys(n for r in rows for n in r))
-        lines = [",".join(names)]
-        for row in rows:
-            cells = ["" if row.get(n) is None else json.dumps(row[n]) if isinstance(row[n], list) else str(row[n]) for n in names]
-            lines.append(",".join('"' + c.replace('"', '""') + '"' if set(c) & set(',"\n') else c for c in cells))
-        path.write_text("\n".join(lines) + "\n")
-    else:
-        path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return path
-
-
-def load(path: Path, config: JobConfig = CONFIG) -> tuple[ManifestInfo, list[Pair]]:
-    manifest = Manifest(str(path))
-    info = manifest.check(config)
-    tables = list(manifest.tables(info))
-    assert all(t.schema.equals(info.schema) for t in tables)
-    return info, [p for t in tables for p in pairs(t, info)]
 
 
 def carried(path: Path) -> list[dict[str, Any]]:
@@ -58,12 +30,6 @@ def carried(path: Path) -> list[dict[str, Any]]:
     manifest = Manifest(str(path))
     info = manifest.check(CONFIG)
     return [row for table in manifest.tables(info) for row in table.select(list(info.carried)).to_pylist()]
-
-
-def problem(path: Path, config: JobConfig = CONFIG) -> str:
-    with pytest.raises(ManifestError) as caught:
-        Manifest(str(path)).check(config)
-    return str(caught.value)
 
 
 ROWS: list[dict[str, Any]] = [
@@ -301,12 +267,12 @@ def test_a_secret_in_a_uri_is_not_repeated(tmp_path: Path) -> None:
     [
         ("contents,style", "m.csv: no column content; its columns are contents, style; rename contents, if that is it"),
         ("content,styl", "m.csv: no column style; its columns are content, styl; rename styl, if that is it; or run with style_weight 0"),
-        ("content,style,seed,seed", "m.csv: column seed stands twice"),
+        ("content,style,seed,seed", "m.csv: column seed appears twice"),
         ("content,style,", "m.csv: column 3 has no name"),
         ("content,style,pooling", "m.csv: column pooling: cannot be set per row"),
         ("content,style,weights", "m.csv: column weights: cannot be set per row"),
         ("content,style,iterations", "m.csv: column iterations: use evaluations"),
-        ("content,style,row", "m.csv: column row: the name is nstray's own"),
+        ("content,style,row", "m.csv: column row: nstray uses this name for the row's number"),
         *(
             (f"content,style,{n}", f"m.csv: column {n}: the output has a column of this name")
             for n in RESERVED
@@ -346,10 +312,10 @@ def test_a_near_miss_is_a_warning(tmp_path: Path) -> None:
         ("m.jsonl", b"\n \n", "no rows"),
         ("m.parquet", b"", "no rows"),
         ("m.parquet", b"PAR1 this is no Parquet file, only its magic PAR1", "m.parquet: not a Parquet file that can be read"),
-        ("m.csv", b"content,style\na,b\nc\n", "m.csv line 3: 1 columns where the header has 2: 'c'"),
-        ("m.csv", b"content,style\na,b\nc,d,e\n", "m.csv line 3: 3 columns where the header has 2: 'c,d,e'"),
+        ("m.csv", b"content,style\na,b\nc\n", "m.csv line 3: 1 columns, but the header has 2: 'c'"),
+        ("m.csv", b"content,style\na,b\nc,d,e\n", "m.csv line 3: 3 columns, but the header has 2: 'c,d,e'"),
         ("m.csv", b"content,style\na,b\nc\xff,d\n", "m.csv line 3: content: not UTF-8"),
-        ("m.csv", b"content,style\na,b\nc\xff\n", "m.csv line 3: 1 columns where the header has 2: 'c\ufffd'"),
+        ("m.csv", b"content,style\na,b\nc\xff\n", "m.csv line 3: 1 columns, but the header has 2: 'c\ufffd'"),
         ("m.csv", b"content,style,note\na,b,c\xff\n", "m.csv column note: not UTF-8"),
         ("m.csv", "content,style\na,b\n".encode("utf-16"), "m.csv: not UTF-8"),
         ("m.jsonl", b'{"content": "a", "style": "b"}\n[1]\n', "m.jsonl line 2: must be a JSON object, {...}; got list"),
@@ -364,13 +330,13 @@ def test_a_near_miss_is_a_warning(tmp_path: Path) -> None:
         ),
         ("m.jsonl", b'{"content": "a", "style": "b", "n": 99999999999999999999}\n', "m.jsonl row 1: n: a column holds values of one type"),
         ("m.jsonl", b'{"content": "a", "style": "b", "n": {}}\n', "column n can't be carried into Parquet"),
-        ("m.jsonl", b'{"content": "a\\ud800", "style": "b"}\n', "m.jsonl line 1: an escape from \\ud800 to \\udfff stands alone"),
+        ("m.jsonl", b'{"content": "a\\ud800", "style": "b"}\n', "m.jsonl line 1: an escape from \\ud800 to \\udfff is alone"),
         ("m.jsonl", b'{"content": "a", "style": "b", "\\udfff": 1}\n', "m.jsonl line 1: an escape from \\ud800"),
         ("m.jsonl", b'{"content": "a", "style": "b", "note": {"\\ud800": 1}}\n', "m.jsonl line 1: an escape from \\ud800"),
         ("m.csv", b'content,style\na,"[""b\\ud800""]"\n', "m.csv row 1: style: an escape from \\ud800"),
         ("m.csv", b"content,style,style_weights\na,b,[1" + b"0" * 400 + b"]\n", "m.csv row 1: style_weights: must be a JSON list"),
         ("m.csv", b"content,style,caf\xe9\na,b,c\n", "m.csv line 1: a column's name is not UTF-8 text"),
-        ("m.csv", b"content,style," + b"x" * 200_000 + b"\na,b\n", "m.csv line 2: 2 columns where the header has 3"),
+        ("m.csv", b"content,style," + b"x" * 200_000 + b"\na,b\n", "m.csv line 2: 2 columns, but the header has 3"),
         ("m.txt", b"content,style\na,b\n", "a manifest's name must end with one of .parquet, .csv, .jsonl, .ndjson"),
     ],
 )
@@ -420,7 +386,7 @@ def test_integers_that_no_common_type_holds_are_refused(tmp_path: Path, first: p
         pq.write_table(pa.table({"content": [name], "style": ["s"], "n": column}), tmp_path / f"{name}.parquet")
     # Parquet names the fields of lists and maps anew.
     kinds = [pq.read_schema(tmp_path / f"{name}.parquet").field("n").type for name in "ba"]
-    assert "b.parquet: column n holds {}, where the rows before hold {}".format(*kinds) in problem(tmp_path)
+    assert "b.parquet: column n holds {}, but the rows before hold {}".format(*kinds) in problem(tmp_path)
 
 
 def test_small_integers_and_floats_make_a_double(tmp_path: Path) -> None:
@@ -490,20 +456,20 @@ def test_no_such_manifest_and_folders_without_one(tmp_path: Path) -> None:
 def test_types_that_no_type_holds_name_file_and_column(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", [{**ONE, "n": 1}])
     write(tmp_path / "b.csv", [{**ONE, "content": "b.jpg", "n": "x"}])
-    assert problem(tmp_path).startswith("b.csv: column n holds string, where the rows before hold int64")
+    assert problem(tmp_path).startswith("b.csv: column n holds string, but the rows before hold int64")
 
 
 def test_csv_type_of_a_later_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest_files, "BLOCK_BYTES", 1024)
     rows = [{"content": f"{i}.jpg", "style": "s.jpg", "n": i} for i in range(500)]
     message = problem(write(tmp_path / "m.csv", [*rows, {**ONE, "n": "x"}]))
-    assert message.startswith("m.csv line 502: n: invalid value 'x', where the rows before hold int64")
+    assert message.startswith("m.csv line 502: n: invalid value 'x', but the rows before hold int64")
 
 
 def test_duplicate_ids_name_both_rows(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", [{**ONE, "pair_id": "p"}, {**ONE, "pair_id": "q"}])
     write(tmp_path / "b.csv", [{**ONE, "pair_id": "r"}, {**ONE, "pair_id": "p"}, {**ONE, "pair_id": "P"}])
-    assert problem(tmp_path) == "pair_id 'p' stands twice: a.csv row 1 and b.csv row 2; each row needs its own"
+    assert problem(tmp_path) == "pair_id 'p' appears twice: a.csv row 1 and b.csv row 2; each row needs its own"
 
 
 def test_identical_rows_without_ids(tmp_path: Path) -> None:
@@ -518,13 +484,13 @@ def test_many_duplicates_stop_at_ten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("in_memory", [10, 1000, 10**6])
-def test_id_hashes_find_what_stands_twice_with_and_without_files(in_memory: int) -> None:
+def test_id_hashes_find_duplicates_with_and_without_files(in_memory: int) -> None:
     draw = np.random.default_rng(5)
     hashes = draw.permutation(np.concatenate([np.arange(-2000, 2000), [7, 7, -3, 1999]]).astype(np.int64) * 2654435761)
-    with manifest_ids.IdHashes(in_memory) as ids:
+    with duplicates.IdHashes(in_memory) as ids:
         for piece in np.array_split(hashes, 9):
             ids.add(piece)
-        found, repeats = ids.twice()
+        found, repeats = ids.duplicates()
         folder = ids._folder
         assert (folder is not None) == (in_memory < len(hashes))
     assert found.tolist() == [-3 * 2654435761, 7 * 2654435761, 1999 * 2654435761]
@@ -533,12 +499,12 @@ def test_id_hashes_find_what_stands_twice_with_and_without_files(in_memory: int)
 
 
 def test_duplicates_beyond_what_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest_ids.IdHashes.__init__, "__defaults__", (16,))
+    monkeypatch.setattr(duplicates.IdHashes.__init__, "__defaults__", (16,))
     monkeypatch.setattr(manifest_files, "BATCH_ROWS", 10)
     rows = [{**ONE, "pair_id": f"p{i}"} for i in range(100)]
     assert Manifest(str(write(tmp_path / "ok.jsonl", rows))).check(CONFIG).rows == 100
     rows[93]["pair_id"] = "p4"
-    assert problem(write(tmp_path / "m.jsonl", rows)) == "pair_id 'p4' stands twice: m.jsonl row 5 and m.jsonl row 94; each row needs its own"
+    assert problem(write(tmp_path / "m.jsonl", rows)) == "pair_id 'p4' appears twice: m.jsonl row 5 and m.jsonl row 94; each row needs its own"
 
 
 def test_a_manifest_that_changed_since_its_check_is_refused(tmp_path: Path) -> None:

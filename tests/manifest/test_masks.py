@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import test_manifest
-from test_manifest import CONFIG, load, problem
 
+import manifests
+from manifests import CONFIG, load, problem
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.manifest import files as manifest_files
@@ -29,12 +29,12 @@ ONE: dict[str, Any] = {"content": "a.jpg", "style": "s.jpg"}
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """As `test_manifest.write`; each row of a Parquet file gets all columns, and a column with a list in it holds lists."""
+    """As `manifests.write`; each row of a Parquet file gets all columns, and a column with a list in it holds lists."""
     if path.suffix == ".parquet":
         names = list(dict.fromkeys(n for r in rows for n in r))
         lists = {n for r in rows for n in r if isinstance(r[n], list)}
         rows = [{n: [r[n]] if n in lists and isinstance(r.get(n), str) else r.get(n) for n in names} for r in rows]
-    return test_manifest.write(path, rows)
+    return manifests.write(path, rows)
 
 
 def ids(path: Path, *rows: dict[str, Any]) -> list[str]:
@@ -120,9 +120,9 @@ def test_the_schema_has_only_the_columns_that_the_manifest_has(tmp_path: Path) -
         present = [name for name in NAMES if name in some]
         assert info.images == tuple(present)
         assert info.schema.names == [*fixed, *present, "seed", "size", "width", "caption"]
-        assert info.kept.names == ["size", *present, "caption"]
+        assert info.carried_schema.names == ["size", *present, "caption"]
         assert [info.schema.field(n).type for n in present] == [pa.string() if n == "fine_style" else STRINGS for n in present]
-        assert info.kept.field("caption").type == pa.string()
+        assert info.carried_schema.field("caption").type == pa.string()
 
 
 def test_pairs_and_infos_are_made_without_them() -> None:
@@ -309,7 +309,7 @@ def test_the_columns_have_one_order_whichever_file_has_which(tmp_path: Path) -> 
         write(tmp_path / f"{file}.csv", [{**ONE, column: "p.png"}])
     info, got = load(tmp_path)
     assert info.images == NAMES
-    assert info.kept.names == list(NAMES)
+    assert info.carried_schema.names == list(NAMES)
     there = (f"{tmp_path}/p.png",)
     assert found(got) == [((), (), *there), ((), there, None), (there, (), None)]
 
@@ -394,7 +394,7 @@ def test_a_missing_style_is_not_taken_for_a_mask(tmp_path: Path) -> None:
 
 def test_twice_the_same_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("content,style,style_masks,style_masks\na,s,m,m\n")
-    assert problem(tmp_path / "m.csv").startswith("m.csv: column style_masks stands twice")
+    assert problem(tmp_path / "m.csv").startswith("m.csv: column style_masks appears twice")
 
 
 def test_fine_layers_count_as_layers_that_rows_name(tmp_path: Path) -> None:

@@ -2,123 +2,46 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
+from bench import Bench, pair, pixels, read, same, weights
 from outputs import picture
 from PIL import Image
 
-from nstray import config, storage
-from nstray.engine.network.weights import VGGWeights, random_weights
+from nstray import storage
+from nstray.engine.network.weights import VGGWeights
 from nstray.engine.pair import pair_seed
-from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.stylizer import Stylizer
 from nstray.errors import AccessDenied, ErrorCode, OutputError, Unreachable
 from nstray.images.encode import encode
 from nstray.images.resize import fit
-from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import pairs
-from nstray.manifest.shards import Shard, cut_shards, cut_windows
-from nstray.output.folder import Output
+from nstray.manifest.shards import Shard
 from nstray.output.part import read_footer
 from nstray.output.parts import Parts
 from nstray.storage.backoff import STORAGE_TRIES
 from nstray.worker import inputs as worker_inputs
 from nstray.worker import rows as worker_rows
-from nstray.worker.messages import JobSpec, ShardReport
+from nstray.worker.messages import ShardReport
 from nstray.worker.timing import PHASES
-from nstray.worker.worker import Worker
 
-SETTINGS = {"content_layers": "conv2_1", "style_layers": "conv1_1,conv2_1", "size": 24, "evaluations": 4}
-
-
-@pytest.fixture(scope="module")
-def weights() -> VGGWeights:
-    torch.set_num_threads(1)
-    return random_weights(CONV_LAYERS[:3])
-
-
-class Bench:
-    """A folder of pictures, and jobs over rows about them."""
-
-    def __init__(self, folder: Path, weights: VGGWeights) -> None:
-        self.folder, self.weights, self.jobs = folder, weights, 0
-        for role, seed in (("c", 0), ("s", 100)):
-            for i in range(3):
-                self.save(f"{role}{i}.png", picture(seed + i, 36, 30))
-
-    def save(self, name: str, data: np.ndarray | Image.Image | bytes, **options: Any) -> str:
-        if isinstance(data, bytes):
-            (self.folder / name).write_bytes(data)
-        else:
-            image = data if isinstance(data, Image.Image) else Image.fromarray(data)
-            image.save(self.folder / name, **options)
-        return name
-
-    def worker(self, rows: Sequence[Mapping[str, Any]], **settings: Any) -> tuple[Worker, Shard]:
-        """A worker of a fresh job over `rows`, and its one shard."""
-        self.jobs += 1
-        path = self.folder / f"pairs-{self.jobs}.csv"
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        with path.open("w", newline="") as file:
-            lines = csv.DictWriter(file, names)
-            lines.writeheader()
-            lines.writerows(rows)
-        settled = config.make({"weights": "random", **SETTINGS, **settings})
-        source = Manifest(str(path))
-        info = source.check(settled)
-        out = str(self.folder / f"out-{self.jobs}")
-        storage.put_new(Output(out).job_uri, b"{}")  # the job has begun
-        spec = JobSpec(settled, out, config.fingerprint(settled, self.weights.id), self.weights.id, info, settled.init)
-        ((window, table),) = cut_windows(source.tables(info))
-        (shard,) = cut_shards(window, table, 1000)
-        return Worker(spec, lambda: self.weights, "cpu"), shard
-
-    def run(self, rows: Sequence[Mapping[str, Any]], **settings: Any) -> dict[str, dict[str, Any]]:
-        """The rows of the part that comes out, by pair id."""
-        worker, shard = self.worker(rows, **settings)
-        report = worker.process(shard)
-        assert report.won
-        return read(worker, shard)
+__all__ = ["weights"]  # a fixture
 
 
 @pytest.fixture
 def bench(tmp_path: Path, weights: VGGWeights) -> Bench:
     return Bench(tmp_path, weights)
-
-
-def read(worker: Worker, shard: Shard) -> dict[str, dict[str, Any]]:
-    table = pq.read_table(worker.output.data_uri(shard.name))
-    assert table.schema.equals(worker.spec.schema, check_metadata=False)
-    rows = table.to_pylist()
-    assert [row["pair_id"] for row in rows] == shard.table["pair_id"].to_pylist()
-    return {row["pair_id"]: row for row in rows}
-
-
-def pixels(row: Mapping[str, Any]) -> np.ndarray:
-    assert row["status"] == "ok", row["error_message"]
-    return np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")).astype(int)
-
-
-def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Equal up to the rounding of one step of 255, with a few pixels on the edge of it."""
-    return bool(pixels(one).shape == pixels(other).shape and np.abs(pixels(one) - pixels(other)).max() <= 1)
-
-
-def pair(pair_id: str, content: str = "c0.png", style: str = "s0.png", **more: Any) -> dict[str, Any]:
-    return {"pair_id": pair_id, "content": content, "style": style, **more}
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from bench import Bench, pair, pixels, same
 from outputs import picture
 from PIL import Image
-from test_worker import Bench, pair, pixels, same
 
 from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS

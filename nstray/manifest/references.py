@@ -1,0 +1,95 @@
+"""References to images: paths and URIs of a whole column made absolute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nstray import storage
+from nstray.errors import UsageError
+from nstray.manifest.arrow_columns import Flags, Ints, indices, to_flags
+from nstray.manifest.problems import Problems
+from nstray.text import redact
+
+# The usual URI, which stays as it is.
+_S3 = r"^s3://[A-Za-z0-9._-]{1,255}/."
+# What is neither that nor a plain path: other schemes, `.` and `..`, double slashes, NUL.
+_ODD = r"^[A-Za-z][A-Za-z0-9+.-]+://|(^|/)\.\.?(/|$)|//|\x00"
+
+
+def resolve(
+    base: str, values: pa.Array, name: str, parents: Ints | None, problems: Problems, local: bool
+) -> pa.Array:
+    """Paths and URIs made absolute, relative ones against `base`; nulls stay.
+
+    Args:
+        name: of the column, for messages.
+        parents: the row each value belongs to; None if there is one value per row.
+        local: whether references may be local.
+    """
+    s3 = pc.match_substring_regex(values, _S3)
+    plain = pc.binary_join_element_wise(base.rstrip("/"), values, "/")
+    out = pc.if_else(pc.or_(pc.starts_with(values, "/"), s3), values, plain)
+    odd = pc.and_(pc.match_substring_regex(values, _ODD), pc.invert(s3))
+    if not pc.any(odd).as_py():  # also if every value is null
+        return out if local else _check_remote(out, name, parents, problems)
+    # Only `storage` knows how to read these; it is asked once per distinct value.
+    encoded = pc.if_else(odd, values, pa.scalar(None, pa.string())).dictionary_encode()
+    joined: list[str | None] = []
+    wrong: dict[int, str] = {}
+    for k, value in enumerate(encoded.dictionary.to_pylist()):
+        try:
+            joined.append(_check_key(storage.join(base, value)))
+        except UsageError as error:
+            joined.append(None)
+            wrong[k] = str(error)
+    if wrong:
+        codes = indices(encoded)
+        bad = np.isin(codes, list(wrong))
+        _add(bad, lambda k: wrong[int(codes[k])], name, parents, problems)
+        # One problem per value is enough: a value that cannot be joined is not checked further.
+        out = pc.if_else(pa.array(bad), pa.scalar(None, pa.string()), out)
+    out = pc.coalesce(pa.array(joined, pa.string()).take(encoded.indices), out)
+    return out if local else _check_remote(out, name, parents, problems)
+
+
+def _check_key(uri: str) -> str:
+    """`uri`; raises `UsageError` if it names a bucket alone."""
+    if uri.startswith("s3://") and not uri[5:].partition("/")[2]:
+        raise UsageError(f"{uri} names a bucket; an object is s3://BUCKET/KEY")
+    return uri
+
+
+def _check_remote(
+    resolved: pa.Array, name: str, parents: Ints | None, problems: Problems
+) -> pa.Array:
+    """`resolved`, with a problem for each row that has a local reference."""
+    is_local = to_flags(pc.fill_null(pc.invert(pc.starts_with(resolved, "s3://")), False))
+    if is_local.any():
+        advice = (
+            "a manifest on s3:// names no local files, unless allow_local says that its author "
+            "may read yours; put the image on s3://"
+        )
+        _add(
+            is_local,
+            lambda k: f"{redact(resolved[k].as_py())!r} is local; {advice}",
+            name,
+            parents,
+            problems,
+        )
+    return resolved
+
+
+def _add(
+    bad: Flags, text: Callable[[int], str], name: str, parents: Ints | None, problems: Problems
+) -> None:
+    """Add a problem for each row with a bad value: the `text` of its first bad value."""
+    places = np.flatnonzero(bad)
+    rows = places if parents is None else parents[places]
+    first = {int(row): int(k) for row, k in zip(rows[::-1], places[::-1], strict=True)}
+    flags = np.zeros(int(rows.max()) + 1, dtype=bool)
+    flags[rows] = True
+    problems.add(flags, lambda i: f"{name}: {text(first[i])}")
