@@ -486,7 +486,7 @@ def test_two_pictures_of_one_name_are_not_mixed_up(call: Call, made: Made, tmp_p
     rewrite(made.part("part-00000-0000.parquet"), lambda rows: rows[1]["image"].update(path=rows[0]["image"]["path"]))
     code, _, err = call("export", made.out, "--to", tmp_path / "x")
     assert code == 2
-    assert "is there with other bytes" in err
+    assert "exists with other bytes" in err
 
 
 def test_the_record_s_limits_let_every_real_job_through(tmp_path: Path) -> None:

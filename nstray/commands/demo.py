@@ -1,4 +1,4 @@
-"""`nstray demo`: the example's pictures, a job over them and a sheet, by the calls of a real job."""
+"""`nstray demo`: the example's pictures, a job over them, a sheet, by the calls of a real job."""
 
 from __future__ import annotations
 
