@@ -216,10 +216,11 @@ class JobConfig(BaseModel):
         "Enlarge an image that is smaller than its size. Without it the image keeps its own size.",
     )
     max_bytes: Annotated[int, Field(ge=1)] = _setting(
-        64 * 2**20, "An input file of more bytes is an error row."
+        64 * 2**20, "An input file of more bytes than this is an error row."
     )
     max_pixels: Annotated[int, Field(ge=1)] = _setting(
-        100_000_000, "An input image of more pixels is an error row; checked before decoding."
+        100_000_000,
+        "An input image of more pixels than this is an error row; checked before decoding.",
     )
     image_format: ImageFormat = _setting(
         "png", "Format of the output: png, jpeg, webp, or tiff (16 bits per channel)."

@@ -448,7 +448,7 @@ def test_a_picture_that_unpacks_to_more_than_memory_is_not_decoded(call: Call, m
 
 
 def test_a_sheet_draws_no_file_whose_bytes_the_rows_do_not_know(call: Call, tmp_path: Path) -> None:
-    """A stranger's output may name any file of this machine as an original."""
+    """Another person's output may name any file of this machine as an original."""
     mine = tmp_path / "private.png"
     mine.write_bytes(encode(np.full((40, 60, 3), (1, 254, 3), np.uint8), "png"))
 

@@ -169,7 +169,7 @@ def test_a_forecast_is_of_the_same_run_or_of_none() -> None:
     assert cost.recorded_forecast({**recorded, "forecasts": "damage"}, "f", summary) is None
 
 
-def test_a_strangers_summary_shows_its_numbers_alone() -> None:
+def test_a_damaged_summary_shows_its_numbers_alone() -> None:
     summary = {"last_run_seconds": 2.5, "last_run_bytes": 10**400, "last_run_device_hours": math.nan, "estimate": {"bytes": "x", "wall_seconds": 2}}
     assert cost.cost_summary(summary) == {"last_run": {"wall_seconds": 2.5}, "estimate": {"wall_seconds": 2}}
     assert cost.cost_summary({"estimate": 5}) == cost.cost_summary(None) == {"last_run": {}, "estimate": {}}

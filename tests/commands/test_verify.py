@@ -161,7 +161,7 @@ DAMAGE: dict[str, tuple[Callable[[Any], None], list[str]]] = {
         lambda made: shutil.copy(made.part(PARTS[1]), made.part("part-00000-0003.parquet")),
         ["1 unexpected files in data/: part-00000-0003.parquet"],
     ),
-    "a stranger among the parts": (lambda made: made.part("train.parquet").write_bytes(b""), ["1 unexpected files in data/: train.parquet"]),
+    "a foreign file among the parts": (lambda made: made.part("train.parquet").write_bytes(b""), ["1 unexpected files in data/: train.parquet"]),
     "two parts swapped": (
         swap,
         [f"{PARTS[0]}: its footer says it is part 1 of window 0", f"{PARTS[0]}: against the manifest's shard it lacks", "belong elsewhere"],
