@@ -22,7 +22,7 @@ from nstray.manifest.shards import Shard, cut_shards, cut_windows
 from nstray.output.folder import Output
 from nstray.output.layout import ids_digest, parse_part, part_name
 from nstray.output.reader import MAX_PIXELS, open_part, part_uris, parts_by_window, read_rows
-from nstray.output.records import PICTURE_NAME
+from nstray.output.records import PICTURE_NAME, PartInfo
 from nstray.output.schema import carried_schema, part_schema, stored_schema
 
 _DECODE_THREADS = 4
@@ -205,14 +205,29 @@ def _check_part(
     report.ok += ok
     for code, number in counts.items():
         report.errors[code] = report.errors.get(code, 0) + number
+    _check_footer(name, info, job, ids, ok, counts, report)
+    if shard is not None:
+        _check_shard(name, shard, ids, report)
+    return ids
+
+
+def _check_footer(
+    name: str,
+    info: PartInfo,
+    job: dict[str, Any],
+    ids: list[str],
+    ok: int,
+    errors: dict[str, int],
+    report: VerifyReport,
+) -> None:
+    """Compare a part's footer with what was read from the part, and with the job."""
     footer = info.footer
-    digest = ids_digest(ids)
-    if (info.rows, info.ok, info.errors) != (len(ids), ok, counts):
+    if (info.rows, info.ok, info.errors) != (len(ids), ok, errors):
         report.add(
             f"{name}: its footer counts {info.rows} rows, {info.ok} ok, {info.errors}; "
-            f"it has {len(ids)}, {ok}, {counts}"
+            f"it has {len(ids)}, {ok}, {errors}"
         )
-    if footer.get("ids_digest") != digest:
+    if footer.get("ids_digest") != ids_digest(ids):
         report.add(f"{name}: its pair ids are not those its footer's digest was made from")
     if footer.get("fingerprint") != job["fingerprint"]:
         report.add(
@@ -224,17 +239,21 @@ def _check_part(
             f"{name}: its footer says it is part {footer.get('number')} "
             f"of window {footer.get('window')}"
         )
-    if shard is not None and shard.ids_digest != digest:
-        wanted = shard.table.column("pair_id").to_pylist()
-        lacks, extra = sorted(set(wanted) - set(ids)), sorted(set(ids) - set(wanted))
-        differences = []
-        if lacks:
-            differences.append(f"lacks {_first_names(lacks)}")
-        if extra:
-            differences.append(f"has {_first_names(extra)} that belong elsewhere")
-        words = " and ".join(differences) or "has another order"
-        report.add(f"{name}: against the manifest's shard it {words}")
-    return ids
+
+
+def _check_shard(name: str, shard: Shard, ids: list[str], report: VerifyReport) -> None:
+    """Compare a part's pair ids with those of the manifest's shard."""
+    if shard.ids_digest == ids_digest(ids):
+        return
+    wanted = shard.table.column("pair_id").to_pylist()
+    lacks, extra = sorted(set(wanted) - set(ids)), sorted(set(ids) - set(wanted))
+    differences = []
+    if lacks:
+        differences.append(f"lacks {_first_names(lacks)}")
+    if extra:
+        differences.append(f"has {_first_names(extra)} that belong elsewhere")
+    words = " and ".join(differences) or "has another order"
+    report.add(f"{name}: against the manifest's shard it {words}")
 
 
 def _row_problem(row: dict[str, Any], decode: bool) -> str | None:
