@@ -159,12 +159,12 @@ def recorded_forecast(
 
 
 def cost_line(summary: Mapping[str, Any]) -> str:
-    """The figures of `cost_summary` as ``key=value`` words for the log."""
-    figures = cost_summary(summary)
-    words = list(figures["last_run"].items())
+    """``key=value`` words for the log."""
+    told = cost_summary(summary)
+    words = [(name, value) for name, value in told["last_run"].items()]
     words += [
         (f"estimated_{name}", value)
-        for name, value in figures["estimate"].items()
+        for name, value in told["estimate"].items()
         if name != "devices"
     ]
     return " ".join(

@@ -144,14 +144,12 @@ def _cuts(
         return cuts
     if "rows_digest" not in stored:
         raise OutputError(
-            f"{output} was begun by nstray {stored.get('nstray_version')}, which stored no "
-            "digest of the manifest's rows, so whether the manifest only grew is unknown; "
-            "put the new rows into a manifest of their own with an OUT of its own"
+            f"{output} was begun by nstray {stored.get('nstray_version')}, which kept no digest of the manifest's rows, so nothing can tell "
+            "whether it only grew; put the new rows into a manifest of their own with an OUT of its own"
         )
     if encode_schema(info.kept) != stored["carried_schema"]:
         there, here = (
-            {f"{field.name} ({field.type})" for field in schema}
-            for schema in (carried_schema(stored), info.kept)
+            {f"{f.name} ({f.type})" for f in s} for s in (carried_schema(stored), info.kept)
         )
         raise OutputError(
             f"{output}: the manifest's columns are no longer those that the job was begun with: "

@@ -36,10 +36,10 @@ def retry(
             )
     output = Output(out)
     stored = output.read_job()
-    settings = {
+    known = {
         name: value for name, value in stored["config"].items() if name in JobConfig.model_fields
     }
-    job = check(manifest_uri or stored["manifest"], out, make({**settings, **changes}))
+    job = check(manifest_uri or stored["manifest"], out, make({**known, **changes}))
     output.compare_job(stored, record(job))
     job = dataclasses.replace(
         job, spec=dataclasses.replace(job.spec, retry=tuple(codes) or tuple(ErrorCode))
