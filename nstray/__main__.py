@@ -1,4 +1,4 @@
-"""`python -m nstray`: the command line, where no script of that name is on the path."""
+"""`python -m nstray`: the command line, for when no script `nstray` is on the path."""
 
 from nstray.cli import main
 

@@ -1,7 +1,8 @@
-"""The job's settings: validated once, here, at the edge; frozen; and their fingerprint.
+"""The job's settings, validated once and frozen, and their fingerprint.
 
-Every field is an option of the command line (dashes for underscores) and a key of ``--config job.yaml``. The fields of
-the optimisation have their rules and defaults in `nstray.engine.settings`; this module adds images, layout and the run.
+Every field is an option of the command line (dashes for underscores) and a key of
+``--config job.yaml``. The fields of the optimisation have their rules and defaults in
+`nstray.engine.settings`. This module adds images, layout and the run.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _split(value: Any) -> Any:
 
 
 def _size(value: Any) -> int | str:
-    """``512`` or, for ``size_rule: exact``, ``640x480`` (width x height)."""
+    """A size: ``512`` or, for ``size_rule: exact``, ``640x480`` (width x height)."""
     text = str(value).strip().lower()
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if isinstance(value, bool) or not match:
@@ -81,173 +82,192 @@ def _numbers(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else _split(value)
 
 
+def _setting(default: Any, text: str) -> Any:
+    """A field of `JobConfig`; `text` is its help."""
+    return Field(default, description=text)
+
+
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 Layers = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Size = Annotated[int | str, BeforeValidator(_size)]
 
 
 class JobConfig(BaseModel):
-    """One job's settings. Frozen. Raises pydantic's ValidationError; `load` turns that into `ConfigError`."""
+    """One job's settings, frozen.
+
+    Raises pydantic's `ValidationError`, which `make` turns into `ConfigError`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preset: str | None = Field(
+    preset: str | None = _setting(
         None,
-        description="gatys2015, gatys2016, gatys-pytorch or johnson: settings of a paper or program; or fast; under the others given",
+        "Settings of a paper or program: gatys2015, gatys2016, gatys-pytorch or johnson; or fast. "
+        "Other settings given take precedence.",
     )
     # network
-    weights: str = Field(
+    weights: str = _setting(
         "imagenet",
-        description="imagenet (torchvision's, downloaded), random (seeded, no download), or a path or URI of a .safetensors or .pth file",
+        "imagenet (torchvision's, downloaded), random (seeded, no download), or a path or URI of a "
+        ".safetensors or .pth file.",
     )
-    weights_input: WeightsInput = Field(
+    weights_input: WeightsInput = _setting(
         "auto",
-        description="the input the weights were trained on: rgb (torchvision's mean and std), bgr (Caffe's, 0-255 minus a mean), auto: ask the file",
+        "Input the weights were trained on: rgb (torchvision's mean and std), bgr (Caffe's, 0-255 "
+        "minus a mean), or auto (as the file says).",
     )
-    pooling: Annotated[Pooling, _rule("pooling")] = Field(
-        _D.pooling, description="average (the paper's) or max"
+    pooling: Annotated[Pooling, _rule("pooling")] = _setting(
+        _D.pooling, "average (the paper's) or max."
     )
     # loss
-    content_layers: Annotated[Layers, _rule("content_layers")] = Field(
-        _D.content_layers, description="taps of the content term, comma-separated"
+    content_layers: Annotated[Layers, _rule("content_layers")] = _setting(
+        _D.content_layers, "Taps of the content term, comma-separated."
     )
-    style_layers: Annotated[Layers, _rule("style_layers")] = Field(
-        _D.style_layers, description="taps of the style term, comma-separated, each weighted 1/k"
+    style_layers: Annotated[Layers, _rule("style_layers")] = _setting(
+        _D.style_layers, "Taps of the style term, comma-separated, each weighted 1/k."
     )
-    style_layer_weights: Annotated[Numbers, _rule("style_layer_weights")] = Field(
+    style_layer_weights: Annotated[Numbers, _rule("style_layer_weights")] = _setting(
         _D.style_layer_weights,
-        description="w_l of the paper's equation 5, one per style layer, comma-separated; default: 1/k each",
+        "w_l of the paper's equation 5: one per style layer, comma-separated. Default: 1/k each.",
     )
-    style_statistic: Annotated[StyleStatistic, _rule("style_statistic")] = Field(
+    style_statistic: Annotated[StyleStatistic, _rule("style_statistic")] = _setting(
         _D.style_statistic,
-        description="what is matched: gram (the paper's), wasserstein (mean and covariance) or mean-std",
+        "What is matched: gram (the paper's), wasserstein (mean and covariance) or mean-std.",
     )
-    fine_layers: Annotated[Layers, _rule("fine_layers")] = Field(
+    fine_layers: Annotated[Layers, _rule("fine_layers")] = _setting(
         _D.fine_layers,
-        description="for rows with a fine_style: the layers whose statistics the style image takes from it first",
+        "For rows with a fine_style: layers whose statistics the style image takes from it first.",
     )
-    content_weight: Annotated[float, _rule("content_weight")] = Field(
-        _D.content_weight, description="alpha of the paper's equation 7"
+    content_weight: Annotated[float, _rule("content_weight")] = _setting(
+        _D.content_weight, "alpha of the paper's equation 7."
     )
-    style_weight: Annotated[float, _rule("style_weight")] = Field(
-        _D.style_weight, description="beta of the paper's equation 7"
+    style_weight: Annotated[float, _rule("style_weight")] = _setting(
+        _D.style_weight, "beta of the paper's equation 7."
     )
-    tv_weight: Annotated[float, _rule("tv_weight")] = Field(
-        _D.tv_weight, description="weight of total variation; 0 as in the paper"
+    tv_weight: Annotated[float, _rule("tv_weight")] = _setting(
+        _D.tv_weight, "Weight of total variation; 0 as in the paper."
     )
-    value_range: Annotated[ValueRange, _rule("value_range")] = Field(
+    value_range: Annotated[ValueRange, _rule("value_range")] = _setting(
         _D.value_range,
-        description="clamped (pixels stay within 0..1 all along) or free (they are clamped in the picture written only)",
+        "clamped (pixels stay within 0..1 throughout) or free (only the written picture is "
+        "clamped).",
     )
-    range_weight: Annotated[float, _rule("range_weight")] = Field(
+    range_weight: Annotated[float, _rule("range_weight")] = _setting(
         _D.range_weight,
-        description="weight of the squared excess of pixels below 0 and above 1; 0 as in the paper",
+        "Weight of the squared excess of pixels below 0 and above 1; 0 as in the paper.",
     )
-    loss_scale: Annotated[LossScale, _rule("loss_scale")] = Field(
-        _D.loss_scale,
-        description="mean: content divided by N M; paper: the printed sums, literally",
+    loss_scale: Annotated[LossScale, _rule("loss_scale")] = _setting(
+        _D.loss_scale, "mean (content divided by N M) or paper (the printed sums, literally)."
     )
     # start and optimiser
-    init: Annotated[str, _rule("init")] = Field(
+    init: Annotated[str, _rule("init")] = _setting(
         _D.init,
-        description="content, content-matched (in the style's colours), noise, style, or an image's path or URI",
+        "content, content-matched (in the style's colours), noise, style, or an image's path or "
+        "URI.",
     )
-    coarse: Annotated[str, _rule("coarse")] = Field(
+    coarse: Annotated[str, _rule("coarse")] = _setting(
         _D.coarse,
-        description="stages at smaller sizes first: none; auto (halved down to 128 pixels), half, sqrt2, with `evaluations` in each; "
-        "or LONGEST_SIDE:EVALUATIONS,... such as 128:200,256:100 or 50%:40",
+        "Stages at smaller sizes first: none; auto (halved down to 128 pixels), half or sqrt2, "
+        "with `evaluations` in each; or LONGEST_SIDE:EVALUATIONS,... such as 128:200,256:100 or "
+        "50%:40.",
     )
-    color: Annotated[Color, _rule("color")] = Field(
+    color: Annotated[Color, _rule("color")] = _setting(
         _D.color,
-        description="whose colours: style's; or the content's, by luminance (only that is optimised) or match (of the style image first)",
+        "Whose colours: style's; or the content's, by luminance (only luminance is optimised) or "
+        "match (the style image's colours are matched first).",
     )
-    color_match: Annotated[ColorMatch, _rule("color_match")] = Field(
+    color_match: Annotated[ColorMatch, _rule("color_match")] = _setting(
         _D.color_match,
-        description="the map of color match and init content-matched: cholesky, pca or symmetric",
+        "The map of color match and init content-matched: cholesky, pca or symmetric.",
     )
-    seed: Annotated[int, _rule("seed")] = Field(
-        _D.seed, description="from which every pair's own seed is derived"
+    seed: Annotated[int, _rule("seed")] = _setting(
+        _D.seed, "Seed from which every pair's own seed is derived."
     )
-    optimizer: Annotated[Optimizer, _rule("optimizer")] = Field(
+    optimizer: Annotated[Optimizer, _rule("optimizer")] = _setting(
         _D.optimizer,
-        description="lbfgs, lbfgs-spectral (steps on frequencies: lower after as many evaluations) or adam",
+        "lbfgs, lbfgs-spectral (steps on frequencies: lower loss after as many evaluations) or "
+        "adam.",
     )
-    learning_rate: Annotated[float, _rule("learning_rate")] = Field(
-        _D.learning_rate, description="Adam's step in pixel units of 0..1; L-BFGS finds its own"
+    learning_rate: Annotated[float, _rule("learning_rate")] = _setting(
+        _D.learning_rate, "Adam's step in pixel units of 0..1. L-BFGS finds its own."
     )
-    evaluations: Annotated[int, _rule("evaluations")] = Field(
-        _D.evaluations, description="forward + backward passes per pair"
+    evaluations: Annotated[int, _rule("evaluations")] = _setting(
+        _D.evaluations, "Forward + backward passes per pair."
     )
-    dtype: Annotated[Dtype, _rule("dtype")] = Field(
+    dtype: Annotated[Dtype, _rule("dtype")] = _setting(
         _D.dtype,
-        description="of the convolutions: float32, bfloat16, or auto: bfloat16 where the device computes in it; losses stay float32",
+        "Type of the convolutions: float32, bfloat16, or auto (bfloat16 if the device computes in "
+        "it). Losses stay float32.",
     )
     # images
-    size: Size = Field(512, description="pixels, as size_rule reads them; WIDTHxHEIGHT with exact")
-    size_rule: SizeRule = Field(
+    size: Size = _setting(512, "Pixels, as size_rule reads them; WIDTHxHEIGHT with exact.")
+    size_rule: SizeRule = _setting(
         "longest",
-        description="longest or shortest side, area (size x size pixels at the image's own aspect), or exact (scaled to cover, centre-cropped)",
+        "longest or shortest side, area (size x size pixels at the image's own aspect), or exact "
+        "(scaled to cover, then centre-cropped).",
     )
-    style_scale: Annotated[float, Field(ge=0.01, le=100)] = Field(
+    style_scale: Annotated[float, Field(ge=0.01, le=100)] = _setting(
         1.0,
-        description="the style image's size as a multiple of size: larger gives larger strokes; never above the image's own size",
+        "Size of the style image as a multiple of size. Larger gives larger strokes; never above "
+        "the image's own size.",
     )
-    upsample: bool = Field(
-        False, description="let an image smaller than its size grow; else it keeps its own size"
-    )
-    max_bytes: Annotated[int, Field(ge=1)] = Field(
-        64 * 2**20, description="an input file above this many bytes is an error row"
-    )
-    max_pixels: Annotated[int, Field(ge=1)] = Field(
-        100_000_000,
-        description="an input image above this many pixels is an error row; checked before decoding",
-    )
-    image_format: ImageFormat = Field(
-        "png", description="of the output: png, jpeg, webp, or tiff (16 bits per channel)"
-    )
-    quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
-        None, description="jpeg (default 95) or webp (default: lossless)"
-    )
-    allow_local: bool = Field(
+    upsample: bool = _setting(
         False,
-        description="let a manifest on s3:// name local files, which its author may then have read and shown",
+        "Enlarge an image that is smaller than its size. Without it the image keeps its own size.",
+    )
+    max_bytes: Annotated[int, Field(ge=1)] = _setting(
+        64 * 2**20, "An input file of more bytes than this is an error row."
+    )
+    max_pixels: Annotated[int, Field(ge=1)] = _setting(
+        100_000_000,
+        "An input image of more pixels than this is an error row; checked before decoding.",
+    )
+    image_format: ImageFormat = _setting(
+        "png", "Format of the output: png, jpeg, webp, or tiff (16 bits per channel)."
+    )
+    quality: Annotated[int, Field(ge=1, le=100)] | None = _setting(
+        None, "Quality of jpeg (default 95) or webp (default: lossless)."
+    )
+    allow_local: bool = _setting(
+        False, "Allow an s3:// manifest to reference local files (exposes them to its author)."
     )
     # layout and run
-    batch_size: Annotated[int, _rule("batch_size")] = Field(
+    batch_size: Annotated[int, _rule("batch_size")] = _setting(
         _D.batch_size,
-        description="pairs of one shape optimised together on a GPU; halved by itself where memory is short",
+        "Pairs of one shape optimised together on a GPU; halved automatically if memory is short.",
     )
-    tile_size: Annotated[int, _rule("tile_size")] = Field(
+    tile_size: Annotated[int, _rule("tile_size")] = _setting(
         _D.tile_size,
-        description="evaluate larger pictures in tiles of this many pixels a side, to bound memory; 0: only where a GPU's memory is short",
+        "Evaluate larger pictures in tiles of this many pixels a side, to bound memory. 0: only if "
+        "a GPU's memory is short.",
     )
-    shard_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
-        16, description="pairs per output part: what a dying worker can lose"
+    shard_size: Annotated[int, Field(ge=1, le=65_536)] = _setting(
+        16, "Pairs per output part, which a dying worker can lose."
     )
-    device: Device = Field(
-        "auto", description="cuda, cpu, or auto: cuda where the cluster has GPUs"
-    )
-    actors: Annotated[int, Field(ge=1)] | None = Field(
+    device: Device = _setting("auto", "cuda, cpu, or auto (cuda if the cluster has GPUs).")
+    actors: Annotated[int, Field(ge=1)] | None = _setting(
         None,
-        description="workers wanted; default: as many as the cluster's devices hold, following it as it grows",
+        "Workers wanted. Default: as many as the cluster's devices hold, following the cluster as "
+        "it grows.",
     )
-    gpus_per_actor: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="GPU share of one worker"
+    gpus_per_actor: Annotated[float, Field(gt=0, le=1)] = _setting(1.0, "GPU share of one worker.")
+    cpus_per_actor: Annotated[int, Field(ge=1)] = _setting(
+        4, "Threads of one worker without a GPU; at most as many as the largest machine has."
     )
-    cpus_per_actor: Annotated[int, Field(ge=1)] = Field(
-        4, description="threads of one worker where there is no GPU (at most the largest machine's)"
-    )
-    depth: Annotated[int, Field(ge=1, le=8)] = Field(
+    depth: Annotated[int, Field(ge=1, le=8)] = _setting(
         2,
-        description="shards in flight per worker: one optimises while the next is fetched and the last is written",
+        "Shards in flight per worker: one is optimised while the next is fetched and the last is "
+        "written.",
     )
-    stall_timeout: Annotated[float, Field(gt=0)] = Field(
+    stall_timeout: Annotated[float, Field(gt=0)] = _setting(
         900.0,
-        description="seconds without any step (an image fetched, an evaluation, a row) after which a worker counts as hung",
+        "Seconds without any step (an image fetched, an evaluation, a row) after which a worker "
+        "counts as hung.",
     )
-    max_error_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] = _setting(
         0.01,
-        description="share of error rows above which a complete job ends with exit code 3, and far above which (from 100 rows on) a job stops early",
+        "Share of error rows above which a complete job ends with exit code 3. Far above it (from "
+        "100 rows on) a job stops early.",
     )
 
     @model_validator(mode="after")
@@ -261,7 +281,7 @@ class JobConfig(BaseModel):
         return self
 
     def engine(self) -> StylizeConfig:
-        """The part of the settings that `nstray.engine` takes. An `init` that is an image is resolved by the caller."""
+        """The settings that `nstray.engine` takes. The caller reads an `init` that is an image."""
         values = {f.name: getattr(self, f.name) for f in dataclass_fields(StylizeConfig)}
         return StylizeConfig(**values)
 
@@ -282,43 +302,17 @@ class JobConfig(BaseModel):
 # 0.2 can be resumed. A changed default needs a new record format (`nstray.output.records.FORMAT`),
 # and with it a new list here.
 HASHED_FIELDS = frozenset(
-    (
-        "weights_input",
-        "pooling",
-        "content_layers",
-        "style_layers",
-        "style_layer_weights",
-        "style_statistic",
-        "fine_layers",
-        "content_weight",
-        "style_weight",
-        "tv_weight",
-        "value_range",
-        "range_weight",
-        "loss_scale",
-        "init",
-        "coarse",
-        "color",
-        "color_match",
-        "seed",
-        "optimizer",
-        "learning_rate",
-        "evaluations",
-        "dtype",
-        "size",
-        "size_rule",
-        "style_scale",
-        "upsample",
-        "max_bytes",
-        "max_pixels",
-        "image_format",
-        "quality",
-        "shard_size",
-    )
+    """
+    weights_input pooling content_layers style_layers style_layer_weights style_statistic
+    fine_layers content_weight style_weight tv_weight value_range range_weight loss_scale
+    init coarse color color_match seed optimizer learning_rate evaluations dtype size
+    size_rule style_scale upsample max_bytes max_pixels image_format quality shard_size
+    """.split()
 )
-# Fields that change how a job runs but not what comes out: free to differ between a run and its resume.
+# Fields that change how a job runs but not its results. They may differ between a run and its
+# resume.
 RUN_FIELDS = (
-    "allow_local",  # a manifest that it would change is refused without it
+    "allow_local",  # without it a manifest that names local files is refused
     "batch_size",
     "tile_size",
     "device",
@@ -330,33 +324,17 @@ RUN_FIELDS = (
     "max_error_rate",
     "preset",  # its settings stand in their own fields
 )
-# Fields a manifest row may set for itself, by a column of the same name.
+# Fields that a manifest row may set by a column of the same name.
 ROW_FIELDS = (
-    *(
-        "seed",
-        "init",
-        "size",
-        "size_rule",
-        "content_weight",
-        "style_weight",
-        "tv_weight",
-        "evaluations",
-    ),
-    *(
-        "content_layers",
-        "style_layers",
-        "style_layer_weights",
-        "coarse",
-        "color",
-        "color_match",
-        "style_scale",
-    ),
-    *("style_statistic", "fine_layers", "value_range", "range_weight"),
+    *("seed", "init", "size", "size_rule", "content_weight", "style_weight", "tv_weight"),
+    *("evaluations", "content_layers", "style_layers", "style_layer_weights", "coarse", "color"),
+    *("color_match", "style_scale", "style_statistic", "fine_layers", "value_range"),
+    "range_weight",
 )
 
 
 def check_size(size: int | str, size_rule: str) -> None:
-    """Raise ValueError where WIDTHxHEIGHT is given to a rule that takes one number."""
+    """Raise ValueError if WIDTHxHEIGHT is given with a rule that takes one number."""
     if isinstance(size, str) and size_rule != "exact":
         raise ValueError(
             f"size {size!r} needs size_rule exact; {size_rule} takes one number of pixels"
@@ -364,15 +342,19 @@ def check_size(size: int | str, size_rule: str) -> None:
 
 
 def check_quality(image_format: str, quality: int | None) -> None:
-    """Raise ValueError where a quality is given to a format that has none."""
+    """Raise ValueError if a quality is given for a format that has none."""
     if quality is not None and image_format in ("png", "tiff"):
         raise ValueError(
-            f"quality has no meaning for {image_format}; use image_format jpeg or webp, or leave quality out"
+            f"quality has no meaning for {image_format}; "
+            "use image_format jpeg or webp, or omit quality"
         )
 
 
 def row_adapter(name: str) -> TypeAdapter[list[Any]]:
-    """A validator of a whole column of overrides of field `name` (no nulls), with the field's own type and rule."""
+    """A validator of a column of overrides of the field `name`, with the field's type and rule.
+
+    The column holds no nulls.
+    """
     field = JobConfig.model_fields[name]
     kind: Any = field.annotation
     for extra in field.metadata:
@@ -412,7 +394,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def explain(error: ValidationError) -> str:
-    """A validation error as lines of ``field: what is wrong``, with the nearest name for one that does not exist."""
+    """A validation error as ``field: what is wrong; ...``.
+
+    For a field or a word that does not exist it gives the nearest one.
+    """
     lines = []
     for item in error.errors():
         name = str(item["loc"][0]) if item["loc"] else "settings"
@@ -421,19 +406,18 @@ def explain(error: ValidationError) -> str:
         elif item["type"] == "value_error":
             lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
         else:
-            words = (
-                [w for w in get_args(JobConfig.model_fields[name].annotation) if isinstance(w, str)]
-                if name in JobConfig.model_fields
-                else []
-            )
-            lines.append(
-                f"{name}: {item['msg']}; got {item['input']!r}{did_you_mean(str(item['input']), words)}"
-            )
+            field = JobConfig.model_fields.get(name)
+            words = [w for w in get_args(field.annotation) if isinstance(w, str)] if field else []
+            hint = did_you_mean(str(item["input"]), words)
+            lines.append(f"{name}: {item['msg']}; got {item['input']!r}{hint}")
     return "; ".join(dict.fromkeys(lines))
 
 
 def make(values: Mapping[str, Any]) -> JobConfig:
-    """A JobConfig from plain values, over those of their `preset`; raises `ConfigError` naming every wrong field."""
+    """A JobConfig from plain values, which take precedence over those of their `preset`.
+
+    Raises `ConfigError`, which names every wrong field.
+    """
     if (name := values.get("preset")) is not None:
         try:
             values = {**preset(name), **values}
@@ -446,14 +430,18 @@ def make(values: Mapping[str, Any]) -> JobConfig:
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without the lines themselves, which may hold a secret."""
+    """What is wrong and where, without the file's lines, which may hold a secret."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return str(getattr(error, "reason", "")) or type(error).__name__
-    return f"{error.problem} in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+    mark = error.problem_mark
+    return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
 
 
 def load(path: str | None, overrides: Iterable[tuple[str, Any]] = ()) -> JobConfig:
-    """Settings of a YAML file (or the defaults), with `overrides` winning; raises `ConfigError`."""
+    """The settings of a YAML file, or the defaults. `overrides` take precedence.
+
+    Raises `ConfigError`.
+    """
     values: dict[str, Any] = {}
     if path is not None:
         try:

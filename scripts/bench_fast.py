@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from benchmarks import header, picture, publish
+from examples import write_example
 
 from nstray.engine import StylizeConfig, load_weights
 from nstray.engine.network.vgg import resolve_dtype
@@ -29,7 +30,6 @@ from nstray.engine.pair import Pair, Result
 from nstray.engine.presets import preset
 from nstray.engine.settings import CONV_LAYERS, NAMES
 from nstray.engine.stylizer import Stylizer
-from nstray.examples import write_example
 
 
 def settings(name: str, deepest: str, **own: Any) -> StylizeConfig:

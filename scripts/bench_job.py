@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from benchmarks import picture, publish
+from examples import CONTENTS, STYLES, write_example
 
 from nstray.engine import StylizeConfig, load_weights, stylize
-from nstray.examples import CONTENTS, STYLES, write_example
 from nstray.output.folder import Output
 
 LAYERS = {"content_layers": ("conv3_1",), "style_layers": ("conv1_1", "conv2_1", "conv3_1"), "style_weight": 1e4}

@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from bench_fast import settings
 from benchmarks import header, picture, publish
+from examples import write_example
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -34,7 +35,6 @@ from nstray.engine.pair import Pair
 from nstray.engine.presets import preset
 from nstray.engine.settings import CONV_LAYERS, coarse_stages
 from nstray.engine.stylizer import Stylizer
-from nstray.examples import write_example
 
 # The notebook's and neural-style's objectives, without total variation, as the best program could minimise them: within the range.
 GATYS, JOHNSON = (settings(name, "conv5_1", tv_weight=0.0, value_range="clamped") for name in ("gatys-pytorch", "johnson"))

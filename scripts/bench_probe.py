@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import header, publish
+from examples import CONTENTS, STYLES, write_example
 
 from nstray.commands import cost
-from nstray.examples import CONTENTS, STYLES, write_example
 from nstray.output.folder import Output
 
 COMPARED = ("device_hours", "wall_seconds", "bytes", "evaluations_per_s")

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from examples import write_example
 
-from nstray.examples import write_example
 from nstray.images.decode import decode
 from nstray.images.resize import fit
 

@@ -1,4 +1,9 @@
-"""Draw the example pictures, their manifest and masks of two: `python scripts/draw_examples.py [FOLDER]` (default: manifests/example)."""
+"""Draw the example pictures, their manifest and masks of two of them.
+
+    python scripts/draw_examples.py [FOLDER]
+
+Without FOLDER it draws manifests/example, and the pictures and the manifest also into nstray/commands/demo_pictures, which `nstray demo` copies.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from examples import write_example
 from PIL import Image
 
-from nstray.examples import write_example
-
-# Width and height of a picture, and the line between its sky and what is below: "x,y" in pixels, straight in between.
+# Width and height of a picture, and the line between its sky and what is below: points "x,y" in pixels, joined by straight lines.
 SKYLINES = {
     "lake": (
         *(384, 288),
@@ -48,6 +52,9 @@ def write_masks(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "manifests" / "example"
+    repository = Path(__file__).parents[1]
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else repository / "manifests" / "example"
     print(write_example(str(root)))
     write_masks(root / "mask")
+    if len(sys.argv) < 2:
+        print(write_example(str(repository / "nstray" / "commands" / "demo_pictures")))

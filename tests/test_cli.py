@@ -19,13 +19,13 @@ from outputs import Made, error_row, footer, make_output, ok_row
 from PIL import Image
 
 from nstray import __version__, cli, config
-from nstray.commands import demo, prepare, run
+from nstray.commands import demo, groups, options, prepare, run
 from nstray.config import JobConfig
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.part import encode_part
 
 Call = Callable[..., tuple[int, str, str]]
-JOB_COMMANDS = {"run": cli.run_command, "plan": cli.plan_command, "demo": cli.demo, "manifest check": cli.manifest_check}
+JOB_COMMANDS = {"run": cli.run_command, "plan": cli.plan_command, "demo": cli.demo_command, "manifest check": groups.manifest_check}
 # For every setting a value that is not its default, as it is typed and as it is stored.
 VALUES: dict[str, tuple[str, Any]] = {
     "preset": ("johnson", "johnson"),
@@ -123,25 +123,25 @@ def test_help_lists_every_setting_once_in_a_group_with_its_default(words: str) -
     for name, field in JobConfig.model_fields.items():
         assert len(re.findall(rf"^  {flag(name)}\b(?!-)", text, re.MULTILINE)) == 1, name
         if field.default not in (None, True, False, ()):
-            assert f"[{cli._default(field.default)}]" in " ".join(text.split())
-    for group in cli._GROUPS:
+            assert f"[{options.default_text(field.default)}]" in " ".join(text.split())
+    for group in options.GROUPS:
         assert f"\n{group}:\n" in text
     assert "--pooling average|max" in text
     assert "[no-upsample]" in text
 
 
 def test_the_groups_hold_every_setting_once() -> None:
-    grouped = [name for names in cli._GROUPS.values() for name in names]
+    grouped = [name for names in options.GROUPS.values() for name in names.split()]
     assert sorted(grouped) == sorted(JobConfig.model_fields)
 
 
 @pytest.mark.parametrize("command", JOB_COMMANDS.values(), ids=JOB_COMMANDS)
 def test_the_options_are_the_settings(command: click.Command) -> None:
-    options = {p.name: p for p in command.params if isinstance(p, click.Option)}
-    assert set(JobConfig.model_fields) <= set(options)
+    made = {p.name: p for p in command.params if isinstance(p, click.Option)}
+    assert set(JobConfig.model_fields) <= set(made)
     own = {"with_probe", "probe_seconds", "devices", "price", "record"} if command is cli.plan_command else set()
-    assert set(options) - set(JobConfig.model_fields) <= {"config_file", "as_json", "extend", *own}
-    assert all(options[name].opts == [flag(name)] for name in JobConfig.model_fields)
+    assert set(made) - set(JobConfig.model_fields) <= {"config_file", "as_json", "extend", *own}
+    assert all(made[name].opts == [flag(name)] for name in JobConfig.model_fields)
 
 
 def test_version_and_no_words_at_all(call: Call) -> None:

@@ -318,7 +318,7 @@ def test_errors_are_redacted_as_they_are_made() -> None:
 
 
 @pytest.mark.parametrize("text", ["://a" * 100_000, "token" * 100_000, "https://" * 50_000, "s3://a:" * 50_000, "?x" * 100_000, "s3://b?a=" * 50_000])
-def test_redaction_of_a_strangers_text_ends_soon(text: str) -> None:
+def test_redaction_of_a_hostile_text_ends_soon(text: str) -> None:
     assert len(redact(text)) <= len(text) + 10
 
 

@@ -448,7 +448,7 @@ def test_a_picture_that_unpacks_to_more_than_memory_is_not_decoded(call: Call, m
 
 
 def test_a_sheet_draws_no_file_whose_bytes_the_rows_do_not_know(call: Call, tmp_path: Path) -> None:
-    """A stranger's output may name any file of this machine as an original."""
+    """Another person's output may name any file of this machine as an original."""
     mine = tmp_path / "private.png"
     mine.write_bytes(encode(np.full((40, 60, 3), (1, 254, 3), np.uint8), "png"))
 
@@ -486,7 +486,7 @@ def test_two_pictures_of_one_name_are_not_mixed_up(call: Call, made: Made, tmp_p
     rewrite(made.part("part-00000-0000.parquet"), lambda rows: rows[1]["image"].update(path=rows[0]["image"]["path"]))
     code, _, err = call("export", made.out, "--to", tmp_path / "x")
     assert code == 2
-    assert "is there with other bytes" in err
+    assert "exists with other bytes" in err
 
 
 def test_the_record_s_limits_let_every_real_job_through(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""What a pair takes by its settings alone: its size, its evaluations, the bytes of its picture. Arithmetic; nothing is measured here."""
+"""What a pair costs by its settings alone: its evaluations, its pixels, its picture's bytes.
+
+This is arithmetic: nothing is measured here. Also the figures of a run beside a recorded forecast.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,15 @@ from nstray.engine import settings
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo
 
-# Bytes per pixel of a stylised picture, which is busier than a photograph: the mean of 15 pictures through the authors' layers
-# (2.07, 0.89, 1.92) and the demo's six (2.51, 1.47, 2.45), at 256 px; tiff the demo's six (5.75 to 5.86 of at most 6). For an estimate only.
+# Bytes per pixel of a stylised picture, which has more detail than a photograph. For an estimate.
+# png, jpeg and webp: the mean of 15 pictures through the authors' layers (2.07, 0.89, 1.92) and of
+# the demo's six (2.51, 1.47, 2.45), at 256 px. tiff: the demo's six (5.75 to 5.86 of at most 6).
 BYTES_PER_PIXEL = {"png": 2.3, "jpeg": 1.2, "webp": 2.2, "tiff": 5.8}
 
 
 @dataclass(frozen=True)
 class PairCost:
-    """The settings of a pair that decide its cost; a row may have its own."""
+    """The settings that decide what a pair costs; a row may have its own."""
 
     evaluations: int
     coarse: str
@@ -30,7 +34,10 @@ class PairCost:
 
     @property
     def stages(self) -> list[tuple[float, int]]:
-        """(pixels, evaluations) of every stage, the full size last; where the aspect is the image's own, those of 4:3."""
+        """(pixels, evaluations) of every stage, the full size last.
+
+        If the picture has its image's own aspect, 4:3 is assumed.
+        """
         width, height = shape(self.size, self.size_rule)
         longest = round(max(width, height))
         coarse = settings.coarse_stages(self.coarse, longest)
@@ -40,12 +47,12 @@ class PairCost:
 
     @property
     def budget(self) -> int:
-        """Evaluations of a pair, over all stages."""
+        """Evaluations over all stages."""
         return sum(n for _, n in self.stages)
 
     @property
     def work(self) -> float:
-        """Evaluations x pixels of a pair, over all stages."""
+        """Evaluations x pixels over all stages."""
         return sum(pixels * n for pixels, n in self.stages)
 
     @property
@@ -54,7 +61,10 @@ class PairCost:
         return self.stages[-1][0]
 
     def shortened(self, evaluations: int) -> PairCost:
-        """The same with `evaluations` at full size, and in proportion, but at least one, in each stage that has a number of its own."""
+        """The same cost with `evaluations` at full size.
+
+        Each stage that has a number of its own gets fewer in proportion, but at least one.
+        """
         if ":" not in self.coarse:
             return replace(self, evaluations=evaluations)
         parts = [part.split(":") for part in self.coarse.split(",")]
@@ -68,26 +78,31 @@ COST_FIELDS = tuple(field.name for field in fields(PairCost))
 
 
 def cost_of(config: JobConfig) -> PairCost:
-    """The kind of a pair without settings of its own."""
+    """The cost of a pair without settings of its own."""
     return PairCost(config.evaluations, config.coarse, str(config.size), config.size_rule)
 
 
+def picture_bytes(config: JobConfig) -> float:
+    """About how many bytes the picture of a pair without settings of its own has."""
+    return cost_of(config).pixels * BYTES_PER_PIXEL[config.image_format]
+
+
 def row_costs(table: pa.Table, config: JobConfig) -> list[PairCost]:
-    """The kind of every row of a canonical table."""
+    """The cost of every row of a canonical table."""
     default = cost_of(config)
     own = [name for name in COST_FIELDS if name in table.column_names]
     if not own:
         return [default] * table.num_rows
-    made: dict[tuple[Any, ...], PairCost] = {}
+    costs: dict[tuple[Any, ...], PairCost] = {}
     rows = list(zip(*(table[name].to_pylist() for name in own), strict=True))
     for row in rows:
-        if row not in made:
-            made[row] = _with(default, dict(zip(own, row, strict=True)))
-    return [made[row] for row in rows]
+        if row not in costs:
+            costs[row] = _with(default, dict(zip(own, row, strict=True)))
+    return [costs[row] for row in rows]
 
 
 def _with(default: PairCost, own: Mapping[str, Any]) -> PairCost:
-    """The kind of a row with settings of its own; those that are None are the job's."""
+    """The cost of a row with settings of its own; those that are None are the job's."""
     return replace(default, **{name: value for name, value in own.items() if value is not None})
 
 
@@ -105,7 +120,7 @@ def evaluations(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> in
 
 
 def shape(size: int | str, size_rule: str) -> tuple[float, float]:
-    """Width and height of an output picture, taking 4:3 where the aspect is the image's own."""
+    """Width and height of an output picture; 4:3 is assumed if the aspect is the image's own."""
     sides = [float(side) for side in str(size).split("x")]
     if size_rule == "exact":
         return sides[0], sides[-1]
@@ -113,7 +128,7 @@ def shape(size: int | str, size_rule: str) -> tuple[float, float]:
     return width, width * 3 / 4
 
 
-# The figures of a forecast (`nstray.commands.forecast`), and the same of a run, in its summary.
+# The figures of a forecast (`nstray.commands.forecast`), and their names in a run's summary.
 COMPARED = {
     "devices": "last_run_devices",
     "device_hours": "last_run_device_hours",
@@ -126,20 +141,21 @@ COMPARED = {
 def recorded_forecast(
     recorded: Mapping[str, Any] | None, fingerprint: str, summary: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The forecast of the run that `summary` tells of in what ``plan --probe --record`` left.
+    """The forecast that ``plan --probe --record`` wrote for the run of `summary`.
 
-    None where that is of another job, of other rows to do (the probe was made before an earlier run), or of other numbers of devices.
+    None if the record is of another job, of other rows to do (because another run came between),
+    or of other numbers of devices.
     """
-    found = recorded or {}
-    if (found.get("fingerprint"), found.get("rows")) != (
-        fingerprint,
-        summary["last_run_rows"],
-    ) or not isinstance(found.get("forecasts"), list):
+    record = recorded or {}
+    if record.get("fingerprint") != fingerprint or record.get("rows") != summary["last_run_rows"]:
         return None
-    forecasts = [each for each in found["forecasts"] if isinstance(each, dict)]
-    return next(
-        (each for each in forecasts if each.get("devices") == summary["last_run_devices"]), None
-    )
+    forecasts = record.get("forecasts")
+    if not isinstance(forecasts, list):
+        return None
+    for forecast in forecasts:
+        if isinstance(forecast, dict) and forecast.get("devices") == summary["last_run_devices"]:
+            return forecast
+    return None
 
 
 def cost_line(summary: Mapping[str, Any]) -> str:
@@ -157,7 +173,10 @@ def cost_line(summary: Mapping[str, Any]) -> str:
 
 
 def cost_summary(summary: Mapping[str, Any] | None) -> dict[str, dict[str, float]]:
-    """``last_run`` and ``estimate`` of a summary, which a stranger may have written: the numbers in it, by the names of a forecast."""
+    """``last_run`` and ``estimate`` of a summary, by the names of a forecast.
+
+    Takes numbers only: another person's file may hold anything.
+    """
     found = summary or {}
     estimate = found.get("estimate")
     return {

@@ -1,4 +1,4 @@
-"""The demo: the example's pictures, a job over them, a sheet. Everything through the same calls as a real job."""
+"""`nstray demo`: the example's pictures, a job over them, a sheet, by the calls of a real job."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from nstray import storage
 from nstray.commands import prepare, run
 from nstray.config import JobConfig
 from nstray.errors import UsageError
-from nstray.examples import write_example
 from nstray.reports.contact_sheet import contact_sheet
 
-# Random weights need no download. Chosen by eye over six settings: with random filters the texture is in conv1_1 to conv3_1
-# (deeper taps add noise), and a ratio alpha/beta of 1e-4 keeps the scene; a little total variation calms the grain.
+# The example's pictures and manifest, as `scripts/draw_examples.py` draws them.
+PICTURES = Path(__file__).parent / "demo_pictures"
+# Random weights need no download. The settings were chosen by eye over six candidates. With random
+# filters the texture is in conv1_1 to conv3_1; deeper taps add noise. A ratio alpha/beta of 1e-4
+# keeps the scene. A little total variation calms the grain.
 SETTINGS = {
     "weights": "random",
     "content_layers": "conv3_1",
@@ -29,20 +31,35 @@ SETTINGS = {
 
 
 def demo(out: str, config: JobConfig) -> int:
-    """Draw, stylise and lay out below the folder `out`; returns the exit code of the job. Raises the errors of `nstray.errors`."""
+    """Copy the pictures below the folder `out`, stylise them and lay them out on a sheet.
+
+    Returns the exit code of the job. Raises the errors of `nstray.errors`.
+    """
     if storage.is_uri(out):
         raise UsageError(
-            f"{storage.redact(out)}: the demo draws into a local folder; give its path, or leave OUT out"
+            f"{storage.redact(out)}: the demo needs a local folder; give its path, or omit OUT"
         )
     folder = Path(out).absolute()
     try:
-        manifest = write_example(str(folder / "input"))
+        manifest = _copy_pictures(folder / "input")
     except OSError as error:
         raise UsageError(
             f"{folder}: the demo can't write there ({error.strerror}); give another folder as OUT"
         ) from None
-    code = run.run(prepare.check(manifest, str(folder / "dataset"), config))
+    code = run.run(prepare.check(str(manifest), str(folder / "dataset"), config))
     if code in (run.EXIT_COMPLETE, run.EXIT_ERROR_ROWS):
         contact_sheet(str(folder / "dataset"), str(folder / "sheet.png"))
         click.echo(f"dataset: {folder / 'dataset'}\nsheet:   {folder / 'sheet.png'}")
     return code
+
+
+def _copy_pictures(folder: Path) -> Path:
+    """Copy the example into `folder` and return its manifest's path.
+
+    Only bytes are copied: an installed package may be read-only, its copies must not be.
+    """
+    for source in sorted(path for path in PICTURES.rglob("*") if path.is_file()):
+        target = folder / source.relative_to(PICTURES)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    return folder / "manifest.csv"

@@ -1,4 +1,4 @@
-"""`nstray export`: the pictures as plain image files, the rest in metadata.jsonl."""
+"""`nstray export`: the pictures as plain image files, the other columns in metadata.jsonl."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from nstray.output.schema import carried_schema, part_schema
 
 
 def export(out: str, to: str, *, overwrite: bool = False) -> dict[str, int]:
-    """Write the pictures of `out` as plain files into the folder `to`, local or s3://, with the rest in ``metadata.jsonl``.
+    """Write the pictures of `out` as plain files into the folder `to`, local or s3://.
 
-    The folder is what Hugging Face calls an imagefolder. A file that is there with the same bytes is left; with other
-    bytes it is an `OutputError` unless `overwrite`. ``metadata.jsonl`` is held in memory: about 1 KB per picture.
-    Returns the numbers of ``images`` written or already there, ``errors`` (rows without a picture) and ``bytes`` of pictures.
+    The other columns go to ``metadata.jsonl``, so that the folder is what Hugging Face calls an
+    imagefolder. A file that exists with the same bytes stays; one with other bytes raises
+    `OutputError` unless `overwrite`. ``metadata.jsonl`` is collected in a temporary file, in memory
+    up to 64 MiB: about 1 KB per picture.
+    Returns the numbers of ``images`` written or already there, of ``errors`` (rows without a
+    picture) and of the pictures' ``bytes``.
     """
     output = Output(out)
     job = output.job.read()
@@ -43,23 +46,21 @@ def export(out: str, to: str, *, overwrite: bool = False) -> dict[str, int]:
                     name = image["path"]
                     if not image["bytes"]:
                         raise OutputError(
-                            f"{storage.redact(uri)}: {row['pair_id']}: its picture has no bytes; see nstray verify"
+                            f"{storage.redact(uri)}: {row['pair_id']}: its picture has no bytes; "
+                            "see nstray verify"
                         )
                     if not PICTURE_NAME.fullmatch(name or ""):
                         raise OutputError(
-                            f"{storage.redact(uri)}: {row['pair_id']}: its picture's path {name!r} is not a bare file name; nothing is written there"
+                            f"{storage.redact(uri)}: {row['pair_id']}: its picture's path "
+                            f"{name!r} is not a bare file name; nothing is written there"
                         )
                     _put_picture(storage.join(folder, name), image["bytes"], overwrite)
-                    # A carried column may be called file_name; the imagefolder's own must win.
+                    # A carried column may be called file_name, which an imagefolder reserves.
                     renamed = {
                         ("manifest_file_name" if k == "file_name" else k): v for k, v in row.items()
                     }
-                    lines.write(
-                        (
-                            json.dumps({"file_name": name, **_plain(renamed)}, ensure_ascii=False)
-                            + "\n"
-                        ).encode()
-                    )
+                    line = json.dumps({"file_name": name, **_plain(renamed)}, ensure_ascii=False)
+                    lines.write(f"{line}\n".encode())
                     counts["images"] += 1
                     counts["bytes"] += len(image["bytes"])
         lines.seek(0)
@@ -73,15 +74,16 @@ def _put_picture(uri: str, data: bytes, overwrite: bool) -> None:
     except AlreadyExists:
         if not overwrite:
             raise OutputError(
-                f"{storage.redact(uri)} is there with other bytes; use another folder, or --overwrite"
+                f"{storage.redact(uri)} exists with other bytes; use another folder, or --overwrite"
             ) from None
         storage.put_over(uri, data)
 
 
 def _refuse_other_listing(uri: str, to: str, job: dict[str, Any]) -> None:
-    """Raise `OutputError` where `uri` is a listing that this job's export did not write."""
+    """Raise `OutputError` if `uri` is a listing that this job's export did not write."""
     refusal = OutputError(
-        f"{storage.redact(to)} holds a metadata.jsonl of something else; use another folder, or --overwrite"
+        f"{storage.redact(to)} holds a metadata.jsonl of something else; "
+        "use another folder, or --overwrite"
     )
     if storage.head(uri) is None:
         return
@@ -100,7 +102,7 @@ def _refuse_other_listing(uri: str, to: str, job: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: times as ISO 8601, bytes as base64, numbers that JSON lacks as null."""
+    """A value as JSON: times as ISO 8601, bytes as base64, NaN and infinity as null."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,8 +1,8 @@
 """The job's weights, read and checked in a process of its own.
 
-Torch and torchvision take 700 MB of a process that imports them (measured). The driver needs neither, only the arrays
-(80 MB for all of conv1_1 to conv5_4) to put into the object store. So a child process reads them, with
-`nstray.engine.network.weights`, and hands them back.
+Torch and torchvision take 700 MB of a process that imports them (measured). The driver needs
+neither. It needs only the arrays, 80 MB for all of conv1_1 to conv5_4, to put them into the object
+store. So a child process reads them with `nstray.engine.network.weights` and hands them back.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ NAMED = ("imagenet", "random")
 
 @dataclass(frozen=True)
 class Weights:
-    """The convolutions a job needs: `arrays` float32 by ``conv1_1.weight`` and so on; id, source and input as in `nstray.engine.network.weights`."""
+    """The convolutions that a job needs.
+
+    Attributes:
+        arrays: float32, by names such as ``conv1_1.weight``.
+        id, source, input: as in `nstray.engine.network.weights`.
+    """
 
     arrays: dict[str, np.ndarray[Any, np.dtype[np.float32]]]
     id: str
@@ -35,7 +40,10 @@ class Weights:
 
 
 def read(source: str, *, input: str, taps: Sequence[str]) -> Weights:
-    """The weights a job names, from a name, a path or s3://, cut behind the deepest of `taps`; raises WeightsError."""
+    """The weights of `source` (a name, a path or s3://) up to the deepest of `taps`.
+
+    Raises `WeightsError`.
+    """
     shown = storage.redact(source)
     with tempfile.TemporaryDirectory(prefix="nstray-weights-") as folder:
         given = Path(folder) / "given"
@@ -56,7 +64,8 @@ def read(source: str, *, input: str, taps: Sequence[str]) -> Weights:
             answer = json.loads(child.stdout)
         except ValueError:
             raise WeightsError(
-                f"weights {shown}: the process that reads them died (code {child.returncode}); short of memory?"
+                f"weights {shown}: the process that reads them died (code {child.returncode}); "
+                "does the machine have enough memory?"
             ) from None
         if "error" in answer:
             raise WeightsError(answer["error"])
@@ -66,7 +75,10 @@ def read(source: str, *, input: str, taps: Sequence[str]) -> Weights:
 
 
 def unreadable(source: str, error: Exception) -> WeightsError:
-    """What to raise where the file or URI `source` can't be read; a word alone may have been meant as a name."""
+    """What to raise if the file or URI `source` can't be read.
+
+    For a bare word, which may have been meant as a name, the message lists the names.
+    """
     hint = "" if "/" in source or "." in source else f"; by name there are {' and '.join(NAMED)}"
     return WeightsError(f"weights {storage.redact(source)}: {error}{hint}")
 

@@ -1,4 +1,4 @@
-"""What a run would do and take."""
+"""`nstray plan`: what a run would do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from nstray.output.records import Counts
 
 
 def plan(job: Job) -> dict[str, Any]:
-    """What a run would do: rows, shards, done and to do, evaluations, bytes; starts nothing, writes nothing."""
+    """What a run would do: rows, shards, done and to do, evaluations, bytes.
+
+    Starts nothing and writes nothing. JSON-ready. Raises `OutputError` if OUT holds another job.
+    """
     done = Counts()
     if storage.head(job.output.job_uri) is None:
         job.output.job.refuse_foreign_parts()
@@ -22,11 +25,7 @@ def plan(job: Job) -> dict[str, Any]:
             if counts is not None:
                 done.merge(counts)
     share = 1 - done.rows / job.info.rows
-    per_picture = (
-        done.bytes / done.rows
-        if done.rows
-        else cost.cost_of(job.config).pixels * cost.BYTES_PER_PIXEL[job.config.image_format]
-    )
+    per_row = done.bytes / done.rows if done.rows else cost.picture_bytes(job.config)
     return {
         "manifest": storage.redact(job.info.uri),
         "output": str(job.output),
@@ -40,7 +39,7 @@ def plan(job: Job) -> dict[str, Any]:
         "shards_to_do": job.shards - done.parts,
         "evaluations_to_do": round(job.evaluations * share),
         "bytes_done": done.bytes,
-        "bytes_to_do_about": round(per_picture * (job.info.rows - done.rows)),
+        "bytes_to_do_about": round(per_row * (job.info.rows - done.rows)),
         "overrides": list(job.info.overrides),
         "images": list(job.info.images),
         "carried": list(job.info.carried),

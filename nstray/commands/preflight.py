@@ -1,4 +1,4 @@
-"""A look at the first images, before any worker starts."""
+"""Reads the first images, before any worker starts."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from nstray.errors import (
     UsageError,
 )
 
-PREFLIGHT = 8  # images of one bucket or folder tried before it is called out of reach
+PREFLIGHT = 8  # images tried of one bucket, or of the local disk, before it is out of reach
+_ROWS = 1000  # first rows of the manifest, from which the images are taken
 
 
 def preflight(job: Job) -> None:
-    """Stop before any worker starts where the images are out of reach altogether, rather than write it up pair by pair.
+    """Raise if no image is within reach, so that a job does not end as error rows alone.
 
-    Tries the first images of each bucket, and of the local disk, among the manifest's first rows. Stops where a bucket does
-    not exist, does not answer, or refuses every one of them, and where none of `PREFLIGHT` images exists anywhere: a manifest
-    that was moved without its pictures. A missing picture among others is its pair's error row.
+    Tries the first images of each bucket, and of the local disk, among the manifest's first rows.
+    Raises `StorageError` if a bucket does not exist, does not answer or refuses every one of them.
+    Raises `UsageError` if none of at least `PREFLIGHT` images exists anywhere: the manifest was
+    then moved without its pictures. A missing picture among others is its pair's error row.
     """
-    first = next(job.manifest.tables(job.info)).slice(0, 1000)
+    first = next(job.manifest.tables(job.info)).slice(0, _ROWS)
     places: dict[str, list[str]] = {}
     for uri in dict.fromkeys(
         [
@@ -52,7 +54,8 @@ def preflight(job: Job) -> None:
         if refused and len(refused) == len(uris[:PREFLIGHT]):
             raise refused[0]
     if missing == tried >= PREFLIGHT:
-        some = storage.redact(next(iter(places.values()))[0])
+        example = storage.redact(next(iter(places.values()))[0])
         raise UsageError(
-            f"none of the first {tried} images exists, {some} for one: is the manifest where its relative paths start?"
+            f"none of the first {tried} images exists, for example {example}: "
+            "is the manifest where its relative paths start?"
         )

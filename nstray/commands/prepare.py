@@ -1,4 +1,4 @@
-"""A job from its words: everything checked and recorded before any worker starts; the run."""
+"""A job from the words of the command line: checked and recorded before any worker starts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from nstray.output.records import FORMAT
 from nstray.output.schema import carried_schema, encode_schema
 from nstray.worker.messages import JobSpec
 
-PART_BYTES = 4e9  # S3 takes 5 GB in one put
+PART_BYTES = 4e9  # estimated bytes of a part at most; S3 takes 5 GB in one put
 
 
 @dataclass(frozen=True)
 class Job:
-    """A checked job: nothing of it is wrong as far as can be known without opening its images."""
+    """A checked job: right as far as can be known without opening its images."""
 
     config: JobConfig
     manifest: Manifest
@@ -42,40 +42,44 @@ class Job:
 
     @property
     def layout(self) -> list[int]:
-        """Parts that each window of the finished dataset has."""
+        """The number of parts of each window of the finished dataset."""
         return parts_per_window(self.info.rows, self.config.shard_size, self.spec.cuts)
 
     @property
     def shards(self) -> int:
-        """Parts the finished dataset has."""
+        """The number of parts of the finished dataset."""
         return sum(self.layout)
 
 
 def taps(config: JobConfig, info: ManifestInfo) -> tuple[str, ...]:
-    """The layers the job may need: those of terms that are on, or that a row may turn on, and those that rows name."""
-    content = (
-        config.content_layers
-        if config.content_weight > 0 or "content_weight" in info.overrides
-        else ()
-    )
-    style = (
-        config.style_layers if config.style_weight > 0 or "style_weight" in info.overrides else ()
-    )
-    fine = config.fine_layers if "fine_style" in info.images else ()
-    return (*content, *style, *fine, *info.layers)
+    """The layers the job may need.
+
+    They are those of the terms that are on or that a row may turn on, and those that rows name.
+    """
+    found: list[str] = []
+    if config.content_weight > 0 or "content_weight" in info.overrides:
+        found += config.content_layers
+    if config.style_weight > 0 or "style_weight" in info.overrides:
+        found += config.style_layers
+    if "fine_style" in info.images:
+        found += config.fine_layers
+    return (*found, *info.layers)
 
 
 def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = False) -> Job:
-    """Read and check everything but the images; writes nothing. Raises the errors of `nstray.errors`.
+    """Read and check everything except the images. Writes nothing.
 
     Args:
-        extend: take rows that were added at the manifest's end since the job was begun; else they make it another job.
+        extend: accept rows that were added at the manifest's end since the job was begun. Without
+            it they make the manifest that of another job.
+
+    Raises the errors of `nstray.errors`.
     """
     output = Output(out)
     if not storage.is_uri(output.out) and storage.head(output.out) is not None:
         raise OutputError(f"{output} is a file; OUT is the folder that the dataset goes to")
     manifest = Manifest(manifest_uri)
-    with _opening(output):
+    with naming_output(output):
         stored = output.job.find(resume=True)
     init = config.init if config.init in settings.INITS else storage.absolute(config.init)
     init_id = init if init in settings.INITS else _digest(init, config)
@@ -99,19 +103,18 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         cuts=cuts,
     )
     evaluations = cost.evaluations(manifest, info, config)
-    part = (
-        config.shard_size * cost.cost_of(config).pixels * cost.BYTES_PER_PIXEL[config.image_format]
-    )
-    if part > PART_BYTES:
+    part_bytes = config.shard_size * cost.picture_bytes(config)
+    if part_bytes > PART_BYTES:
         raise UsageError(
-            f"shard_size {config.shard_size}: a part would have about {part / 1e9:.1f} GB and is one put, of 5 GB at most; use a smaller one"
+            f"shard_size {config.shard_size}: a part would have about {part_bytes / 1e9:.1f} GB, "
+            "and one put takes 5 GB at most; use a smaller shard_size"
         )
     return Job(config, manifest, info, output, loaded, spec, evaluations, init_id)
 
 
 @contextlib.contextmanager
-def _opening(output: Output) -> Iterator[None]:
-    """Adds to what storage complains of that it is about OUT."""
+def naming_output(output: Output) -> Iterator[None]:
+    """A context in which an error of storage says that it is about OUT."""
     try:
         yield
     except StorageError as error:
@@ -123,7 +126,11 @@ def _opening(output: Output) -> Iterator[None]:
 def _cuts(
     output: Output, stored: Mapping[str, Any], info: ManifestInfo, extend: bool
 ) -> tuple[int, ...]:
-    """Where the windows of a job that was begun are cut (`plan.windows`); raises OutputError for a manifest that grew as it may not."""
+    """Where the windows of a job that was begun are cut (`nstray.manifest.shards.cut_windows`).
+
+    Raises `OutputError` if the manifest changed otherwise than by rows at its end, or if it grew
+    without `extend`.
+    """
     before, cuts = stored["rows"], tuple(stored["cuts"])
     if info.digest == stored["manifest_digest"]:
         return cuts
@@ -131,7 +138,8 @@ def _cuts(
     if not extend:
         if grew:
             raise OutputError(
-                f"{output}: the manifest has grown from {before} rows to {info.rows}; give --extend to make the new ones too"
+                f"{output}: the manifest has grown from {before} rows to {info.rows}; "
+                "give --extend to make the new ones too"
             )
         return cuts
     if encode_schema(info.carried_schema) != stored["carried_schema"]:
@@ -139,30 +147,32 @@ def _cuts(
             {f"{f.name} ({f.type})" for f in s} for s in (carried_schema(stored), info.carried_schema)
         )
         raise OutputError(
-            f"{output}: the manifest's columns are no longer those that the job was begun with: {', '.join(sorted(there ^ here))}; parts of one "
-            "dataset have the same ones: put them back, or use another OUT"
+            f"{output}: the manifest's columns are no longer those that the job was begun with: "
+            f"{', '.join(sorted(there ^ here))}; all parts of a dataset have the same columns: "
+            "put them back, or use another OUT"
         )
     if not grew:
         raise OutputError(
-            f"{output}: --extend takes rows added at the manifest's end, and its first {before} rows are no longer those that the job was begun "
-            "with; put them back, or use another OUT"
+            f"{output}: --extend takes rows added at the manifest's end, but its first {before} "
+            "rows are no longer those that the job was begun with; "
+            "put them back, or use another OUT"
         )
     return (*cuts, before)
 
 
 def _digest(init: str, config: JobConfig) -> str:
     try:
-        return (
-            "sha256:" + hashlib.sha256(storage.read(init, max_bytes=config.max_bytes)).hexdigest()
-        )
+        data = storage.read(init, max_bytes=config.max_bytes)
     except NotFound:
         raise UsageError(
-            f"init {storage.redact(init)}: no such image; give content, noise, style, or an image's path or URI"
+            f"init {storage.redact(init)}: no such image; "
+            "give content, noise, style, or an image's path or URI"
         ) from None
+    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def record(job: Job) -> dict[str, Any]:
-    """The job's record for job.json."""
+    """What job.json holds of `job`."""
     config = job.config.model_dump(mode="json")
     return {
         "format": FORMAT,

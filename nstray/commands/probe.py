@@ -1,4 +1,8 @@
-"""What a job costs, from a few of its pairs, run as the job would run them: on its workers, in its batches, from its images. Writes nothing."""
+"""`nstray plan --probe`: what a job costs, from a few of its pairs.
+
+The pairs run as the job would run them: on its workers, in its batches, from its images. Nothing is
+written.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,7 @@ from nstray.commands.forecast import (
     full_seconds,
 )
 from nstray.commands.prepare import Job
+from nstray.commands.printing import table_lines
 from nstray.config import VERSION
 from nstray.errors import JobFailed, UsageError
 from nstray.manifest.overrides import OVERRIDE_TYPES
@@ -39,20 +44,23 @@ if TYPE_CHECKING:
     from nstray.cluster.probe_pool import ProbePool
 
 SECONDS = 60.0
-SAMPLES = 6  # of pairs at most, spread over the manifest
-SHORT = 4  # the shorter of a sample's two runs has this part of the job's evaluations at most
-_SHORTENED = ("evaluations", "coarse")  # the columns that say how long a row lasts
-_MANY = 16  # rows of a part that is large beside one of one row
+SAMPLES = 6  # samples at most, spread over the manifest
+SHORT = 4  # the shorter of a sample's two runs has at most 1/SHORT of the job's evaluations
+_SHORTENED = ("evaluations", "coarse")  # the columns that decide a row's evaluations
+# Columns that a placeholder row leaves null. The last two would add 600 bytes to a part's 10 kB.
+_LEFT_NULL = ("error_code", "error_message", "loss_tv", "loss_range", "dtype", "nstray_version")
+_MANY = 16  # rows of a part that is compared with a part of one row
 
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """What a probe is asked for. Raises UsageError.
+    """What a probe is asked for. Raises `UsageError`.
 
     Attributes:
-        seconds: for its measuring, about; starting Ray and loading the network, and a first pass of a first sample, are not in it.
-        devices: numbers of devices to give figures for; none for those at hand.
-        price: of a device-hour.
+        seconds: about how long it measures. Starting Ray, loading the network and the warm-up of
+            the first sample are not counted.
+        devices: numbers of devices to give figures for; empty for those at hand.
+        price: price of a device-hour.
     """
 
     seconds: float = SECONDS
@@ -66,110 +74,120 @@ class ProbeOptions:
             raise UsageError(f"--devices must be from 1 to 1000000; got {wrong[0]}")
         if self.price is not None and not (math.isfinite(self.price) and self.price >= 0):
             raise UsageError(
-                f"--price must be a number of at least 0, of one device-hour; got {self.price:g}"
+                f"--price must be a number of at least 0, for one device-hour; got {self.price:g}"
             )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of one kind out of one shard."""
+    """Rows of one shard that have the same cost."""
 
-    kind: PairCost
+    pair: PairCost
     shard: Shard
 
 
-def probe(job: Job, wish: ProbeOptions) -> dict[str, Any] | None:
-    """Measure some pairs of what `job` has to do; JSON-ready. None where nothing is left to do.
+def probe(job: Job, options: ProbeOptions) -> dict[str, Any] | None:
+    """Measure some of the pairs that `job` has to do. JSON-ready; None if nothing is left to do.
 
-    Starts Ray, as a run does, and on it the job's workers. Every sample runs on all of them at once, so that its times are those of
-    a worker beside the others; three times: with one evaluation, which is not counted but for its host work, and with two numbers
-    of evaluations that tell fixed costs from the cost of an evaluation (`nstray.commands.forecast`).
-    Raises what keeps a run's workers from starting, JobFailed where no pair probed makes a picture, StorageError.
+    Starts Ray, as a run does, and the job's workers on it. Every sample runs on all workers at
+    once, so that its times are those of a worker beside the others. Each sample runs three times: a
+    warm-up of one evaluation, a few evaluations, many evaluations. Of the warm-up only the host
+    work counts. The difference of the other two separates the fixed cost from the cost per
+    evaluation (`nstray.commands.forecast`).
+    Raises what keeps a run's workers from starting, `JobFailed` if no pair makes a picture, and
+    `StorageError`.
     """
     from nstray.cluster import probe_pool
 
-    load = RemainingWork()
-    indices: dict[frozenset[tuple[PairCost, int]], int] = {}
-    for shard in to_do(job):
-        mix = Counter(row_costs(shard.table, job.config))
-        index = indices.setdefault(frozenset(mix.items()), len(load.mixes))
-        if index == len(load.mixes):
-            load.mixes.append(dict(mix))
-        load.shards.append(index)
-    if not load.shards:
+    remaining = remaining_work(job)
+    if not remaining.shards:
         return None
-    with probe_pool.ProbePool(_spec(job), job.weights) as trial:
-        session = _Session(trial, pick(job, load.rows, whole=not trial.cpu), wish.seconds)
+    rows = remaining.rows
+    with probe_pool.ProbePool(_spec(job), job.weights) as pool:
+        session = _Session(pool, pick(job, rows, whole=not pool.cpu), options.seconds)
         session.run()
         measured_in = time.monotonic() - session.began
     part_bytes = _part_bytes(job.spec)
     samples = [
-        dataclasses.replace(s, bytes=max(0.0, s.bytes - part_bytes / n)) for s, n in session.samples
+        dataclasses.replace(sample, bytes=max(0.0, sample.bytes - part_bytes / part_rows))
+        for sample, part_rows in session.costs
     ]
     measured = Measured(
         samples,
-        trial.per_device,
-        trial.cpu,
-        trial.ray_seconds,
-        trial.start_seconds,
+        pool.per_device,
+        pool.cpu,
+        pool.ray_seconds,
+        pool.start_seconds,
         session.warm_up,
         part_bytes,
     )
-    forecast = Forecast(load, measured, job.config.depth, job.config.image_format)
+    forecast = Forecast(remaining, measured, job.config.depth, job.config.image_format)
+    devices = options.devices or (max(1, pool.wanted // pool.per_device),)
     return {
-        "device": trial.device,
-        "workers": trial.workers,
+        "device": pool.device,
+        "workers": pool.workers,
         "seconds": measured_in,
         "pairs": session.pairs,
         "error_rows": session.errors,
-        "kinds": len(load.rows),
-        "kinds_measured": len({s.kind for s in samples}),
+        "kinds": len(rows),
+        "kinds_measured": len({sample.pair for sample in samples}),
         "seconds_per_evaluation": forecast.seconds_per_evaluation,
-        "ray_seconds": trial.ray_seconds,
-        "start_seconds": trial.start_seconds,
+        "ray_seconds": pool.ray_seconds,
+        "start_seconds": pool.start_seconds,
         "warm_up_seconds": measured.warm_up,
-        "rows": sum(load.rows.values()),
-        "forecasts": [
-            forecast.on(n, wish.price)
-            for n in wish.devices or (max(1, trial.wanted // trial.per_device),)
-        ],
+        "rows": sum(rows.values()),
+        "forecasts": [forecast.on(n, options.price) for n in devices],
     }
 
 
-def recorded(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of what `probe` found, which a run of the same job shows its own figures beside."""
-    made = {
+def recorded(job: Job, estimate: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of what `probe` returned; a run of the job shows its own figures beside it."""
+    origin = {
         "fingerprint": job.spec.fingerprint,
         "nstray_version": VERSION,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return {"format": 1, **made, **found}
+    return {"format": 1, **origin, **estimate}
 
 
-def table(forecasts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lines for a terminal: a forecast each, under a heading; every figure with its spread."""
-    shown: dict[str, Callable[[float], str]] = {
+def forecast_table(forecasts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The forecasts for a terminal: headings and a line each, every figure with its spread."""
+    formats: dict[str, Callable[[float], str]] = {
         "device_hours": "{:.3g}".format,
         "wall_seconds": duration,
         "bytes": lambda n: f"{n / 1e9:.3g} GB" if n >= 1e9 else f"{n / 1e6:.3g} MB",
         "money": "{:,.2f}".format,
     }
-    names = [name for name in shown if name in forecasts[0]]
-    lines = [["devices", *(name.replace("_seconds", "").replace("_", "-") for name in names)]]
-    for each in forecasts:
-        cells = [[shown[name](each[name + end]) for end in ("", "_low", "_high")] for name in names]
-        lines.append(
-            [str(each["devices"]), *(f"{middle} ({low} to {high})" for middle, low, high in cells)]
+    names = [name for name in formats if name in forecasts[0]]
+    headings = [name.removesuffix("_seconds").replace("_", "-") for name in names]
+
+    def cell(forecast: Mapping[str, Any], name: str) -> str:
+        middle, low, high = (
+            formats[name](forecast[f"{name}{end}"]) for end in ("", "_low", "_high")
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
+        return f"{middle} ({low} to {high})"
+
+    return table_lines(
+        ["devices", *headings],
+        [[str(each["devices"]), *(cell(each, name) for name in names)] for each in forecasts],
+    )
+
+
+def remaining_work(job: Job) -> RemainingWork:
+    """What `job` has still to do."""
+    remaining = RemainingWork()
+    indices: dict[frozenset[tuple[PairCost, int]], int] = {}
+    for shard in to_do(job):
+        composition = Counter(row_costs(shard.table, job.config))
+        index = indices.setdefault(frozenset(composition.items()), len(remaining.compositions))
+        if index == len(remaining.compositions):
+            remaining.compositions.append(dict(composition))
+        remaining.shards.append(index)
+    return remaining
 
 
 def to_do(job: Job) -> Iterator[Shard]:
-    """The shards of a job that have no part yet, in order."""
+    """The shards of `job` that have no part yet, in order."""
     for window, table in cut_windows(job.manifest.tables(job.info), job.spec.cuts):
         there = job.output.parts.list_window(window)
         yield from (
@@ -180,58 +198,68 @@ def to_do(job: Job) -> Iterator[Shard]:
 
 
 def pick(job: Job, rows: Counter[PairCost], *, whole: bool) -> list[Sample]:
-    """Samples of what is to do, each first one of its kind before any second; at most `SAMPLES`.
+    """At most `SAMPLES` samples of what is to do; a cost has its second after all have a first.
 
-    The kinds are those with the most work; a kind's samples are as many as its work allows, at even distances in the order of the
-    shards. `whole`: all rows of the kind in the row's shard, since a GPU runs them in batches, not one row.
+    The costs sampled are those with the most work. Each has as many samples as its work allows, at
+    even distances in the order of the shards.
+
+    Args:
+        rows: pairs to do, by their cost.
+        whole: take all rows of the cost in the row's shard, since a GPU runs them in batches;
+            otherwise one row.
     """
-    shares = _shares(rows)
+    counts = _shares(rows)
     wanted = {
-        kind: [rows[kind] * (2 * i + 1) // (2 * n) for i in range(n)] for kind, n in shares.items()
+        cost: [rows[cost] * (2 * i + 1) // (2 * n) for i in range(n)] for cost, n in counts.items()
     }
-    found: dict[PairCost, list[Sample]] = {kind: [] for kind in shares}
+    found: dict[PairCost, list[Sample]] = {cost: [] for cost in counts}
     passed: Counter[PairCost] = Counter()
     for shard in to_do(job):
-        there: dict[PairCost, list[int]] = {}
-        for i, kind in enumerate(row_costs(shard.table, job.config)):
-            there.setdefault(kind, []).append(i)
-        for kind, places in there.items():
-            for nth in [
-                n - passed[kind]
-                for n in wanted.get(kind, ())
-                if 0 <= n - passed[kind] < len(places)
-            ][: 1 if whole else None]:
-                found[kind].append(Sample(kind, shard.rows(places if whole else [places[nth]])))
-            passed[kind] += len(places)
-        if all(passed[kind] > numbers[-1] for kind, numbers in wanted.items()):
+        positions: dict[PairCost, list[int]] = {}
+        for i, cost in enumerate(row_costs(shard.table, job.config)):
+            positions.setdefault(cost, []).append(i)
+        for cost, places in positions.items():
+            here = [
+                number - passed[cost]
+                for number in wanted.get(cost, ())
+                if 0 <= number - passed[cost] < len(places)
+            ]
+            for nth in here[:1] if whole else here:
+                found[cost].append(Sample(cost, shard.rows(places if whole else [places[nth]])))
+            passed[cost] += len(places)
+        if all(passed[cost] > numbers[-1] for cost, numbers in wanted.items()):
             break
-    return [found[kind][i] for i in range(SAMPLES) for kind in shares if i < len(found[kind])]
+    return [found[cost][i] for i in range(SAMPLES) for cost in counts if i < len(found[cost])]
 
 
 def _shares(rows: Counter[PairCost]) -> dict[PairCost, int]:
-    """How many samples each kind gets: one for each of those with the most work, the rest by work too (d'Hondt's rule)."""
-    ranked = sorted(rows, key=lambda kind: -rows[kind] * kind.work)[:SAMPLES]
-    shares = dict.fromkeys(ranked, 1)
+    """How many samples each cost gets.
+
+    Each of those with the most work gets one. The rest goes by work too (d'Hondt's rule).
+    """
+    ranked = sorted(rows, key=lambda cost: -rows[cost] * cost.work)[:SAMPLES]
+    counts = dict.fromkeys(ranked, 1)
     for _ in range(SAMPLES - len(ranked)):
-        open_kinds = [kind for kind in ranked if shares[kind] < rows[kind]]
-        if not open_kinds:
+        open_costs = [cost for cost in ranked if counts[cost] < rows[cost]]
+        if not open_costs:
             break
-        shares[max(open_kinds, key=lambda kind: rows[kind] * kind.work / shares[kind])] += 1
-    return shares
+        counts[max(open_costs, key=lambda cost: rows[cost] * cost.work / counts[cost])] += 1
+    return counts
 
 
 class _Session:
-    """The measuring: goes through `picked` until all are measured or the time is over, but never without one.
+    """Measures samples until all are measured or the time is over, but at least one.
 
     Attributes:
-        samples: of each picked one on each worker, with the number of rows in its part.
+        costs: what each sample took on each worker, with the number of rows in its part.
         pairs, errors: rows run, and those of them that made no picture.
         warm_up: seconds that the first pairs took longer on the device than they should have.
+        began: when it began, on the monotonic clock.
     """
 
-    def __init__(self, trial: ProbePool, picked: Sequence[Sample], seconds: float) -> None:
-        self._trial, self._picked = trial, list(picked)
-        self.samples: list[tuple[SampleCost, int]] = []
+    def __init__(self, pool: ProbePool, samples: Sequence[Sample], seconds: float) -> None:
+        self._pool, self._samples = pool, list(samples)
+        self.costs: list[tuple[SampleCost, int]] = []
         self.pairs = self.errors = 0
         self.warm_up = 0.0
         self._example: str | None = None
@@ -239,88 +267,97 @@ class _Session:
         self._end = self.began + seconds
 
     def run(self) -> None:
-        """Fill `samples`; raises JobFailed where no pair makes a picture."""
-        new = len({picked.kind for picked in self._picked})
-        for i, picked in enumerate(self._picked):
+        """Fill `costs`; raises `JobFailed` if no pair makes a picture."""
+        distinct = len({sample.pair for sample in self._samples})
+        for i, sample in enumerate(self._samples):
             left = self._end - time.monotonic()
-            if self.samples and left <= 0:
+            if self.costs and left <= 0:
                 break
-            self._measure(picked, left, max(1, new - i), len(self._picked) - i)
-        if not self.samples:
+            self._measure(sample, left, max(1, distinct - i), len(self._samples) - i)
+        if not self.costs:
             raise JobFailed(
-                f"none of the {self.pairs} pairs probed made a picture; the last one: {self._example}"
+                f"none of the {self.pairs} pairs probed made a picture; "
+                f"the last one: {self._example}"
             )
 
-    def _measure(self, picked: Sample, left: float, new: int, rest: int) -> None:
-        """One sample with `left` seconds for the `rest` of them, this one included, `new` of which are the first of their kind."""
+    def _measure(self, sample: Sample, left: float, new: int, rest: int) -> None:
+        """Run one sample three times.
+
+        Args:
+            left: seconds for this sample and those after it.
+            new: how many of them are the first of their cost.
+            rest: how many there are, this one included.
+        """
         began = time.monotonic()
-        full = picked.kind.evaluations
-        opening = self._trial.run(lasting(picked, 1))
-        pace = time.monotonic() - began  # of one evaluation, at the most
-        self.pairs += picked.shard.table.num_rows
-        self.errors += opening[0].rows - opening[0].ok
-        self._example = opening[0].example or self._example
-        if not opening[0].ok:
+        warm_up = self._pool.run(shortened(sample, 1))
+        pace = time.monotonic() - began  # of one evaluation, at most
+        self.pairs += sample.shard.table.num_rows
+        self.errors += warm_up[0].rows - warm_up[0].ok
+        self._example = warm_up[0].example or self._example
+        if not warm_up[0].ok:
             return
-        # Rather few samples with settled pictures than many without.
+        # A few samples with settled pictures tell more than many without.
         affordable = int(left / (pace * SETTLED * (1 + 1 / SHORT)))
         limit = began + left / max(new, min(rest, affordable))
         few = min(
-            max(2, int((limit - time.monotonic()) / (pace * (SHORT + 1)))), max(1, full // SHORT)
+            max(2, int((limit - time.monotonic()) / (pace * (SHORT + 1)))),
+            max(1, sample.pair.evaluations // SHORT),
         )
         short_began = time.monotonic()
-        short = self._trial.run(lasting(picked, few))
+        short = self._pool.run(shortened(sample, few))
         pace = (time.monotonic() - short_began) / few
-        many = min(full, max(few + 1, int((limit - time.monotonic()) / pace)))
-        long = self._trial.run(lasting(picked, many))
-        first = not self.samples
-        for reports in zip(opening, short, long, strict=True):
-            self._add(picked.kind, reports, (few, many), first=first)
+        many = max(few + 1, int((limit - time.monotonic()) / pace))
+        many = min(sample.pair.evaluations, many)
+        long = self._pool.run(shortened(sample, many))
+        first = not self.costs
+        for reports in zip(warm_up, short, long, strict=True):
+            self._add(sample.pair, reports, (few, many), first=first)
 
     def _add(
         self,
-        kind: PairCost,
+        pair: PairCost,
         reports: tuple[ShardReport, ...],
         evaluations: tuple[int, int],
         *,
         first: bool,
     ) -> None:
-        """Count what one worker reported of a sample's three runs, the last two with so many evaluations."""
-        opening, short, long = reports
+        """Add what one worker reported of a sample's three runs.
+
+        evaluations: those of the second and the third run.
+        """
+        warm_up, short, long = reports
         if not all(report.ok for report in reports):
             return
-        kinds_run = [kind.shortened(n) for n in evaluations]
+        costs = [pair.shortened(n) for n in evaluations]
         low, high = (
-            (run.work, report.seconds / report.ok)
-            for run, report in zip(kinds_run, (short, long), strict=True)
+            (cost.work, report.seconds / report.ok)
+            for cost, report in zip(costs, (short, long), strict=True)
         )
         if first:
-            self.warm_up = max(
-                self.warm_up,
-                opening.seconds - opening.ok * full_seconds(low, high, kind.shortened(1).work),
-            )
+            expected = full_seconds(low, high, pair.shortened(1).work)
+            self.warm_up = max(self.warm_up, warm_up.seconds - warm_up.ok * expected)
+        busy = warm_up.footer["finished"] - warm_up.footer["started"]
         sample = SampleCost(
-            kind,
-            device=full_seconds(low, high, kind.work),
-            host=max(0.0, opening.footer["finished"] - opening.footer["started"] - opening.seconds)
-            / opening.rows,
-            bytes=long.size / long.rows + CURVE_BYTES * (kind.budget - kinds_run[1].budget),
-            settled=evaluations[1] >= min(SETTLED, kind.evaluations),
+            pair,
+            device=full_seconds(low, high, pair.work),
+            host=max(0.0, busy - warm_up.seconds) / warm_up.rows,
+            bytes=long.size / long.rows + CURVE_BYTES * (pair.budget - costs[1].budget),
+            settled=evaluations[1] >= min(SETTLED, pair.evaluations),
         )
-        self.samples.append((sample, long.rows))
+        self.costs.append((sample, long.rows))
 
 
-def lasting(picked: Sample, evaluations: int) -> Shard:
-    """The rows with so many evaluations each at full size, and stages of their own in proportion."""
-    table, kind = picked.shard.table, picked.kind.shortened(evaluations)
+def shortened(sample: Sample, evaluations: int) -> Shard:
+    """The sample's rows with so many evaluations at full size; their stages in proportion."""
+    table, pair = sample.shard.table, sample.pair.shortened(evaluations)
     for name in _SHORTENED:
-        column = pa.array([getattr(kind, name)] * table.num_rows, OVERRIDE_TYPES[name])
+        column = pa.array([getattr(pair, name)] * table.num_rows, OVERRIDE_TYPES[name])
         table = (
             table.set_column(table.column_names.index(name), name, column)
             if name in table.column_names
             else table.append_column(name, column)
         )
-    return dataclasses.replace(picked.shard, table=table)
+    return dataclasses.replace(sample.shard, table=table)
 
 
 def _made_up_row(name: str, number: int) -> dict[str, Any]:
@@ -338,7 +375,7 @@ def _made_up_row(name: str, number: int) -> dict[str, Any]:
 
 
 def _part_bytes(spec: JobSpec) -> int:
-    """Of a part besides its rows: what the bytes of parts of few and of many rows are, without the rows."""
+    """Bytes of a part besides its rows, from the sizes of a part of one row and one of many."""
 
     def size(number: int) -> int:
         names = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(number)]
@@ -350,7 +387,7 @@ def _part_bytes(spec: JobSpec) -> int:
 
 
 def _spec(job: Job) -> JobSpec:
-    """The job for workers whose rows all say how long they last."""
+    """The job's spec with every row's evaluations and stages as columns of its own."""
     info: ManifestInfo = job.info
     schema = info.schema
     new = [name for name in _SHORTENED if name not in info.overrides]

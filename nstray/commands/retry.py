@@ -1,4 +1,4 @@
-"""`nstray retry`: error rows made again."""
+"""`nstray retry`: makes error rows again."""
 
 from __future__ import annotations
 
@@ -18,17 +18,22 @@ from nstray.output.records import known_settings
 def retry(
     out: str, codes: Collection[str], changes: Mapping[str, Any], manifest_uri: str | None = None
 ) -> int:
-    """Make the error rows of `codes` again (all error rows where empty), leaving every other row as it is; returns the exit code.
+    """Make error rows of the job at `out` again; returns the exit code. Every other row stays.
 
     Args:
-        changes: settings that may differ from those the job was begun with (`RUN_FIELDS`), and where its weights or init are now.
+        codes: error codes of the rows to make again; empty for all error rows.
+        changes: settings that may differ from the job's (`RUN_FIELDS`), and where its weights or
+            init are now.
         manifest_uri: where the manifest is now; default: where it was.
-    Raises ConfigError for a code or setting that is none, OutputError where there is no job or it is another one, and as `check` does.
+
+    Raises `ConfigError` for an unknown code or setting, `OutputError` if there is no job or
+    another one, and what `check` raises.
     """
     for code in codes:
         if code not in set(ErrorCode):
             raise ConfigError(
-                f"code: no such error code: {code!r}; there are {', '.join(ErrorCode)}{text.did_you_mean(code, ErrorCode)}"
+                f"code: no such error code: {code!r}; there are {', '.join(ErrorCode)}"
+                f"{text.did_you_mean(code, ErrorCode)}"
             )
     output = Output(out)
     stored = output.job.read(resume=True)

@@ -1,4 +1,4 @@
-"""`nstray run`: from a checked job to its exit code."""
+"""`nstray run`: runs a checked job and returns its exit code."""
 
 from __future__ import annotations
 
@@ -11,16 +11,28 @@ from nstray import storage
 from nstray.cluster.progress import Display, JobProgress
 from nstray.commands import cost
 from nstray.commands.preflight import preflight
-from nstray.commands.prepare import Job, _opening, record
+from nstray.commands.prepare import Job, naming_output, record
 from nstray.config import VERSION
 from nstray.errors import ErrorCode, JobFailed
 
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
+# What a job's summary takes from the counts of its parts.
+_SUMMED = (
+    "rows",
+    "ok",
+    "errors",
+    "parts",
+    "bytes",
+    "evaluations",
+    "seconds",
+    "started",
+    "finished",
+)
 
 
 def run(job: Job) -> int:
-    """Run or resume; returns the exit code. Raises the errors of `nstray.errors`."""
-    with _opening(job.output):
+    """Run or resume `job`; returns the exit code. Raises the errors of `nstray.errors`."""
+    with naming_output(job.output):
         stored = job.output.job.open(record(job))
     tally = JobProgress(job.info.rows, expected_evaluations=float(job.evaluations))
     with Display(tally) as display:
@@ -52,7 +64,7 @@ def run(job: Job) -> int:
 
 
 def _to_retry(job: Job) -> int:
-    """Error rows that a retry would make again."""
+    """The number of error rows that a retry would make again."""
     with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
         found = pool.map(lambda window: job.output.indexes.window_counts(*window), enumerate(job.layout))
         return sum(
@@ -64,7 +76,7 @@ def _to_retry(job: Job) -> int:
 
 
 def _all_there(job: Job) -> bool:
-    """Whether every part of a job that has a summary still exists: one that was damaged and removed is to be made again."""
+    """Whether every part exists: a damaged part may have been removed to be made again."""
     expected = job.layout
     with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
         return all(
@@ -76,16 +88,16 @@ def _all_there(job: Job) -> bool:
 
 
 def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
-    # Ray takes a second to import and the checks above must be quick
+    # Ray takes a second to import, and the checks before it must be quick.
     from nstray.cluster import actor, driver, ray_session
 
     started = time.monotonic()
     ray_session.start_ray()
     try:
-        ours = driver.Driver(
+        run_driver = driver.Driver(
             job.spec, job.manifest, job.output, actor.actor_factory(job.spec, job.weights), display
         )
-        outcome = asyncio.run(ours.run())
+        outcome = asyncio.run(run_driver.run())
     finally:
         ray_session.stop_ray()
     counts = outcome.counts
@@ -95,20 +107,7 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
         )
         return EXIT_STOPPED
     summary = {
-        **{
-            name: getattr(counts, name)
-            for name in (
-                "rows",
-                "ok",
-                "errors",
-                "parts",
-                "bytes",
-                "evaluations",
-                "seconds",
-                "started",
-                "finished",
-            )
-        },
+        **{name: getattr(counts, name) for name in _SUMMED},
         "last_run_seconds": round(time.monotonic() - started, 3),
         "last_run_rows": counts.rows - outcome.before.rows,
         "last_run_bytes": counts.bytes - outcome.before.bytes,
@@ -120,19 +119,14 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
         "last_run_busy": display.tally.busy,
         "nstray_version": VERSION,
     }
-    if (
-        not job.spec.retry
-        and (
-            forecast := cost.recorded_forecast(
-                job.output.estimate.read(), job.spec.fingerprint, summary
-            )
-        )
-        is not None
-    ):
-        summary["estimate"] = forecast
+    if not job.spec.retry:
+        forecast = cost.recorded_forecast(job.output.estimate.read(), job.spec.fingerprint, summary)
+        if forecast is not None:
+            summary["estimate"] = forecast
     if not _all_there(job):
         raise JobFailed(
-            f"{job.output}: parts that workers committed are not to be seen from here; use s3:// or a folder that all machines share"
+            f"{job.output}: the parts that workers committed can't be seen from this machine; "
+            "use s3:// or a folder that all machines share"
         )
     job.output.card.write(stored, counts)
     job.output.summary.write(summary)

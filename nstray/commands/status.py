@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 from nstray import storage
 from nstray.commands.cost import cost_summary
+from nstray.commands.printing import table_lines
 from nstray.output.folder import Output
 from nstray.output.live import read
 from nstray.output.parts import FOOTER_THREADS
@@ -21,11 +22,11 @@ from nstray.text import duration
 def status(out: str) -> dict[str, Any]:
     """How far the job of `out` is, from its record, indexes and footers alone; JSON-ready.
 
-    ``state`` is complete once the summary is there and no row is missing. ``seconds`` are device-seconds; times are ISO 8601 in UTC.
-    ``run``, where a driver says what it is doing, is what `nstray.commands.status.run_status` gives.
-    ``last_run`` is what the run that completed it took, ``estimate`` what a probe had said of it (`nstray.commands.cost`);
-    empty where neither is known.
-    Raises `OutputError` where there is no job.
+    ``state`` is complete once the summary is there and no row is missing. ``seconds`` are
+    device-seconds. Times are ISO 8601 in UTC. ``run`` is what `run_status` gives; it is absent if
+    no driver has written what it does. ``last_run`` is what the run that completed the job took,
+    and ``estimate`` what a probe had forecast of it (`nstray.commands.cost`); both are empty if
+    unknown. Raises `OutputError` if there is no job.
     """
     output = Output(out)
     job = output.job.read()
@@ -74,12 +75,16 @@ def status(out: str) -> dict[str, Any]:
     }
 
 
-FRESH = 60.0  # seconds after which a file is taken for a dead driver's
-_SHOWN = 40  # workers that are listed
+FRESH = 60.0  # seconds; an older file counts as that of a dead driver
+_LISTED = 40  # workers named at most
+_URGENCY = {"stalled": 0, "leaving": 1, "busy": 2, "idle": 3, "starting": 4}
 
 
 def run_status(output: Output) -> dict[str, Any] | None:
-    """What is written there with its age in seconds, whether it is fresh, and the names of the stragglers; JSON-ready."""
+    """What the driver wrote to ``live.json``, whether that is fresh, and who straggles.
+
+    Its age is in seconds. JSON-ready. None if there is no such file.
+    """
     live = read(output)
     if live is None:
         return None
@@ -94,22 +99,21 @@ def run_status(output: Output) -> dict[str, Any] | None:
 
 
 def run_summary(run: Mapping[str, Any]) -> dict[str, str]:
-    """What `status` gave, for people: a word or two under each name."""
+    """What `run_status` gave as a few words per name, for a terminal."""
     age = f"{duration(run['age_seconds'])} ago by driver {run['writer']} on {run['host']}"
     if not run["fresh"]:
         return {"run": f"silent; last heard of {age}: it was killed, or can't write to the output"}
     eta = duration(run["eta_seconds"])
     if run["eta_low_seconds"] is not None:
-        eta += f" ({duration(run['eta_low_seconds'])} to {duration(run['eta_high_seconds'])} in 8 of 10 cases)"
+        low, high = duration(run["eta_low_seconds"]), duration(run["eta_high_seconds"])
+        eta += f" ({low} to {high} in 8 of 10 cases)"
     states = Counter(worker["state"] for worker in run["workers"])
     rates = [f"{run['pairs_per_second']:.3g} pairs/s"]
-    rates += (
-        [f"{run['evaluations_per_second']:.3g} evaluations/s"]
-        if run["evaluations_per_second"] is not None
-        else []
-    )
-    rates += [f"devices busy {run['busy']:.0%}"] if run["busy"] is not None else []
-    behind = [
+    if run["evaluations_per_second"] is not None:
+        rates.append(f"{run['evaluations_per_second']:.3g} evaluations/s")
+    if run["busy"] is not None:
+        rates.append(f"devices busy {run['busy']:.0%}")
+    stragglers = [
         f"{w['name']} ({duration(w['seconds'])} on {w['part']})"
         for w in run["workers"]
         if w["straggler"]
@@ -117,66 +121,53 @@ def run_summary(run: Mapping[str, Any]) -> dict[str, str]:
     words = {
         "run": f"begun {run['begun_at']}, written {age}",
         "workers": ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none",
-        "stragglers": ", ".join(behind[:_SHOWN]) or "none",
-        "shards": f"{run['in_flight_shards']} with workers, {run['backlog_shards']} waiting, median {duration(run['median_shard_seconds'])}",
+        "stragglers": ", ".join(stragglers[:_LISTED]) or "none",
+        "shards": (
+            f"{run['in_flight_shards']} with workers, {run['backlog_shards']} waiting, "
+            f"median {duration(run['median_shard_seconds'])}"
+        ),
         "rate": ", ".join(rates),
         "eta": eta,
     }
     if run["others"]:
-        words["drivers"] = (
-            f"{1 + len(run['others'])} write to this output at once: {', '.join([run['writer'], *run['others']][:_SHOWN])}"
-        )
+        drivers = [run["writer"], *run["others"]]
+        names = ", ".join(drivers[:_LISTED])
+        words["drivers"] = f"{len(drivers)} write to this output at once: {names}"
     return words
 
 
 def worker_table(run: Mapping[str, Any]) -> list[str]:
-    """The workers of what `status` gave, a line each under a head: those that want looking at first; none where it is not fresh."""
+    """The workers of what `run_status` gave, a line each below the headings, the urgent ones first.
+
+    Empty if the file is not fresh or has no workers.
+    """
     if not run["fresh"] or not run["workers"]:
         return []
-    urgency = {"stalled": 0, "leaving": 1, "busy": 2, "idle": 3, "starting": 4}
-    workers = sorted(run["workers"], key=lambda w: 1 if w["straggler"] else urgency[w["state"]])
-    lines = [
-        (
-            "worker",
-            "state",
-            "host",
-            "device",
-            "part",
-            "rows",
-            "for",
-            "quiet",
-            "evaluations",
-            "on the device",
-        )
-    ]
-    for w in workers[:_SHOWN]:
-        state = "straggling" if w["straggler"] and w["state"] == "busy" else w["state"]
-        pairs = ", ".join(w["pairs"][:3]) + (
-            f" and {len(w['pairs']) - 3} more" if len(w["pairs"]) > 3 else ""
-        )
-        times = ["" if w[key] is None else duration(w[key]) for key in ("seconds", "quiet")]
-        lines.append(
-            (
-                w["name"],
-                state,
-                w["host"] or "",
-                w["device"] or "",
-                w["part"] or "",
-                str(w["rows"] or ""),
-                *times,
-                str(w["evaluations"]),
-                pairs,
-            )
-        )
-    return [
-        *_aligned(lines),
-        *([f"and {len(workers) - _SHOWN} more: see --json"] if len(workers) > _SHOWN else []),
-    ]
+    workers = sorted(run["workers"], key=lambda w: 1 if w["straggler"] else _URGENCY[w["state"]])
+    headings = (
+        *("worker", "state", "host", "device", "part", "rows", "for", "quiet", "evaluations"),
+        "on the device",
+    )
+    lines = table_lines(headings, [_worker_row(worker) for worker in workers[:_LISTED]])
+    if len(workers) > _LISTED:
+        lines.append(f"and {len(workers) - _LISTED} more: see --json")
+    return lines
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+def _worker_row(worker: Mapping[str, Any]) -> list[str]:
+    """A worker as the cells of its line."""
+    state = worker["state"]
+    pairs = ", ".join(worker["pairs"][:3])
+    if len(worker["pairs"]) > 3:
+        pairs += f" and {len(worker['pairs']) - 3} more"
     return [
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+        worker["name"],
+        "straggling" if worker["straggler"] and state == "busy" else state,
+        worker["host"] or "",
+        worker["device"] or "",
+        worker["part"] or "",
+        str(worker["rows"] or ""),
+        *("" if worker[key] is None else duration(worker[key]) for key in ("seconds", "quiet")),
+        str(worker["evaluations"]),
+        pairs,
     ]

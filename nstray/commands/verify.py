@@ -1,4 +1,4 @@
-"""What an output says, without its driver: how far it is (`status`), whether it is whole (`verify`), and as plain files (`export`)."""
+"""`nstray verify`: every part against its footer, the job's record and the manifest."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ from nstray.output.folder import Output
 from nstray.output.layout import ids_digest, parse_part, part_name
 from nstray.output.part import open_part
 from nstray.output.reader import MAX_PIXELS, part_uris, parts_by_window, read_rows
-from nstray.output.records import PICTURE_NAME, known_settings
+from nstray.output.records import PICTURE_NAME, PartInfo, known_settings
 from nstray.output.schema import carried_schema, part_schema, stored_schema
 
 _DECODE_THREADS = 4
 MAX_PROBLEMS = 1000
-_NAMED = 10
-
-
-# verify
+_NAMED = 10  # names in a message at most
 
 
 @dataclass
 class VerifyReport:
-    """What `verify` found: the problems (at most 1000 of them, the rest counted in `more`), and what is really there."""
+    """What `verify` found.
+
+    Attributes:
+        problems: at most `MAX_PROBLEMS` of them; `more` counts the rest.
+        parts, rows, ok, errors: what is really there; errors by their code.
+    """
 
     problems: list[str] = field(default_factory=list)
     parts: int = 0
@@ -58,10 +60,10 @@ class VerifyReport:
             self.more += 1
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (
-        f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    )
+def _first_names(names: Sequence[str]) -> str:
+    """The first of `names`, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _job_manifest(job: dict[str, Any], manifest: str | None) -> tuple[Manifest, ManifestInfo]:
@@ -75,7 +77,8 @@ def _job_manifest(job: dict[str, Any], manifest: str | None) -> tuple[Manifest, 
         return named, named.check(settings)
     except (StorageError, ManifestError) as error:
         raise ManifestError(
-            f"the manifest that the job names can't be used: {error}; say where it is with --manifest"
+            f"the manifest that the job names can't be used: {error}; "
+            "say where it is with --manifest"
         ) from None
 
 
@@ -85,16 +88,17 @@ def verify(
     decode: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
-    """Hold every part of `out` against its own footer, the job's record and the manifest.
+    """Check every part of `out` against its own footer, the job's record and the manifest.
 
     Args:
         out: the output folder.
         manifest: the job's manifest; default: where the job's record says it is.
-        decode: decode every picture; without it the pictures' bytes are not read.
-        progress: called with parts done and parts in all.
+        decode: decode every picture. Without it the pictures' bytes are not read.
+        progress: called with the number of parts done and of all parts.
 
-    Streams one row group at a time; hashes of the ids, 8 bytes each, are kept to see ids that stand twice, on disk where they are many.
-    Raises `OutputError` where there is no job, `ManifestError` where the manifest can't be read.
+    Streams one row group at a time. Stores a hash of 8 bytes of every id to find ids that occur
+    twice; many hashes are stored on disk. Raises `OutputError` if there is no job, `ManifestError`
+    if the manifest can't be read.
     """
     output = Output(out)
     job = output.job.read()
@@ -103,7 +107,8 @@ def verify(
     same = info.digest == job["manifest_digest"]
     if not same:
         report.add(
-            f"the manifest {info.uri} is not the job's: its digest is {info.digest}, the job's {job['manifest_digest']}"
+            f"the manifest {info.uri} is not the job's: its digest is {info.digest}, "
+            f"the job's {job['manifest_digest']}"
         )
     windows = parts_by_window(job)
     expected = dict(windows)
@@ -136,8 +141,8 @@ def verify(
                 if progress:
                     progress(report.parts + len(missing), total)
         if missing:
-            report.add(f"{len(missing)} of {total} parts missing: {_some(missing)}")
-        _check_twice(output, job, seen, report)
+            report.add(f"{len(missing)} of {total} parts missing: {_first_names(missing)}")
+        _check_duplicates(output, job, seen, report)
     return report
 
 
@@ -147,7 +152,8 @@ def _check_names(output: Output, expected: dict[int, int], report: VerifyReport)
         for info in storage.list_files(storage.join(output.out, "data")):
             name = storage.name(info.uri)
             place = parse_part(name)
-            # A killed local writer leaves its temporary file, whose name begins with a dot; readers skip those.
+            # A killed local writer leaves its temporary file. Its name begins with a dot, and
+            # readers skip it.
             if not name.startswith(".") and (
                 place is None or place[1] >= expected.get(place[0], 0)
             ):
@@ -155,7 +161,7 @@ def _check_names(output: Output, expected: dict[int, int], report: VerifyReport)
     except NotFound:
         return
     if unexpected:
-        report.add(f"{len(unexpected)} unexpected files in data/: {_some(unexpected)}")
+        report.add(f"{len(unexpected)} unexpected files in data/: {_first_names(unexpected)}")
 
 
 def _check_part(
@@ -167,10 +173,10 @@ def _check_part(
     pool: Executor,
     report: VerifyReport,
 ) -> list[str]:
-    """Check one part; returns its pair ids, as far as they can be read."""
+    """Check one part. Returns its pair ids, as far as they can be read."""
     name = storage.name(uri)
     ids: list[str] = []
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = {}  # rows by ok or error code
     report.parts += 1
     try:
         with open_part(uri) as (file, info):
@@ -181,14 +187,8 @@ def _check_part(
             ):
                 report.add(f"{name}: its schema is not the job's")
                 return []
-            columns = [
-                "pair_id",
-                "image" if decode else "image.path",
-                "status",
-                "error_code",
-                "width",
-                "height",
-            ]
+            image = "image" if decode else "image.path"
+            columns = ["pair_id", image, "status", "error_code", "width", "height"]
             for group in range(file.num_row_groups):
                 rows = file.read_row_group(group, columns=columns).to_pylist()
                 for row, problem in zip(
@@ -207,45 +207,66 @@ def _check_part(
     report.ok += ok
     for code, number in counts.items():
         report.errors[code] = report.errors.get(code, 0) + number
-    footer = info.footer
-    digest = ids_digest(ids)
-    if (info.rows, info.ok, info.errors) != (len(ids), ok, counts):
-        report.add(
-            f"{name}: its footer counts {info.rows} rows, {info.ok} ok, {info.errors}; it has {len(ids)}, {ok}, {counts}"
-        )
-    if footer.get("ids_digest") != digest:
-        report.add(f"{name}: its pair ids are not those its footer's digest was made from")
-    if footer.get("fingerprint") != job["fingerprint"]:
-        report.add(
-            f"{name}: its fingerprint {footer.get('fingerprint')} is not the job's, {job['fingerprint']}"
-        )
-    if (footer.get("window"), footer.get("number")) != parse_part(name):
-        report.add(
-            f"{name}: its footer says it is part {footer.get('number')} of window {footer.get('window')}"
-        )
-    if shard is not None and shard.ids_digest != digest:
-        wanted = shard.table.column("pair_id").to_pylist()
-        lacks, extra = sorted(set(wanted) - set(ids)), sorted(set(ids) - set(wanted))
-        said = [f"lacks {_some(lacks)}"] * bool(lacks) + [
-            f"has {_some(extra)} that belong elsewhere"
-        ] * bool(extra)
-        report.add(
-            f"{name}: against the manifest's shard it {' and '.join(said) or 'has another order'}"
-        )
+    _check_footer(name, info, job, ids, ok, counts, report)
+    if shard is not None:
+        _check_shard(name, shard, ids, report)
     return ids
 
 
-def _row_problem(row: dict[str, Any], pictures: bool) -> str | None:
-    """What is wrong with one row, or None."""
+def _check_footer(
+    name: str,
+    info: PartInfo,
+    job: dict[str, Any],
+    ids: list[str],
+    ok: int,
+    errors: dict[str, int],
+    report: VerifyReport,
+) -> None:
+    """Compare a part's footer with what was read from the part, and with the job."""
+    footer = info.footer
+    if (info.rows, info.ok, info.errors) != (len(ids), ok, errors):
+        report.add(
+            f"{name}: its footer counts {info.rows} rows, {info.ok} ok, {info.errors}; "
+            f"it has {len(ids)}, {ok}, {errors}"
+        )
+    if footer.get("ids_digest") != ids_digest(ids):
+        report.add(f"{name}: its pair ids are not those its footer's digest was made from")
+    if footer.get("fingerprint") != job["fingerprint"]:
+        report.add(
+            f"{name}: its fingerprint {footer.get('fingerprint')} is not the job's, "
+            f"{job['fingerprint']}"
+        )
+    if (footer.get("window"), footer.get("number")) != parse_part(name):
+        report.add(
+            f"{name}: its footer says it is part {footer.get('number')} "
+            f"of window {footer.get('window')}"
+        )
+
+
+def _check_shard(name: str, shard: Shard, ids: list[str], report: VerifyReport) -> None:
+    """Compare a part's pair ids with those of the manifest's shard."""
+    if shard.ids_digest == ids_digest(ids):
+        return
+    wanted = shard.table.column("pair_id").to_pylist()
+    lacks, extra = sorted(set(wanted) - set(ids)), sorted(set(ids) - set(wanted))
+    differences = []
+    if lacks:
+        differences.append(f"lacks {_first_names(lacks)}")
+    if extra:
+        differences.append(f"has {_first_names(extra)} that belong elsewhere")
+    words = " and ".join(differences) or "has another order"
+    report.add(f"{name}: against the manifest's shard it {words}")
+
+
+def _row_problem(row: dict[str, Any], decode: bool) -> str | None:
+    """What is wrong with one row; None if nothing is."""
     image = row["image"]
     if row["status"] == "error":
         if image is not None:
             return "an error row whose image is not null"
-        return (
-            None
-            if row["error_code"] in set(ErrorCode)
-            else f"an error row with the unknown code {row['error_code']!r}"
-        )
+        if row["error_code"] not in set(ErrorCode):
+            return f"an error row with the unknown code {row['error_code']!r}"
+        return None
     if row["status"] != "ok":
         return f"status is {row['status']!r}"
     if row["error_code"] is not None:
@@ -254,25 +275,36 @@ def _row_problem(row: dict[str, Any], pictures: bool) -> str | None:
         return "status is ok and there is no picture"
     if not PICTURE_NAME.fullmatch(image["path"] or ""):
         return f"its picture's path {image['path']!r} is not a bare file name"
-    if not pictures:
-        return None
-    data, size = image["bytes"] or b"", (row["width"], row["height"])
+    return _picture_problem(row) if decode else None
+
+
+def _picture_problem(row: dict[str, Any]) -> str | None:
+    """What is wrong with the picture of a row; None if nothing is."""
+    data, size = row["image"]["bytes"] or b"", (row["width"], row["height"])
     try:
-        _, *found = read_header(data, own=True)
-        if tuple(found) != size:
-            return f"its picture is {found[0]}x{found[1]}, the row says {size[0]}x{size[1]}"
-        if found[0] * found[1] > MAX_PIXELS:
-            return f"its picture has {found[0]}x{found[1]} pixels, more than the {MAX_PIXELS:,} that are decoded"
+        _, width, height = read_header(data, own=True)
+        if (width, height) != size:
+            return f"its picture is {width}x{height}, the row says {size[0]}x{size[1]}"
+        if width * height > MAX_PIXELS:
+            return (
+                f"its picture has {width}x{height} pixels, "
+                f"more than the {MAX_PIXELS:,} that are decoded"
+            )
         decode_picture(
-            data, what="its picture", max_bytes=len(data), max_pixels=found[0] * found[1], own=True
+            data, what="its picture", max_bytes=len(data), max_pixels=width * height, own=True
         )
     except PairError as error:
         return str(error)
     return None
 
 
-def _check_twice(output: Output, job: dict[str, Any], seen: IdHashes, report: VerifyReport) -> None:
-    """Look for the ids behind equal hashes, which a second reading of that column tells apart."""
+def _check_duplicates(
+    output: Output, job: dict[str, Any], seen: IdHashes, report: VerifyReport
+) -> None:
+    """Report ids that occur twice.
+
+    Two ids may share a hash, so the ids of every repeated hash are read a second time.
+    """
     repeated, _ = seen.duplicates()
     if not len(repeated):
         return
@@ -285,7 +317,4 @@ def _check_twice(output: Output, job: dict[str, Any], seen: IdHashes, report: Ve
                     where.setdefault(ids[i], []).append(storage.name(uri))
     for pair_id, parts in where.items():
         if len(parts) > 1:
-            report.add(f"the pair id {pair_id} stands {len(parts)} times: in {_some(parts)}")
-
-
-# export
+            report.add(f"the pair id {pair_id} occurs {len(parts)} times: in {_first_names(parts)}")

@@ -1,4 +1,7 @@
-"""Weights made ready for jobs: activations normalised, files of other kinds converted to .safetensors. Torch is imported where it is needed."""
+"""`nstray weights`: normalises a network's activations, converts weights to .safetensors.
+
+Functions that need torch import it in their bodies.
+"""
 
 from __future__ import annotations
 
@@ -50,17 +53,18 @@ def normalise(
     overwrite: bool,
     say: Say,
 ) -> dict[str, Any]:
-    """Write `weights` to `out` with every filter's mean activation over the pictures below `images` scaled to 1.
+    """Write `weights` to `out`, with every filter scaled to mean activation 1 over pictures.
 
     Args:
         weights: ``imagenet``, ``random``, or a path or URI.
-        images: folder or s3:// prefix.
+        images: folder or s3:// prefix of the pictures.
         out: .safetensors, local or s3://.
-        pooling: the one the job will use.
-        size: longest side in pixels at which pictures are measured; smaller ones keep their size.
+        pooling: that of the job that will use the weights.
+        size: longest side, in pixels, at which pictures are measured; smaller ones keep their
+            size.
         limit: at most so many pictures, taken evenly from the sorted names.
-        overwrite: replace `out` where it exists.
-        say: gets a line for each picture that can't be used, and one a minute.
+        overwrite: replace `out` if it exists.
+        say: called with a line for each picture that can't be used, and with one a minute.
 
     Returns what was done. Raises `UsageError`, `WeightsError`, `StorageError`.
     """
@@ -98,10 +102,11 @@ def convert(source: str, out: str, *, input: InputWord, overwrite: bool) -> dict
     Args:
         source: ``imagenet``, ``random``, or a .pth or .safetensors file, local or s3://.
         out: .safetensors, local or s3://.
-        input: the convention `source` was trained in; ``auto``: as `nstray.engine.network.weights.parse_weights` reads it. No value is changed.
-        overwrite: replace `out` where it exists.
+        input: the convention `source` was trained in; ``auto``: as
+            `nstray.engine.network.weights.parse_weights` reads it.
+        overwrite: replace `out` if it exists.
 
-    Returns what was done. Raises `UsageError`, `WeightsError`, `StorageError`.
+    No value is changed. Returns what was done. Raises `UsageError`, `WeightsError`, `StorageError`.
     """
     out = _writable(out, overwrite)
     network = _read(source, input)
@@ -113,11 +118,13 @@ def convert(source: str, out: str, *, input: InputWord, overwrite: bool) -> dict
 
 
 class _Pictures:
-    """The pictures below a folder, decoded one after the other; what can't be used is named, counted and left out.
+    """The pictures below a folder, decoded one after the other.
+
+    One that can't be used is named, counted and skipped.
 
     Attributes:
-        least, deepest: the least side, and the layer that asks for it.
-        skipped: pictures left out so far.
+        least, deepest: the least side in pixels, and the layer that needs it.
+        skipped: pictures skipped so far.
     """
 
     def __init__(self, folder: str, size: int, limit: int | None, say: Say) -> None:
@@ -130,13 +137,17 @@ class _Pictures:
         uris = picture_uris(listed)
         if not uris:
             raise UsageError(
-                f"--images {self.folder}: no pictures: none of its {len(listed)} files ends with {', '.join(IMAGE_ENDINGS)}"
+                f"--images {self.folder}: no pictures: none of its {len(listed)} files ends with "
+                f"{', '.join(IMAGE_ENDINGS)}"
             )
         count = len(uris) if limit is None else min(limit, len(uris))
         self.uris = [uris[i * len(uris) // count] for i in range(count)]
 
     def __iter__(self) -> Iterator[Tensor]:
-        """(3, H, W) uint8 RGB; raises UsageError at the end if there was none, `Unreachable` where the store is."""
+        """Each picture as (3, H, W) uint8 RGB.
+
+        Raises `UsageError` at the end if no picture could be used, and `Unreachable`.
+        """
         import torch
 
         first, last_line = "", time.monotonic()
@@ -158,7 +169,8 @@ class _Pictures:
                 )
         if self.skipped == len(self.uris):
             raise UsageError(
-                f"--images {self.folder}: none of {len(self.uris)} pictures can be used; the first: {first}"
+                f"--images {self.folder}: none of {len(self.uris)} pictures can be used; "
+                f"the first: {first}"
             )
 
     def _read(self, uri: str) -> Pixels:
@@ -174,7 +186,8 @@ class _Pictures:
         if min(height, width) < self.least:
             raise PairError(
                 ErrorCode.TOO_SMALL,
-                f"{what}: {width}x{height} pixels leave {self.deepest} no position; it needs {self.least}x{self.least}",
+                f"{what}: {width}x{height} pixels leave {self.deepest} no position; "
+                f"it needs {self.least}x{self.least}",
             )
         return pixels
 
@@ -198,9 +211,11 @@ def _read(source: str, input: InputWord) -> VGGWeights:
 def _writable(out: str, overwrite: bool) -> str:
     out = storage.absolute(out)
     if ending(storage.name(out)) != ".safetensors":
-        raise UsageError(f"-o {out}: a .safetensors file is written; let its name end so")
+        raise UsageError(
+            f"-o {out}: a .safetensors file is written; let its name end with .safetensors"
+        )
     if not overwrite and storage.head(out) is not None:
-        raise UsageError(f"-o {out} exists; say --overwrite, or write another")
+        raise UsageError(f"-o {out} exists; give --overwrite, or another file")
     return out
 
 
@@ -212,7 +227,7 @@ def _write(out: str, data: bytes, overwrite: bool) -> None:
         storage.put_new(out, data)
     except AlreadyExists:
         raise UsageError(
-            f"-o {out} appeared meanwhile; say --overwrite, or write another"
+            f"-o {out} appeared meanwhile; give --overwrite, or another file"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Rows of an output as labelled cells of a sheet."""
+"""The rows of an output as labelled cells of a sheet, and the caption below it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ORIGINAL_BYTES: int = config.JobConfig.model_fields["max_bytes"].default
 
 
 def short(uri: str, width: int = 30) -> str:
-    """The last piece of a path, or a name, cut in the middle to `width` letters."""
+    """The last segment of a path, or a name; cut in the middle to `width` letters."""
     name = uri.rstrip("/").rpartition("/")[2]
     return name if len(name) <= width else f"{name[: width // 2 - 1]}…{name[-(width // 2) :]}"
 
@@ -30,9 +30,11 @@ def _style_label(style: tuple[str, ...]) -> str:
 
 
 def original(uri: str, digest: str | None, size: int) -> Pixels | None:
-    """An input image made small; None where it can't be read any more, or its bytes are not those of `digest`, which the rows give.
+    """An input image, made small to fit `size` pixels.
 
-    So an output of someone else's draws no file of this machine whose bytes its maker did not have.
+    None if it can't be read any more, or if its bytes are not those of `digest`, which the rows
+    give. So another person's output shows no file of this machine whose bytes that person did not
+    have.
     """
     try:
         data = storage.read(uri, max_bytes=ORIGINAL_BYTES) if digest else b""
@@ -45,7 +47,7 @@ def original(uri: str, digest: str | None, size: int) -> Pixels | None:
 
 
 def content_digests(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The sha256 of each input image's bytes, as far as rows give it."""
+    """The sha256 of each input image's bytes by its URI, as far as the rows give it."""
     found: dict[str, str] = {}
     for row in rows:
         styles = zip(row["style_uri"] or (), row["style_sha256"] or (), strict=False)
@@ -58,16 +60,15 @@ def content_digests(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 def style_cell(style: tuple[str, ...], digests: Mapping[str, str], size: int) -> Cell:
-    """The originals of a style; those of a blend stand side by side in one cell."""
-    found = [original(uri, digests.get(uri), size) for uri in style]
+    """The originals of a style in one cell; those of a blend stand side by side."""
+    originals = [original(uri, digests.get(uri), size) for uri in style]
     label, text = _style_label(style), "not readable" if style else "no style"
-    there = [pixels for pixels in found if pixels is not None]
-    if len(there) < 2:
-        return Cell(label, there[0] if there else None, text, original=True)
-    square = [
-        fit(pixels, f"{size // 2}x{size // 2}", "exact", True, what="style") for pixels in there
-    ]
-    return Cell(label, np.concatenate(square, axis=1), text, original=True)
+    readable = [pixels for pixels in originals if pixels is not None]
+    if len(readable) < 2:
+        return Cell(label, readable[0] if readable else None, text, original=True)
+    half = f"{size // 2}x{size // 2}"
+    squares = [fit(pixels, half, "exact", True, what="style") for pixels in readable]
+    return Cell(label, np.concatenate(squares, axis=1), text, original=True)
 
 
 def result_cell(row: dict[str, Any] | None, picture: Pixels | None, label: str) -> Cell:
@@ -80,7 +81,7 @@ def result_cell(row: dict[str, Any] | None, picture: Pixels | None, label: str) 
 
 
 def pictures(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Pixels]:
-    """The pictures of `rows` (which carry ``uri``, their part's) by pair id, made small."""
+    """The pictures of `rows` by pair id, made small. Each row carries its part's ``uri``."""
     wanted = {row["pair_id"] for row in rows if row["status"] == "ok"}
     found: dict[str, Pixels] = {}
     for uri in dict.fromkeys(row["uri"] for row in rows if row["status"] == "ok"):
@@ -103,20 +104,24 @@ def pictures(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Pixels]:
     return found
 
 
-# Named in a caption only where a job departs from their defaults.
+# A caption names these only if the job departs from their defaults.
 _DEPARTURES = ("coarse", "color", "style_scale", "style_layer_weights")
 
 
 def caption(job: dict[str, Any], *, figure: bool = False) -> str:
-    """The settings that a look at the pictures needs, in one line. The pairs of a `figure` often have their own alpha and beta.
+    """The settings that a reader of the sheet needs, in one line.
 
-    Raises `OutputError` where the record's settings are damaged.
+    Args:
+        figure: whether the pairs are those of a figure, which often have their own alpha and beta.
+
+    Raises `OutputError` if the record's settings are damaged.
     """
     try:
         return _caption(job, figure)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise OutputError(
-            f"the job's record is damaged: its settings can't be read ({type(error).__name__}: {error})"
+            "the job's record is damaged: its settings can't be read "
+            f"({type(error).__name__}: {error}); restore it"
         ) from None
 
 

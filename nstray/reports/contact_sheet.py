@@ -21,8 +21,8 @@ from nstray.reports.cells import (
 )
 from nstray.reports.drawing import PDF_PICTURE, PICTURE, Cell, Sheet, kind_of, save
 
-_SCANNED = 2048  # rows looked at for a grid: a sheet must not read a whole dataset
-_FILLED = 0.6  # a grid with more holes than this says less than a plain list
+_SCANNED = 2048  # rows read for a grid: a sheet must not read a whole dataset
+_FILLED = 0.6  # share of cells with a picture; a grid with fewer says less than a plain list
 Key = tuple[str, tuple[str, ...]]
 
 
@@ -31,9 +31,10 @@ def _key(row: dict[str, Any]) -> Key:
 
 
 def choose_grid(keys: Sequence[Key], limit: int) -> tuple[list[str], list[tuple[str, ...]]] | None:
-    """The contents (rows) and styles (columns) of the fullest grid of at most `limit` cells; None where the pairs form none.
+    """The contents (rows) and styles (columns) of the fullest grid of at most `limit` cells.
 
-    They form none where a pair of images stands twice (other seeds, say), or where more than two cells in five would be empty.
+    None if the pairs form no grid: a pair of images occurs twice (with other seeds, for example),
+    or more than two cells in five would be empty.
     """
     if len(set(keys)) != len(keys):
         return None
@@ -54,21 +55,14 @@ def choose_grid(keys: Sequence[Key], limit: int) -> tuple[list[str], list[tuple[
 
 
 def _scan(output: Output, job: dict[str, Any]) -> list[dict[str, Any]]:
-    """The first rows of an output, without pictures."""
+    """The first rows of an output, without pictures, each with the ``uri`` of its part."""
+    columns = [
+        *("pair_id", "content_uri", "style_uri", "content_sha256", "style_sha256"),
+        *("status", "error_code"),
+    ]
     rows: list[dict[str, Any]] = []
     for uri in part_uris(output, job):
-        for group in read_rows(
-            uri,
-            [
-                "pair_id",
-                "content_uri",
-                "style_uri",
-                "content_sha256",
-                "style_sha256",
-                "status",
-                "error_code",
-            ],
-        ):
+        for group in read_rows(uri, columns):
             rows += [{**row, "uri": uri} for row in group]
         if len(rows) >= _SCANNED:
             break
@@ -78,7 +72,7 @@ def _scan(output: Output, job: dict[str, Any]) -> list[dict[str, Any]]:
 def _cells(
     rows: list[dict[str, Any]], limit: int, size: int
 ) -> tuple[list[list[Cell | None]], int]:
-    """The cells, line by line, and how many rows they show."""
+    """The cells line by line, and how many rows they show."""
     grid = choose_grid([_key(row) for row in rows], limit)
     if grid is None:
         rows = rows[:limit]
@@ -97,14 +91,8 @@ def _cells(
         [None, *(style_cell(style, digests, size) for style in styles)]
     ]
     for content in contents:
-        line: list[Cell | None] = [
-            Cell(
-                short(content),
-                original(content, digests.get(content), size),
-                "not readable",
-                original=True,
-            )
-        ]
+        pixels = original(content, digests.get(content), size)
+        line: list[Cell | None] = [Cell(short(content), pixels, "not readable", original=True)]
         for style in styles:
             row = by_key.get((content, style))
             line.append(result_cell(row, found.get(row["pair_id"]) if row else None, ""))
@@ -113,11 +101,12 @@ def _cells(
 
 
 def contact_sheet(out: str, target: str, *, limit: int = 24, title: str | None = None) -> int:
-    """Draw up to `limit` pictures of `out` as one labelled sheet at `target` (.png or .pdf, local or s3://).
+    """Draw up to `limit` pictures of `out` as one sheet at `target` (.png or .pdf, local or s3://).
 
-    Where contents x styles form a grid, the originals stand in the first column and the first row; else the pictures
-    stand in order under their pair ids. An error row is a grey cell with its code. Returns the number of pairs shown.
-    Raises `UsageError` for another ending, `OutputError` where there is no job, or no row yet.
+    If contents x styles form a grid, the originals stand in the first column and the first row.
+    Otherwise the pictures stand in order under their pair ids. An error row is a grey cell with its
+    code. Returns the number of pairs shown. Raises `UsageError` for another ending, `OutputError`
+    if there is no job, or no row yet.
     """
     size = PDF_PICTURE if kind_of(target) == "pdf" else PICTURE
     if limit < 1:

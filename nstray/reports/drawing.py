@@ -1,6 +1,7 @@
-"""What a person looks at: one labelled sheet of an output's pictures beside the images they were made from.
+"""Drawing a sheet of labelled cells as PNG or PDF.
 
-`draw` and `save` know nothing of where cells come from: `nstray.commands.sheet` lays out other sheets with them.
+`draw` and `save` do not know where cells come from: `nstray.reports.contact_sheet` and
+`nstray.reports.figure` lay them out.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ _CELL = 2.4  # inches, the longer side of a cell
 _DPI = 110
 _GAP, _LABEL, _MARGIN = 0.12, 0.24, 0.35  # inches
 _SMALL, _LARGE = 7.0, 12.0  # points: labels and caption; title
-_LETTER = 0.56 / 72  # inches per point of size: a letter of this typeface, measured
-_ROW_LABEL = 22  # letters of a line of a row's label
+_LETTER = 0.56 / 72  # inches per point of size: the width of a letter of this typeface, measured
+_ROW_LABEL = 22  # letters in a line of a row's label
 PICTURE = int(_CELL * _DPI)  # pixels, the longer side of a cell in a PNG
-PDF_PICTURE = 512  # a PDF holds the pictures themselves, up to this side
+PDF_PICTURE = 512  # pixels, the longer side of a picture in a PDF, which holds the picture itself
 _INK, _SOFT, _GREY = "#1a1a1a", "#6b6b6b", "#dcdcdc"
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One place of the sheet: a picture, or a text on grey; with a label below or above it."""
+    """One place of the sheet: a picture, or a text on grey, with a label above it."""
 
     label: str = ""
     pixels: Pixels | None = None
@@ -50,7 +51,14 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """What is drawn: cells line by line (None is a blank), the title, and the caption below it; labels of the lines and of the columns."""
+    """What is drawn.
+
+    Attributes:
+        cells: line by line; None is a blank.
+        title: above the cells.
+        below: the caption below the title.
+        row_labels, column_labels: labels of the lines and of the columns.
+    """
 
     cells: Sequence[Sequence[Cell | None]]
     title: str
@@ -76,7 +84,7 @@ def _fold(text: str, width: float, points: float) -> list[str]:
 
 
 def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
-    """The sheet as PNG or PDF; a cell has the middle aspect ratio of the pictures in it."""
+    """The sheet as PNG or PDF. Every cell has the median aspect ratio of the pictures."""
     ratios = [
         c.pixels.shape[1] / c.pixels.shape[0]
         for line in sheet.cells
@@ -87,14 +95,14 @@ def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
     cell_w, cell_h = (_CELL, _CELL / ratio) if ratio >= 1 else (_CELL * ratio, _CELL)
     across = max(len(line) for line in sheet.cells)
     labels = [_LABEL if any(c and c.label for c in line) else 0.0 for line in sheet.cells]
-    names = [textwrap.wrap(text, _ROW_LABEL) for text in sheet.row_labels]
+    row_labels = [textwrap.wrap(text, _ROW_LABEL) for text in sheet.row_labels]
     edge = (
         _MARGIN
-        + max((len(text) for name in names for text in name), default=0) * _SMALL * _LETTER
-        + (_GAP if names else 0.0)
+        + max((len(text) for name in row_labels for text in name), default=0) * _SMALL * _LETTER
+        + (_GAP if row_labels else 0.0)
     )
-    tops = [_fold(text, cell_w, _SMALL) for text in sheet.column_labels]
-    above = max((_LABEL + 0.12 * (len(name) - 1) for name in tops), default=0.0)
+    column_labels = [_fold(text, cell_w, _SMALL) for text in sheet.column_labels]
+    above = max((_LABEL + 0.12 * (len(name) - 1) for name in column_labels), default=0.0)
     width = max(edge + _MARGIN + across * (cell_w + _GAP) - _GAP, 5.0)
     titles = _fold(sheet.title, width - 2 * _MARGIN, _LARGE * 1.15)  # bold
     lines = _wrap(sheet.below, int((width - 2 * _MARGIN) / (_LETTER * _SMALL)))
@@ -103,7 +111,7 @@ def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
 
     def write(left: float, bottom: float, text: str, size: float = _SMALL, **more: Any) -> None:
-        # parse_math: a name may hold dollar signs
+        # without parse_math, since a name may hold dollar signs
         figure.text(
             left / width,
             bottom / height,
@@ -122,7 +130,7 @@ def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
         linespacing=1.4,
     )
     top = height - _MARGIN - head - above
-    for i, name in enumerate(tops):
+    for i, name in enumerate(column_labels):
         write(
             edge + i * (cell_w + _GAP) + cell_w / 2,
             top + 0.05,
@@ -131,8 +139,8 @@ def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
             va="bottom",
         )
     for k, (line, label) in enumerate(zip(sheet.cells, labels, strict=True)):
-        if names:
-            write(_MARGIN, top - label - cell_h / 2, "\n".join(names[k]), va="center")
+        if row_labels:
+            write(_MARGIN, top - label - cell_h / 2, "\n".join(row_labels[k]), va="center")
         for i, cell in enumerate(line):
             left = edge + i * (cell_w + _GAP)
             if cell is None:
@@ -172,7 +180,7 @@ def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
         top -= label + cell_h + _GAP
     sink = io.BytesIO()
     if kind == "pdf":
-        with rc_context({"pdf.fonttype": 42}):  # whole letters, which can be searched and edited
+        with rc_context({"pdf.fonttype": 42}):  # TrueType: its text can be searched and edited
             FigureCanvasPdf(figure).print_pdf(sink, metadata={"CreationDate": None})
     else:
         FigureCanvasAgg(figure).print_png(sink)
@@ -184,13 +192,17 @@ def kind_of(target: str) -> str:
     _, dot, kind = target.lower().rpartition(".")
     if not dot or kind not in ("png", "pdf"):
         raise UsageError(
-            f"{storage.redact(target)}: a sheet is a .png or a .pdf; give its file one of these endings"
+            f"{storage.redact(target)}: a sheet is a .png or a .pdf; "
+            "give its file one of these endings"
         )
     return kind
 
 
 def save(sheet: Sheet, target: str) -> None:
-    """Draw `sheet` as `target` (local or s3://): a PNG of at most 1.5 MB, coarser where it must be, or a PDF."""
+    """Draw `sheet` at `target` (local or s3://), as a PDF or as a PNG of at most 1.5 MB.
+
+    A PNG that would be larger gets a lower resolution.
+    """
     kind, dpi = kind_of(target), _DPI
     data = draw(sheet, kind, dpi)
     while kind == "png" and len(data) > MAX_BYTES and dpi > 30:

@@ -221,7 +221,7 @@ def test_an_output_of_another_job(refused: Refused, good: tuple[str, list[str]],
     refused("run", other, tmp_path / "out", *good[1], words=("another job", "rows: 4 there, 3 here"))
 
 
-def test_an_output_with_a_strangers_parquet(refused: Refused, good: tuple[str, list[str]], tmp_path: Path) -> None:
+def test_an_output_with_another_writers_parquet(refused: Refused, good: tuple[str, list[str]], tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "data" / "theirs.parquet")
     refused("run", good[0], tmp_path, *good[1], words=("theirs.parquet", "no .nstray/job.json", "use another OUT"))

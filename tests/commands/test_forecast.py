@@ -16,14 +16,14 @@ PLAIN = PairCost(100, "none", "200", "exact")
 SMALL = PairCost(100, "none", "100", "exact")
 
 
-def sample(kind: PairCost = PLAIN, device: float = 50.0, host: float = 1.0, size: float = 1000.0, *, settled: bool = True) -> SampleCost:
-    return SampleCost(kind, device, host, size, settled)
+def sample(pair: PairCost = PLAIN, device: float = 50.0, host: float = 1.0, size: float = 1000.0, *, settled: bool = True) -> SampleCost:
+    return SampleCost(pair, device, host, size, settled)
 
 
-def forecast(*samples: SampleCost, load: RemainingWork | None = None, depth: int = 2, **more: Any) -> Forecast:
-    """Of four shards of two pairs, unless `load` says otherwise."""
+def forecast(*samples: SampleCost, remaining: RemainingWork | None = None, depth: int = 2, **more: Any) -> Forecast:
+    """Of four shards of two pairs, unless `remaining` says otherwise."""
     measured: dict[str, Any] = {"per_device": 1, "cpu": True, "ray": 10.0, "start": 5.0, "warm_up": 1.0, "part_bytes": 100, **more}
-    return Forecast(load or RemainingWork([{PLAIN: 2}], [0] * 4), Measured(samples or (sample(),), **measured), depth, "png")
+    return Forecast(remaining or RemainingWork([{PLAIN: 2}], [0] * 4), Measured(samples or (sample(),), **measured), depth, "png")
 
 
 # what settings cost
@@ -40,12 +40,12 @@ def test_the_work_of_a_pair_counts_its_stages_by_their_pixels() -> None:
 
 
 @pytest.mark.parametrize(("evaluations", "coarse"), [(50, "50:20,100:4"), (1, "50:1,100:1"), (100, "50:40,100:8")])
-def test_a_shorter_kind_shortens_its_own_stages_too(evaluations: int, coarse: str) -> None:
+def test_a_shorter_cost_shortens_its_own_stages_too(evaluations: int, coarse: str) -> None:
     assert PairCost(100, "50:40,100:8", "200", "exact").shortened(evaluations) == PairCost(evaluations, coarse, "200", "exact")
     assert PairCost(100, "auto", "200", "exact").shortened(evaluations).coarse == "auto"
 
 
-def test_rows_have_kinds_of_their_own() -> None:
+def test_rows_have_costs_of_their_own() -> None:
     job = config.make({"size": 64, "evaluations": 7})
     rows = pa.table({"pair_id": ["a", "b", "c"], "size": ["32", None, "64"], "evaluations": [None, 9, None], "seed": [1, 2, 3]})
     default = cost_of(job)
@@ -127,21 +127,21 @@ def test_the_spread_is_that_of_the_samples_and_never_less_than_a_machines_own() 
     assert [wide[f"bytes{end}"] for end in ("_low", "", "_high")] == [4400, 8400, 12400]
 
 
-def test_every_kind_counts_as_often_as_it_stands() -> None:
-    load = RemainingWork([{PLAIN: 2}, {PLAIN: 1, SMALL: 1}], [0, 1, 1])
-    assert load.rows == {PLAIN: 4, SMALL: 2}
-    told = forecast(sample(), sample(SMALL, device=10.0, host=0.5, size=300), load=load).on(1)
+def test_every_cost_counts_as_often_as_it_stands() -> None:
+    remaining = RemainingWork([{PLAIN: 2}, {PLAIN: 1, SMALL: 1}], [0, 1, 1])
+    assert remaining.rows == {PLAIN: 4, SMALL: 2}
+    told = forecast(sample(), sample(SMALL, device=10.0, host=0.5, size=300), remaining=remaining).on(1)
     assert told["wall_seconds"] == 16 + 4 * 51 + 2 * 10.5
     assert told["bytes"] == 4 * 1000 + 2 * 300 + 3 * 100
 
 
-def test_a_kind_that_was_not_probed_is_taken_from_the_nearest_size_by_its_work() -> None:
+def test_a_cost_that_was_not_probed_is_taken_from_the_nearest_size_by_its_work() -> None:
     longer = dataclasses.replace(SMALL, evaluations=300)
-    load = RemainingWork([{longer: 1}], [0])
-    told = forecast(sample(), sample(SMALL, device=10.0, host=0.5, size=300), load=load).on(1)
+    remaining = RemainingWork([{longer: 1}], [0])
+    told = forecast(sample(), sample(SMALL, device=10.0, host=0.5, size=300), remaining=remaining).on(1)
     assert told["wall_seconds"] == 16 + 3 * 10 + 0.5
     larger = dataclasses.replace(PLAIN, size="400")
-    told = forecast(sample(), sample(SMALL, device=10.0), load=RemainingWork([{larger: 1}], [0])).on(1)
+    told = forecast(sample(), sample(SMALL, device=10.0), remaining=RemainingWork([{larger: 1}], [0])).on(1)
     assert told["wall_seconds"] == 16 + 4 * 51
     assert told["bytes"] == 4 * 1000 + 100
 

@@ -15,7 +15,7 @@ import pytest
 from nstray import config
 from nstray.commands import cost, prepare, probe, status
 from nstray.commands.cost import PairCost, cost_of, row_costs
-from nstray.commands.probe import ProbeOptions, lasting, pick, to_do
+from nstray.commands.probe import ProbeOptions, pick, shortened, to_do
 from nstray.errors import JobFailed, UsageError
 from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
@@ -31,7 +31,7 @@ def checked(folder: Path, rows: dict[str, dict[str, Any]] | None = None, **setti
 
 
 def rows_of(made: prepare.Job) -> Counter[PairCost]:
-    return Counter(kind for shard in to_do(made) for kind in row_costs(shard.table, made.config))
+    return Counter(pair for shard in to_do(made) for pair in row_costs(shard.table, made.config))
 
 
 # what is probed
@@ -40,35 +40,35 @@ def rows_of(made: prepare.Job) -> Counter[PairCost]:
 def test_samples_are_spread_over_what_is_to_do(tmp_path: Path) -> None:
     made = checked(tmp_path)
     ordered = [pair for shard in to_do(made) for pair in shard.table["pair_id"].to_pylist()]
-    picked = pick(made, rows_of(made), whole=False)
-    assert [p.shard.table["pair_id"].to_pylist() for p in picked] == [[ordered[i]] for i in (1, 5, 8, 11, 15, 18)]
+    samples = pick(made, rows_of(made), whole=False)
+    assert [p.shard.table["pair_id"].to_pylist() for p in samples] == [[ordered[i]] for i in (1, 5, 8, 11, 15, 18)]
     whole = pick(made, rows_of(made), whole=True)
     assert [p.shard.number for p in whole] == [0, 1, 2, 3, 4]
     assert {p.shard.table.num_rows for p in whole} == {4}
 
 
-def test_every_kind_has_a_sample_before_one_has_two_and_the_work_decides(tmp_path: Path) -> None:
+def test_every_cost_has_a_sample_before_one_has_two_and_the_work_decides(tmp_path: Path) -> None:
     rows: dict[str, dict[str, Any]] = {f"c0-s{s}": {"size": 12} for s in range(5)} | {"c1-s1": {"evaluations": 5}, "c2-s2": {"coarse": "16:3"}}
     made = checked(tmp_path, rows)
     default = cost_of(made.config)
-    picked = pick(made, rows_of(made), whole=False)
-    assert len({p.kind for p in picked[:4]}) == 4
-    assert [p.kind for p in picked[4:]] == [default, default]
-    assert {pair for p in picked if p.kind.size == "12" for pair in p.shard.table["pair_id"].to_pylist()} <= set(rows)
+    samples = pick(made, rows_of(made), whole=False)
+    assert len({p.pair for p in samples[:4]}) == 4
+    assert [p.pair for p in samples[4:]] == [default, default]
+    assert {pair for p in samples if p.pair.size == "12" for pair in p.shard.table["pair_id"].to_pylist()} <= set(rows)
     many = Counter({PairCost(n, "none", "24", "longest"): 1 for n in range(1, 10)})
-    assert [kind.evaluations for kind in probe._shares(many)] == [9, 8, 7, 6, 5, 4]
+    assert [pair.evaluations for pair in probe._shares(many)] == [9, 8, 7, 6, 5, 4]
 
 
-def test_a_sample_lasts_as_long_as_it_is_told(tmp_path: Path) -> None:
+def test_a_sample_has_as_many_evaluations_as_it_is_told(tmp_path: Path) -> None:
     made = checked(tmp_path, {"c0-s0": {"coarse": "16:6", "size": 20}})
-    staged = next(p for p in pick(made, rows_of(made), whole=True) if p.kind.coarse != "none")
-    table = lasting(staged, 4).table
+    staged = next(p for p in pick(made, rows_of(made), whole=True) if p.pair.coarse != "none")
+    table = shortened(staged, 4).table
     assert [table[name].to_pylist() for name in ("evaluations", "coarse", "size")] == [[4], ["16:2"], ["20"]]
     assert set(probe._spec(made).info.overrides) == {"coarse", "size", "evaluations"}
 
 
 class Modelled:
-    """Stands in for a trial: two workers whose pairs take `fixed` seconds and 0.001 of their work, the second one's twice that."""
+    """Stands in for a ProbePool: two workers whose pairs take `fixed` seconds and 0.001 of their work, the second one's twice that."""
 
     cpu = False
 
@@ -79,7 +79,7 @@ class Modelled:
         self.runs += 1
         ids = shard.table["pair_id"].to_pylist()
         ok = sum(pair != self.failing for pair in ids)
-        works = [kind.work for kind, pair in zip(row_costs(shard.table, config.make(SETTINGS)), ids, strict=True) if pair != self.failing]
+        works = [cost.work for cost, pair in zip(row_costs(shard.table, config.make(SETTINGS)), ids, strict=True) if pair != self.failing]
         seconds = sum(self.fixed + 0.001 * work for work in works) + (7.0 if self.runs == 1 else 0.0)
         return [
             ShardReport(
@@ -102,19 +102,19 @@ class Modelled:
 @pytest.mark.parametrize("seconds", [1e-9, 60.0])
 def test_a_session_finds_the_model_however_little_time_it_has(tmp_path: Path, whole: bool, seconds: float) -> None:
     made = checked(tmp_path, {f"c{c}-s0": {"coarse": "16:6"} for c in range(4)}, evaluations=100)
-    trial = Modelled(fixed=3.0, failing="c0-s1")
-    session = probe._Session(trial, pick(made, rows_of(made), whole=whole), seconds)  # type: ignore[arg-type]
+    pool = Modelled(fixed=3.0, failing="c0-s1")
+    session = probe._Session(pool, pick(made, rows_of(made), whole=whole), seconds)  # type: ignore[arg-type]
     session.run()
-    assert len(session.samples) == 2 * (trial.runs // 3) >= 2
-    for n, (found, _) in enumerate(session.samples):
-        assert found.device == pytest.approx((1 + n % 2) * (3.0 + 0.001 * found.kind.work))
+    assert len(session.costs) == 2 * (pool.runs // 3) >= 2
+    for n, (found, _) in enumerate(session.costs):
+        assert found.device == pytest.approx((1 + n % 2) * (3.0 + 0.001 * found.pair.work))
         assert found.host == pytest.approx(0.5)
     assert session.warm_up == pytest.approx(2 * 7.0)
     assert session.errors == whole
     if seconds > 1:  # the model takes no time, so that every sample runs whole
-        assert (trial.runs, all(found.settled for found, _ in session.samples)) == (3 * len(session._picked), True)
+        assert (pool.runs, all(found.settled for found, _ in session.costs)) == (3 * len(session._samples), True)
     else:
-        assert trial.runs == 3
+        assert pool.runs == 3
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_session_finds_the_model_however_little_time_it_has(tmp_path: Path, wh
         ("--probe-seconds", "inf", "--probe-seconds must be"),
     ],
 )
-def test_bad_wishes_are_refused(call: Call, tmp_path: Path, option: str, value: str, words: str) -> None:
+def test_bad_probe_options_are_refused(call: Call, tmp_path: Path, option: str, value: str, words: str) -> None:
     code, out, err = call("plan", "no.csv", tmp_path / "out", "--probe", option, value)
     assert (code, out, words in err) == (2, "", True), err
 
@@ -139,7 +139,7 @@ def test_options_of_a_probe_need_one(call: Call, tmp_path: Path, option: list[st
     assert (code, f"{option[0]}: only with --probe" in err) == (2, True), err
 
 
-def test_a_wish_is_checked_by_whoever_makes_it() -> None:
+def test_probe_options_are_checked_by_whoever_makes_them() -> None:
     with pytest.raises(UsageError, match="price"):
         ProbeOptions(price=-0.01)
     assert ProbeOptions().devices == ()
@@ -148,7 +148,7 @@ def test_a_wish_is_checked_by_whoever_makes_it() -> None:
 def test_a_table_for_a_terminal() -> None:
     figures = {"device_hours": 1.5, "wall_seconds": 2700.0, "bytes": 2.5e9, "money": 3.0}
     ends = {f"{name}{end}": value * by for name, value in figures.items() for end, by in (("_low", 0.9), ("_high", 1.1))}
-    heading, line = probe.table([{"devices": 2, **figures, **ends}])
+    heading, line = probe.forecast_table([{"devices": 2, **figures, **ends}])
     assert heading.split() == ["devices", "device-hours", "wall", "bytes", "money"]
     assert line.split("  ")[0] == "2"
     for cell in ("1.5 (1.35 to 1.65)", "45m00s (40m30s to 49m30s)", "2.5 GB (2.25 GB to 2.75 GB)", "3.00 (2.70 to 3.30)"):
@@ -169,7 +169,7 @@ def test_a_forecast_is_of_the_same_run_or_of_none() -> None:
     assert cost.recorded_forecast({**recorded, "forecasts": "damage"}, "f", summary) is None
 
 
-def test_a_strangers_summary_shows_its_numbers_alone() -> None:
+def test_a_damaged_summary_shows_its_numbers_alone() -> None:
     summary = {"last_run_seconds": 2.5, "last_run_bytes": 10**400, "last_run_device_hours": math.nan, "estimate": {"bytes": "x", "wall_seconds": 2}}
     assert cost.cost_summary(summary) == {"last_run": {"wall_seconds": 2.5}, "estimate": {"wall_seconds": 2}}
     assert cost.cost_summary({"estimate": 5}) == cost.cost_summary(None) == {"last_run": {}, "estimate": {}}

@@ -15,7 +15,7 @@ import pytest
 from outputs import error_row, footer, job_record, ok_row, picture
 
 from nstray import config
-from nstray.commands.sheet import MOST, _label, sheet
+from nstray.commands.sheet import sheet
 from nstray.errors import OutputError, UsageError
 from nstray.manifest.manifest import Manifest
 from nstray.output.folder import Output
@@ -23,6 +23,7 @@ from nstray.output.layout import part_name
 from nstray.output.part import encode_part
 from nstray.output.schema import encode_schema, part_schema
 from nstray.reports import drawing
+from nstray.reports.figure import MOST, label
 
 REPOSITORY = Path(__file__).parents[2]
 PAPER = REPOSITORY / "manifests" / "gatys2015"
@@ -125,7 +126,7 @@ def test_a_value_that_is_absent_has_a_label_at_the_end(tmp_path: Path, drawn: li
     [(1e-5, "1e-5"), (1e-4, "1e-4"), (0.01, "1e-2"), (0.025, "0.025"), (0.1, "0.1"), (0.0, "0"), (-2e-3, "-2e-3"), (1000.0, "1000"), (1e20, "1e20")],
 )
 def test_numbers_as_labels(value: float, text: str) -> None:
-    assert _label(value) == text
+    assert label(value) == text
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf"])
@@ -134,7 +135,7 @@ def test_the_carried_names_are_used_unasked(tmp_path: Path, drawn: list[drawing.
     out = make(tmp_path, rows, NAMED)
     assert sheet(out, str(tmp_path / f"f.{kind}")) == 2
     assert list(drawn[0].row_labels) == ["one row"]
-    assert [label[:3] for label in drawn[0].column_labels] == ["(a)", "(b)"]
+    assert [text[:3] for text in drawn[0].column_labels] == ["(a)", "(b)"]
     assert (tmp_path / f"f.{kind}").read_bytes().startswith({"png": b"\x89PNG", "pdf": b"%PDF"}[kind])
 
 

@@ -161,12 +161,12 @@ DAMAGE: dict[str, tuple[Callable[[Any], None], list[str]]] = {
         lambda made: shutil.copy(made.part(PARTS[1]), made.part("part-00000-0003.parquet")),
         ["1 unexpected files in data/: part-00000-0003.parquet"],
     ),
-    "a stranger among the parts": (lambda made: made.part("train.parquet").write_bytes(b""), ["1 unexpected files in data/: train.parquet"]),
+    "a foreign file among the parts": (lambda made: made.part("train.parquet").write_bytes(b""), ["1 unexpected files in data/: train.parquet"]),
     "two parts swapped": (
         swap,
         [f"{PARTS[0]}: its footer says it is part 1 of window 0", f"{PARTS[0]}: against the manifest's shard it lacks", "belong elsewhere"],
     ),
-    "an id twice": (repeated, ["stands 2 times: in part-00000-0000.parquet, part-00000-0001.parquet", "digest was made from", "lacks"]),
+    "an id twice": (repeated, ["occurs 2 times: in part-00000-0000.parquet, part-00000-0001.parquet", "digest was made from", "lacks"]),
     "a lost row": (
         drop_last_row,
         [f"{PARTS[1]}: its pair ids are not those its footer's digest", f"{PARTS[1]}: against the manifest's shard it lacks"],
@@ -294,7 +294,7 @@ def test_export_again_changes_nothing_and_overwrites_only_when_told(tmp_path: Pa
     assert {p.name: p.read_bytes() for p in to.iterdir()} == before
     assert picture_file.stat().st_mtime_ns == stamp
     picture_file.write_bytes(b"mine")
-    with pytest.raises(OutputError, match=r"c0-s0\.png is there with other bytes"):
+    with pytest.raises(OutputError, match=r"c0-s0\.png exists with other bytes"):
         export(made.out, str(to))
     assert picture_file.read_bytes() == b"mine"
     export(made.out, str(to), overwrite=True)

@@ -7,10 +7,12 @@ import json
 import runpy
 from pathlib import Path
 
+import examples
 import numpy as np
 import pytest
 
-from nstray import config, examples
+from nstray import config
+from nstray.commands import demo
 from nstray.images.decode import decode, decode_mask
 from nstray.manifest.manifest import Manifest
 
@@ -102,6 +104,14 @@ def test_the_repository_holds_what_the_script_draws(made):
         # not byte for byte: sines and exponentials differ in the last bit between processors, and with it a pixel here and there
         assert np.abs(_decoded(made / path).astype(int) - _decoded(REPOSITORY_EXAMPLE / path)).mean() < 0.5, path
     assert sum(p.stat().st_size for p in REPOSITORY_EXAMPLE.rglob("*") if p.is_file()) < 600_000
+
+
+def test_the_package_holds_the_repositorys_pictures_and_manifest():
+    shipped = sorted(p.relative_to(demo.PICTURES) for p in demo.PICTURES.rglob("*") if p.is_file())
+    drawn = [p for folder in ("content", "style") for p in (REPOSITORY_EXAMPLE / folder).iterdir()]
+    assert shipped == sorted(p.relative_to(REPOSITORY_EXAMPLE) for p in [REPOSITORY_EXAMPLE / examples.MANIFEST, *drawn])
+    for path in shipped:
+        assert (demo.PICTURES / path).read_bytes() == (REPOSITORY_EXAMPLE / path).read_bytes(), path
 
 
 def test_the_repository_holds_the_masks_that_the_script_draws(tmp_path):

@@ -32,9 +32,7 @@ def mix(a: Array, b: Array | Sequence[float], share: Array) -> Array:
 def ramp(value: Array, stops: Sequence[tuple[float, tuple[int, int, int]]]) -> Array:
     """Colours (..., 3) of a scalar, linear between stops."""
     at = [s for s, _ in stops]
-    return np.stack(
-        [np.interp(value, at, [c[i] for _, c in stops]) for i in range(3)], axis=-1
-    ).astype(np.float32)
+    return np.stack([np.interp(value, at, [c[i] for _, c in stops]) for i in range(3)], axis=-1).astype(np.float32)
 
 
 def bilinear(field: Array, y: Array, x: Array) -> Array:

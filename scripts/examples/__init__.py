@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nstray.examples.contents import lake, still_life
-from nstray.examples.styles import mosaic, swirls, waves
-from nstray.examples.tools import RNG, Array
+from examples.contents import lake, still_life
+from examples.styles import mosaic, swirls, waves
+from examples.tools import RNG, Array
 from nstray.images.encode import encode
 
 # painter, width, height
@@ -40,9 +40,7 @@ def draw(name: str, seed: int = 0) -> npt.NDArray[np.uint8]:
     if name not in _PICTURES:
         raise ValueError(f"no example picture {name!r}; there are {', '.join(_PICTURES)}")
     painter, width, height = _PICTURES[name]
-    canvas = painter(
-        np.random.default_rng([seed, list(_PICTURES).index(name)]), 2 * height, 2 * width
-    )
+    canvas = painter(np.random.default_rng([seed, list(_PICTURES).index(name)]), 2 * height, 2 * width)
     small: Array = canvas.reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
     return np.asarray(np.clip(small + 0.5, 0, 255), np.uint8)
 
@@ -60,8 +58,5 @@ def write_example(folder: str) -> str:
         writer.writerow(["pair_id", "content", "style", "split"])
         for i, content in enumerate(CONTENTS):
             split = "train" if i == 0 else "test"
-            writer.writerows(
-                [f"{content}-{style}", f"content/{content}.jpg", f"style/{style}.jpg", split]
-                for style in STYLES
-            )
+            writer.writerows([f"{content}-{style}", f"content/{content}.jpg", f"style/{style}.jpg", split] for style in STYLES)
     return str(manifest)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nstray.examples.tools import RNG, Array, Noise, grid, mix, ramp, smooth
+from examples.tools import RNG, Array, Noise, grid, mix, ramp, smooth
 
 
 def _paint(
@@ -37,29 +37,19 @@ def _paint(
         np.empty((length, 2, count), np.float32),
     )
     for t in range(length):
-        heading[t] = along[
-            :, np.clip(y, 0, height - 1).astype(np.int32), np.clip(x, 0, width - 1).astype(np.int32)
-        ]
+        heading[t] = along[:, np.clip(y, 0, height - 1).astype(np.int32), np.clip(x, 0, width - 1).astype(np.int32)]
         y, x = y + heading[t, 0] * length_of / length, x + heading[t, 1] * length_of / length
         path[t] = y, x
     across = np.linspace(-1, 1, 2 * breadth, dtype=np.float32)
     hairs = rng.normal(0, 1, (count, across.size + 4)).astype(np.float32)
-    hairs = (
-        hairs[:, :-4] + 2 * hairs[:, 1:-3] + 3 * hairs[:, 2:-2] + 2 * hairs[:, 3:-1] + hairs[:, 4:]
-    ) / 4.4
+    hairs = (hairs[:, :-4] + 2 * hairs[:, 1:-3] + 3 * hairs[:, 2:-2] + 2 * hairs[:, 3:-1] + hairs[:, 4:]) / 4.4
     s = np.linspace(0, 1, length, dtype=np.float32)
     taper = np.sqrt(np.clip(np.minimum(s * 9, (1 - s) * 5), 0, 1))
     # (count, length, across): in stroke order, so that the later stroke of two stays on top
     offset = across[None, None] * (breadth / 2 * taper)[None, :, None]
     yy = (path[:, 0].T[:, :, None] - heading[:, 1].T[:, :, None] * offset).astype(np.int32)
     xx = (path[:, 1].T[:, :, None] + heading[:, 0].T[:, :, None] * offset).astype(np.int32)
-    inside = (
-        (yy >= 0)
-        & (yy < height)
-        & (xx >= 0)
-        & (xx < width)
-        & (hairs[:, None] > -2.3 + 1.6 * s[None, :, None])
-    )
+    inside = (yy >= 0) & (yy < height) & (xx >= 0) & (xx < width) & (hairs[:, None] > -2.3 + 1.6 * s[None, :, None])
     at = (yy * width + xx)[inside]
     paint = colour[:, None] * (1 + 0.085 * hairs[:, :, None])
     stroke, _, hair = np.nonzero(inside)
@@ -67,10 +57,7 @@ def _paint(
     np.maximum.at(top, at, np.arange(at.size))
     hit = top >= 0
     canvas.reshape(-1, 3)[hit] = paint[stroke[top[hit]], hair[top[hit]]]
-    relief.reshape(-1)[hit] = (
-        np.sqrt(1 - 0.9 * across[hair[top[hit]]] ** 2)
-        + 0.32 * hairs[stroke[top[hit]], hair[top[hit]]]
-    ).astype(np.float32)
+    relief.reshape(-1)[hit] = (np.sqrt(1 - 0.9 * across[hair[top[hit]]] ** 2) + 0.32 * hairs[stroke[top[hit]], hair[top[hit]]]).astype(np.float32)
 
 
 def swirls(rng: RNG, height: int, width: int) -> Array:
@@ -98,9 +85,7 @@ def swirls(rng: RNG, height: int, width: int) -> Array:
         pull = 4.5 * np.exp(-((r / (1.5 * reach)) ** 2))
         flow_y += pull * (turn * dx + 0.22 * dy) / r
         flow_x += pull * (-turn * dy + 0.22 * dx) / r
-        glow = np.maximum(
-            glow, np.exp(-((r / (0.62 * reach)) ** 2)) + 0.42 * np.exp(-((r / (1.55 * reach)) ** 2))
-        )
+        glow = np.maximum(glow, np.exp(-((r / (0.62 * reach)) ** 2)) + 0.42 * np.exp(-((r / (1.55 * reach)) ** 2)))
         rings += np.cos(r / reach * 9 - 1) * np.exp(-((r / (1.6 * reach)) ** 2))
     hills = smooth(-0.012, 0.012, y - 0.80 - 0.055 * np.sin(x * 5 + 0.5) - 0.03 * np.sin(x * 13))
     flow_y, flow_x = (
@@ -109,11 +94,7 @@ def swirls(rng: RNG, height: int, width: int) -> Array:
     )
     along = np.stack([flow_y, flow_x]) / np.hypot(flow_y, flow_x)
     tone = (
-        0.24
-        + 0.17 * noise(y * 3 + 5, x * 3, 3)
-        + 0.12 * np.sin(y * 34 + 5 * np.sin(x * 5)) * (1 - np.minimum(glow, 1))
-        + 0.62 * glow
-        + 0.13 * rings
+        0.24 + 0.17 * noise(y * 3 + 5, x * 3, 3) + 0.12 * np.sin(y * 34 + 5 * np.sin(x * 5)) * (1 - np.minimum(glow, 1)) + 0.62 * glow + 0.13 * rings
     )
     night = (
         (0, (14, 22, 62)),
@@ -131,11 +112,7 @@ def swirls(rng: RNG, height: int, width: int) -> Array:
         (0.75, (120, 140, 72)),
         (1, (206, 184, 84)),
     )
-    furrow = (
-        0.42
-        + 0.40 * noise(y * 7, x * 4 + y * 9, 3)
-        + 0.16 * np.sin((y - 0.05 * np.sin(x * 5 + 0.5)) * 75)
-    )
+    furrow = 0.42 + 0.40 * noise(y * 7, x * 4 + y * 9, 3) + 0.16 * np.sin((y - 0.05 * np.sin(x * 5 + 0.5)) * 75)
 
     def shade(sy: Array, sx: Array) -> Array:
         at = sy.astype(np.int32), np.maximum(sx, 0).astype(np.int32)
@@ -156,13 +133,9 @@ def swirls(rng: RNG, height: int, width: int) -> Array:
 
 def _lit_paint(canvas: Array, relief: Array, strength: float) -> Array:
     """Thick paint under light from the upper left."""
-    soft = (
-        relief + np.roll(relief, 1, 0) + np.roll(relief, 1, 1) + np.roll(relief, (1, 1), (0, 1))
-    ) / 4
+    soft = (relief + np.roll(relief, 1, 0) + np.roll(relief, 1, 1) + np.roll(relief, (1, 1), (0, 1))) / 4
     slope = np.gradient(soft, axis=0) + np.gradient(soft, axis=1)
-    return canvas + (strength * np.clip(slope, -0.9, 1.1))[..., None] * np.array(
-        [1.0, 1.0, 0.9], np.float32
-    )
+    return canvas + (strength * np.clip(slope, -0.9, 1.1))[..., None] * np.array([1.0, 1.0, 0.9], np.float32)
 
 
 def mosaic(rng: RNG, height: int, width: int) -> Array:
@@ -173,10 +146,7 @@ def mosaic(rng: RNG, height: int, width: int) -> Array:
     for k in range(1, int(0.80 * height / pitch)):
         n = max(5, int(2 * np.pi * k * 0.92))
         turn = rng.uniform(0, 1) + np.arange(n) + rng.normal(0, 0.08, n)
-        rings += [
-            (k * pitch * (1 + 0.10 / k * d), a / n * 2 * np.pi)
-            for a, d in zip(turn, rng.normal(0, 1, n), strict=True)
-        ]
+        rings += [(k * pitch * (1 + 0.10 / k * d), a / n * 2 * np.pi) for a, d in zip(turn, rng.normal(0, 1, n), strict=True)]
     laid, angle = np.array(rings, np.float32).T
     # Ring by ring a little wavy, as a hand lays them.
     radius = laid * (1 + 0.035 * np.sin(6 * angle + laid / (0.12 * height)))
@@ -190,10 +160,7 @@ def mosaic(rng: RNG, height: int, width: int) -> Array:
     for y0 in range(0, height, block):
         for x0 in range(0, width, block):
             reach = block / 2 + 2.6 * pitch
-            close = np.flatnonzero(
-                (np.abs(site_y - y0 - block / 2) < reach)
-                & (np.abs(site_x - x0 - block / 2) < reach)
-            )
+            close = np.flatnonzero((np.abs(site_y - y0 - block / 2) < reach) & (np.abs(site_x - x0 - block / 2) < reach))
             y, x = grid(block, block)
             d = np.hypot(y[..., None] + y0 - site_y[close], x[..., None] + x0 - site_x[close])
             order = np.argpartition(d, 1, axis=2)[..., :2]
@@ -240,12 +207,7 @@ def mosaic(rng: RNG, height: int, width: int) -> Array:
     y, x = grid(height, width)
     tilt = rng.normal(0, 1, (r.size, 2)).astype(np.float32)
     dy, dx = (y - site_y[owner]) / pitch, (x - site_x[owner]) / pitch
-    glint = (
-        1
-        + 0.20 * (tilt[owner, 0] * dy + tilt[owner, 1] * dx)
-        - 0.16 * (dy + dx)
-        + 0.10 * noise(y * 0.05, x * 0.05, 3)
-    )
+    glint = 1 + 0.20 * (tilt[owner, 0] * dy + tilt[owner, 1] * dx) - 0.16 * (dy + dx) + 0.10 * noise(y * 0.05, x * 0.05, 3)
     edge = second - near
     canvas: Array = tile[owner] * glint[..., None]
     canvas *= (1 - 0.35 * smooth(0.36 * pitch, 0.12 * pitch, edge))[..., None]
@@ -258,9 +220,7 @@ def mosaic(rng: RNG, height: int, width: int) -> Array:
     )
 
 
-_CREAM, _PRUSSIAN, _BLUE, _PALE = (
-    np.array(c, np.float32) for c in ((238, 226, 196), (20, 42, 84), (52, 98, 148), (150, 182, 190))
-)
+_CREAM, _PRUSSIAN, _BLUE, _PALE = (np.array(c, np.float32) for c in ((238, 226, 196), (20, 42, 84), (52, 98, 148), (150, 182, 190)))
 
 
 def _wave_row(
@@ -276,9 +236,7 @@ def _wave_row(
     pixel = float(u[0, 1] - u[0, 0])
     h = (base - v) / tall
     wobble = 0.02 * noise(v * 6, u * 6 + k, 3)
-    bent = (
-        (u + wobble) / long - phase - lean * np.maximum(h, 0) ** 2.2 * (1 + 0.35 * np.maximum(h, 0))
-    )
+    bent = (u + wobble) / long - phase - lean * np.maximum(h, 0) ** 2.2 * (1 + 0.35 * np.maximum(h, 0))
     crest = np.floor(bent + 0.5)
     across = bent - crest
     size = 0.86 + 0.14 * np.cos(crest * 2.4 + k)
@@ -298,11 +256,7 @@ def _wave_row(
     )
     contour = np.abs((depth / tall * 7) % 1 - 0.5)
     sea = np.where(((h < 0.12) & (contour < 0.16))[..., None], _PALE, sea)
-    foam = (
-        0.030
-        + 0.085 * foamy * (0.55 + 0.45 * np.abs(np.sin(across * 31 + 9 * h)))
-        + 0.012 * noise(v * 14, u * 14, 2)
-    ) * (0.45 + tall * 1.3)
+    foam = (0.030 + 0.085 * foamy * (0.55 + 0.45 * np.abs(np.sin(across * 31 + 9 * h))) + 0.012 * noise(v * 14, u * 14, 2)) * (0.45 + tall * 1.3)
     sea = mix(sea, _CREAM * 1.03, smooth(pixel, -pixel, depth - foam))
     sea = mix(sea, _PRUSSIAN, smooth(2.4 * pixel, 1.2 * pixel, np.abs(depth - foam)))
     curls = np.abs(np.hypot((across * long * 30) % 1 - 0.5, (depth * 30) % 1 - 0.5) - 0.33)
@@ -345,9 +299,7 @@ def waves(rng: RNG, height: int, width: int) -> Array:
         mix(np.broadcast_to(_BLUE, canvas.shape), _PRUSSIAN, smooth(0.42, 0.60, v)),
         smooth(-pixel, pixel, cone),
     )
-    snow = smooth(
-        -pixel, pixel, 0.475 + 0.030 * np.abs(np.sin(u * 75)) + 0.02 * noise(v * 0, u * 25, 2) - v
-    )
+    snow = smooth(-pixel, pixel, 0.475 + 0.030 * np.abs(np.sin(u * 75)) + 0.02 * noise(v * 0, u * 25, 2) - v)
     canvas = mix(canvas, (246, 240, 222), smooth(-pixel, pixel, cone - 0.004) * snow)
     # (baseline, amplitude, wavelength, phase, lean), from the back to the front
     rows = (
@@ -358,12 +310,8 @@ def waves(rng: RNG, height: int, width: int) -> Array:
         (1.03, 0.20, 0.50, 0.85, 0.15),
     )
     for k, (base, tall, long, phase, lean) in enumerate(rows):
-        rows_of = np.s_[
-            max(0, int((base - 1.35 * tall) * height)) :
-        ]  # nothing of this row stands higher
-        canvas[rows_of] = _wave_row(
-            canvas[rows_of], noise, v[rows_of], u[rows_of], k, (base, tall, long, phase, lean)
-        )
+        rows_of = np.s_[max(0, int((base - 1.35 * tall) * height)) :]  # nothing of this row stands higher
+        canvas[rows_of] = _wave_row(canvas[rows_of], noise, v[rows_of], u[rows_of], k, (base, tall, long, phase, lean))
         for _ in range(26 if tall > 0.2 else 8):  # spray thrown off the crests
             at = rng.integers(-1, 3)
             sy, sx = (
@@ -371,10 +319,7 @@ def waves(rng: RNG, height: int, width: int) -> Array:
                 (at + phase + lean * 1.35 + rng.normal(0.02, 0.12)) * long,
             )
             r = rng.uniform(0.003, 0.008)
-            top_left = [
-                int(np.clip((c - r) * side, 2, side - 16))
-                for c, side in ((sy, height), (sx, width))
-            ]
+            top_left = [int(np.clip((c - r) * side, 2, side - 16)) for c, side in ((sy, height), (sx, width))]
             here = np.s_[top_left[0] - 2 : top_left[0] + 14, top_left[1] - 2 : top_left[1] + 14]
             dot = np.hypot(v[here] - sy, u[here] - sx) - np.float32(r)
             canvas[here] = mix(

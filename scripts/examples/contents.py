@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nstray.examples.tools import RNG, Array, Noise, bilinear, grid, mix, ramp, smooth
+from examples.tools import RNG, Array, Noise, bilinear, grid, mix, ramp, smooth
 
 
 def lake(rng: RNG, height: int, width: int) -> Array:
@@ -18,22 +18,14 @@ def lake(rng: RNG, height: int, width: int) -> Array:
     gz, gx = grid(n, n)
     z, x = gz / n * span, (gx / n - 0.5) * span
     ridges = noise(z * 0.14 + 3, x * 0.14, 6, ridged=True)
-    basin = smooth(
-        5.5, 15, z + 0.16 * x * x * np.exp(-z / 14) + 1.2 * noise(z * 0.4, x * 0.4 + 9, 2)
-    )
-    land = (
-        basin * (0.3 + 3.3 * np.maximum(ridges + 0.30, 0) ** 1.4)
-        + 0.25 * noise(z * 0.9, x * 0.9, 4) * basin
-        - 0.10
-    )
+    basin = smooth(5.5, 15, z + 0.16 * x * x * np.exp(-z / 14) + 1.2 * noise(z * 0.4, x * 0.4 + 9, 2))
+    land = basin * (0.3 + 3.3 * np.maximum(ridges + 0.30, 0) ** 1.4) + 0.25 * noise(z * 0.9, x * 0.9, 4) * basin - 0.10
     sun = np.array([0.80, 0.42, -0.10])  # towards the sun: right, up, a little towards us
     slope_z: Array = np.asarray(np.gradient(land, span / n, axis=0))
     slope_x: Array = np.asarray(np.gradient(land, span / n, axis=1))
     facing = (-slope_x * sun[0] + sun[1] - slope_z * sun[2]) / np.sqrt(1 + slope_x**2 + slope_z**2)
     ceiling = np.full_like(land, -1)
-    for k in range(
-        1, 90
-    ):  # highest ground between here and the sun, lowered by the sun's elevation
+    for k in range(1, 90):  # highest ground between here and the sun, lowered by the sun's elevation
         shifted = np.roll(land, -2 * k, axis=1) - 2 * k * span / n * np.float32(sun[1] / sun[0])
         shifted[:, n - 2 * k :] = -1
         np.maximum(ceiling, shifted, out=ceiling)
@@ -44,9 +36,7 @@ def lake(rng: RNG, height: int, width: int) -> Array:
     column = (np.arange(width, dtype=np.float32) - width / 2) / focal
     sz = np.broadcast_to((depth / span * n)[:, None], (640, width))
     sx: Array = (depth[:, None] * column[None] / span + 0.5) * n
-    seen = np.maximum.accumulate(
-        focal * (bilinear(land, sz, np.clip(sx, 0, n - 2)) - eye) / depth[:, None], axis=0
-    )
+    seen = np.maximum.accumulate(focal * (bilinear(land, sz, np.clip(sx, 0, n - 2)) - eye) / depth[:, None], axis=0)
     rows = horizon - np.arange(height, dtype=np.float32)
     step = np.stack([np.searchsorted(seen[:, c], rows) for c in range(width)], axis=1)
     sky_mask = step >= 640
@@ -67,10 +57,7 @@ def lake(rng: RNG, height: int, width: int) -> Array:
     )
     snow = smooth(0.0, 0.35, ground - 1.05 + 0.35 * grain) * smooth(0.58, 0.78, flat)
     colour = mix(rock, (246, 244, 250), snow)
-    colour *= (
-        np.array([0.42, 0.48, 0.68], np.float32)
-        + lit[..., None] * np.array([1.45, 1.12, 0.74], np.float32)
-    ) * (1 + 0.16 * grain[..., None])
+    colour *= (np.array([0.42, 0.48, 0.68], np.float32) + lit[..., None] * np.array([1.45, 1.12, 0.74], np.float32)) * (1 + 0.16 * grain[..., None])
     # Sky: gradient, sun, clouds lit from its side.
     y, xx = grid(height, width)
     up = np.clip((horizon - y) / horizon, 0, 1)
@@ -85,9 +72,7 @@ def lake(rng: RNG, height: int, width: int) -> Array:
         ],
     )
     sun_r = np.hypot(y - 0.23 * height, xx - 0.82 * width) / height
-    sky = mix(
-        sky, (255, 236, 190), 0.85 * np.exp(-((sun_r / 0.20) ** 2)) + 0.25 * np.exp(-sun_r / 0.5)
-    )
+    sky = mix(sky, (255, 236, 190), 0.85 * np.exp(-((sun_r / 0.20) ** 2)) + 0.25 * np.exp(-sun_r / 0.5))
     cy, cx = y / height * 9 * (1.5 - up), xx / width * 5
     cloud = smooth(0.02, 0.42, noise(cy, cx, 5))
     relief = noise(cy, cx, 5) - noise(cy - 0.12, cx + 0.22, 5)
@@ -98,9 +83,7 @@ def lake(rng: RNG, height: int, width: int) -> Array:
     )
     sky = mix(sky, (255, 252, 232), 1 - smooth(0.050, 0.060, sun_r))
     haze = (1 - np.exp(-np.maximum(dist - 4, 0) / 26))[..., None]
-    scene = np.where(
-        sky_mask[..., None], sky, colour + (np.array([214, 190, 190], np.float32) - colour) * haze
-    )
+    scene = np.where(sky_mask[..., None], sky, colour + (np.array([214, 190, 190], np.float32) - colour) * haze)
     water = (ground < 0.0) & ~sky_mask
     for i in range(46):  # firs of the far shore, small, mirrored with the rest
         c = int(rng.uniform(0, width))
@@ -109,9 +92,7 @@ def lake(rng: RNG, height: int, width: int) -> Array:
             _fir(scene, rng, first + rng.uniform(-1, 2), c, rng.uniform(14, 34), 0.55, water, i)
     # The lake mirrors what stands above each column's shore.
     shore = np.where(water.any(0), np.argmax(water, axis=0), height).astype(np.float32)
-    shore = np.convolve(np.pad(shore, 8, mode="edge"), np.ones(17) / 17, mode="valid").astype(
-        np.float32
-    )
+    shore = np.convolve(np.pad(shore, 8, mode="edge"), np.ones(17) / 17, mode="valid").astype(np.float32)
     below = y - shore[None]
     ripple = noise(1800 / (np.maximum(below, 0) + 12), xx * 0.008 + y * 0.002, 3)
     source = np.clip(shore[None] - below * 1.05 + ripple * (2 + 0.09 * below), 0, height - 1)
@@ -121,17 +102,11 @@ def lake(rng: RNG, height: int, width: int) -> Array:
     lake = mix(
         lake,
         (255, 226, 186),
-        0.5
-        * smooth(0.25, 0.6, ripple)
-        * smooth(4, 60, below)
-        * np.exp(-(((xx - 0.80 * width) / (0.16 * width)) ** 2)),
+        0.5 * smooth(0.25, 0.6, ripple) * smooth(4, 60, below) * np.exp(-(((xx - 0.80 * width) / (0.16 * width)) ** 2)),
     )
     scene = np.where(water[..., None], lake, scene)
     # Near bank and its firs.
-    bank = (
-        height * (0.955 + 0.03 * noise(xx[0] * 0, xx[0] * 0.006, 3))
-        - 0.10 * height * np.abs(xx[0] / width - 0.5) ** 2 * 4
-    )
+    bank = height * (0.955 + 0.03 * noise(xx[0] * 0, xx[0] * 0.006, 3)) - 0.10 * height * np.abs(xx[0] / width - 0.5) ** 2 * 4
     blades = noise(y * 0.05, xx * 0.35, 3)
     grass = ramp(
         blades + 0.25 * noise(y * 0.02, xx * 0.02, 2),
@@ -222,9 +197,7 @@ _VASE_R = np.convolve(
 def _distances(x: Array, y: Array, z: Array) -> Array:
     """Signed distance bounds (objects, n) from points to the vase and each fruit."""
     radius = np.interp(y, _VASE_Y, _VASE_R).astype(np.float32)
-    out = [
-        np.maximum((np.hypot(x - _VASE_X, z - _VASE_Z) - radius) * 0.72, np.maximum(y - 1.75, -y))
-    ]
+    out = [np.maximum((np.hypot(x - _VASE_X, z - _VASE_Z) - radius) * 0.72, np.maximum(y - 1.75, -y))]
     for kind, cx, cz, r in _FRUIT:
         u, w = x - np.float32(cx), z - np.float32(cz)
         if kind == "apple":  # a spindle torus, a little narrower below
@@ -236,11 +209,7 @@ def _distances(x: Array, y: Array, z: Array) -> Array:
                 )
                 - 0.022
             )
-            out.append(
-                np.minimum(
-                    (np.hypot(side - 0.42 * r, (y - 0.80 * r) * 0.94) - 0.72 * r) * 0.84, stem * 0.9
-                )
-            )
+            out.append(np.minimum((np.hypot(side - 0.42 * r, (y - 0.80 * r) * 0.94) - 0.72 * r) * 0.84, stem * 0.9))
         elif kind == "pear":
             low, high = (
                 np.sqrt(u * u + w * w + (y - r) ** 2) - r,
@@ -254,9 +223,7 @@ def _distances(x: Array, y: Array, z: Array) -> Array:
                 )
                 - 0.022
             )
-            out.append(
-                np.minimum(high + (low - high) * blend - 0.35 * blend * (1 - blend), stem) * 0.9
-            )
+            out.append(np.minimum(high + (low - high) * blend - 0.35 * blend * (1 - blend), stem) * 0.9)
         else:  # a lemon lying at an angle, with its two tips
             a, b = 0.86 * u + 0.51 * w, -0.51 * u + 0.86 * w
             body = np.sqrt((a / 1.28) ** 2 + b * b + (y - r) ** 2) - r
@@ -266,9 +233,7 @@ def _distances(x: Array, y: Array, z: Array) -> Array:
     return np.stack(out)
 
 
-def _march(
-    origin: Sequence[Array], ray: Sequence[Array], far: Array, soft: float | None = None
-) -> Array:
+def _march(origin: Sequence[Array], ray: Sequence[Array], far: Array, soft: float | None = None) -> Array:
     """Sphere tracing: distance along each ray to the objects (`far` where none), or with `soft` the light that passes (0..1)."""
     t, light = np.full(far.shape, 0.03 if soft else 2.5, np.float32), np.ones(far.shape, np.float32)
     alive = np.arange(far.size)
@@ -316,20 +281,14 @@ def still_life(rng: RNG, height: int, width: int) -> Array:
     normal = np.zeros((3, x.size), np.float32)
     normal[1, ~solid & on_table] = 1
     back = ~solid & ~on_table
-    fold = np.sin(
-        x * 5.2 + 1.6 * noise(y * 0.5, x * 0.8, 2) + 0.7 * np.sin(y * 0.8)
-    ) + 0.4 * np.sin(x * 11.7 + y * 1.3)
-    slope = np.cos(
-        x * 5.2 + 1.6 * noise(y * 0.5, x * 0.8, 2) + 0.7 * np.sin(y * 0.8)
-    ) + 0.5 * np.cos(x * 11.7 + y * 1.3)
+    fold = np.sin(x * 5.2 + 1.6 * noise(y * 0.5, x * 0.8, 2) + 0.7 * np.sin(y * 0.8)) + 0.4 * np.sin(x * 11.7 + y * 1.3)
+    slope = np.cos(x * 5.2 + 1.6 * noise(y * 0.5, x * 0.8, 2) + 0.7 * np.sin(y * 0.8)) + 0.5 * np.cos(x * 11.7 + y * 1.3)
     normal[0, back], normal[2, back] = -0.62 * slope[back], -1
     s = np.flatnonzero(solid)
     which = _distances(x[s], y[s], z[s]).argmin(axis=0)
     e = np.float32(0.004)
     base = _distances(x[s], y[s], z[s]).min(axis=0)
-    for axis, moved in enumerate(
-        ((x[s] + e, y[s], z[s]), (x[s], y[s] + e, z[s]), (x[s], y[s], z[s] + e))
-    ):
+    for axis, moved in enumerate(((x[s] + e, y[s], z[s]), (x[s], y[s] + e, z[s]), (x[s], y[s], z[s] + e))):
         normal[axis, s] = _distances(*moved).min(axis=0) - base
     wrinkle = noise(z * 1.1, x * 0.7 + z, 4)
     cloth = ~solid & on_table
@@ -348,9 +307,7 @@ def still_life(rng: RNG, height: int, width: int) -> Array:
         np.sin((z + 0.10 * noise(z * 2, x * 0.5, 3)) * 40) * 0.35 + noise(z * 14, x * 0.8, 3),
         [(-1, (82, 46, 26)), (0, (124, 74, 40)), (1, (160, 104, 60))],
     )
-    edge = smooth(-0.015, 0.015, z + 1.28 - 0.10 * np.sin(x * 1.9 + 0.6) - 0.03 * wrinkle) * smooth(
-        0.015, -0.015, x * 0.9 + 0.25 * z - 2.15
-    )
+    edge = smooth(-0.015, 0.015, z + 1.28 - 0.10 * np.sin(x * 1.9 + 0.6) - 0.03 * wrinkle) * smooth(0.015, -0.015, x * 0.9 + 0.25 * z - 2.15)
     colour[cloth] = mix(wood, linen, edge)[cloth]
     gloss = np.zeros(x.size, np.float32)
     colour[s], gloss[s] = _skins(noise, x[s], y[s], z[s], which)
@@ -366,40 +323,27 @@ def still_life(rng: RNG, height: int, width: int) -> Array:
     shadow = smooth(0.08, 0.95, shadow)
     open_sky = np.ones(x.shape, np.float32)
     for reach in (0.08, 0.2, 0.45):
-        near = _distances(
-            *(a + n * np.float32(reach) for a, n in zip((x, y, z), normal, strict=True))
-        ).min(axis=0)
+        near = _distances(*(a + n * np.float32(reach) for a, n in zip((x, y, z), normal, strict=True))).min(axis=0)
         open_sky *= np.clip(
-            0.35
-            + 0.65
-            * np.minimum(near, np.where(solid, np.maximum(y + normal[1] * reach, 0), reach))
-            / reach,
+            0.35 + 0.65 * np.minimum(near, np.where(solid, np.maximum(y + normal[1] * reach, 0), reach)) / reach,
             0.25,
             1,
         )
     direct = np.clip(np.tensordot(lamp, normal, 1), 0, 1) * shadow
-    pool = np.exp(
-        -(((x + 0.2) / 2.6) ** 2) - ((y - 0.7) / 2.2) ** 2
-    )  # the window's light falls off to the sides
+    pool = np.exp(-(((x + 0.2) / 2.6) ** 2) - ((y - 0.7) / 2.2) ** 2)  # the window's light falls off to the sides
     half = lamp[:, None] - np.stack(ray)
     half /= np.sqrt((half**2).sum(axis=0))
     shine = gloss * np.clip((half * normal).sum(axis=0), 0, 1) ** 60 * shadow
     lit = (0.30 + 0.95 * pool * direct)[:, None] * np.array([1.12, 1.02, 0.84], np.float32)
-    lit += (0.26 * open_sky * (0.6 + 0.4 * normal[1]))[:, None] * np.array(
-        [0.72, 0.86, 1.15], np.float32
-    ) - 0.14
-    lit += (0.16 * np.clip(-normal[1], 0, 1) * np.exp(-y))[:, None] * np.array(
-        [1.2, 1.0, 0.8], np.float32
-    )
+    lit += (0.26 * open_sky * (0.6 + 0.4 * normal[1]))[:, None] * np.array([0.72, 0.86, 1.15], np.float32) - 0.14
+    lit += (0.16 * np.clip(-normal[1], 0, 1) * np.exp(-y))[:, None] * np.array([1.2, 1.0, 0.8], np.float32)
     lit *= (0.45 + 0.55 * open_sky)[:, None]
     colour = colour * np.maximum(lit, 0.02) * 1.18 + 235 * shine[:, None]
     exposed: Array = 255 * (1 - np.exp(-1.55 * colour / 255)) * 1.16
     return exposed.reshape(height, width, 3)
 
 
-def _skins(
-    noise: Noise, x: Array, y: Array, z: Array, which: npt.NDArray[np.intp]
-) -> tuple[Array, Array]:
+def _skins(noise: Noise, x: Array, y: Array, z: Array, which: npt.NDArray[np.intp]) -> tuple[Array, Array]:
     """Colour (n, 3) and gloss (n,) of points on the objects: glaze, apple, pear and lemon."""
     angle = np.arctan2(z - _VASE_Z, x - _VASE_X)
     glaze = ramp(noise(y * 3, angle * 2, 3), [(-0.7, (214, 216, 208)), (0.7, (240, 238, 226))])
@@ -413,9 +357,7 @@ def _skins(
         u, w, v = x[m] - cx, z[m] - cz, y[m] / r
         turn = np.arctan2(w, u)
         if kind == "apple":
-            streak = (
-                noise(v * 0.6, turn * 5 + i * 3, 4) + 0.7 * np.sin(turn + 1.1 * i) + 0.5 * (v - 0.9)
-            )
+            streak = noise(v * 0.6, turn * 5 + i * 3, 4) + 0.7 * np.sin(turn + 1.1 * i) + 0.5 * (v - 0.9)
             stops = [
                 (-1.0, (196, 186, 66)),
                 (-0.4, (222, 150, 52)),
@@ -438,8 +380,6 @@ def _skins(
             colour[m] = mix(colour[m], (70, 48, 28), smooth(2.76, 2.80, v))
             gloss[m] = 0.40
         else:
-            colour[m] = ramp(
-                noise(v * 7, turn * 9, 2), [(-0.8, (214, 168, 28)), (0.5, (246, 212, 58))]
-            )
+            colour[m] = ramp(noise(v * 7, turn * 9, 2), [(-0.8, (214, 168, 28)), (0.5, (246, 212, 58))])
             gloss[m] = 0.45
     return colour, gloss

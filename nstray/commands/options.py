@@ -1,0 +1,162 @@
+"""The job's settings as options of the command line, and the options that commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+
+from nstray.config import JobConfig, load
+from nstray.errors import UsageError
+
+Function = Callable[..., Any]
+
+# The settings in the order and under the headings of the help.
+GROUPS: dict[str, str] = {
+    "Preset": "preset",
+    "Network": "weights weights_input pooling",
+    "Loss": (
+        "content_layers style_layers style_layer_weights style_statistic fine_layers"
+        " content_weight style_weight tv_weight value_range range_weight loss_scale"
+    ),
+    "Start and optimiser": "init coarse seed optimizer learning_rate evaluations dtype",
+    "Colour": "color color_match",
+    "Images": (
+        "size size_rule style_scale upsample max_bytes max_pixels allow_local image_format quality"
+    ),
+    "Layout and run": (
+        "batch_size tile_size shard_size device actors gpus_per_actor"
+        " cpus_per_actor depth stall_timeout max_error_rate"
+    ),
+}
+_METAVARS: dict[Any, str] = {int: "INT", float: "NUMBER", str: "TEXT"}
+
+
+class JobCommand(click.Command):
+    """A command whose help lists the job's settings in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+        settings = {p.name: p for p in options if p.name in JobConfig.model_fields}
+        own = [p for p in options if p.name not in settings]
+        sections = {"Options": own} | {
+            title: [settings[name] for name in names.split() if name in settings]
+            for title, names in GROUPS.items()
+        }
+        for title, members in sections.items():
+            if records := [record for p in members if (record := p.get_help_record(ctx))]:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def metavar(name: str, annotation: Any) -> str:
+    """The placeholder of a value in the help: the words of a Literal, or the value's type."""
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    if name == "size":
+        return "INT|WxH"
+    if get_origin(annotation) is tuple:
+        return "LAYERS" if get_args(annotation)[0] is str else "NUMBERS"
+    while get_args(annotation):  # Annotated[int, ...] | None is INT
+        annotation = get_args(annotation)[0]
+    return _METAVARS[annotation]
+
+
+def default_text(value: Any) -> str:
+    """A setting's default as the help shows it."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _help(field: FieldInfo, flag: str, defaults: bool) -> str:
+    if not defaults or field.default in (None, ()):
+        return str(field.description)
+    if field.annotation is bool:
+        default = flag if field.default else f"no-{flag}"
+    else:
+        default = default_text(field.default)
+    return f"{field.description}  [{default}]"
+
+
+def setting_options(
+    names: Sequence[str], *, defaults: bool = True
+) -> Callable[[Function], Function]:
+    """A decorator that adds settings as options of the same names.
+
+    defaults: whether the help shows the settings' defaults.
+    """
+
+    def decorate(command: Function) -> Function:
+        for name in reversed(names):
+            field = JobConfig.model_fields[name]
+            flag = name.replace("_", "-")
+            text = _help(field, flag, defaults)
+            if field.annotation is bool:
+                option = click.option(f"--{flag}/--no-{flag}", name, default=None, help=text)
+            else:
+                option = click.option(
+                    f"--{flag}",
+                    name,
+                    default=None,
+                    metavar=metavar(name, field.annotation),
+                    help=text,
+                )
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def job_options(command: Function) -> Function:
+    """Every setting, and --config."""
+    return click.option(
+        "--config",
+        "config_file",
+        metavar="FILE",
+        help="YAML file of settings, by the names below. Options take precedence over it.",
+    )(setting_options(tuple(JobConfig.model_fields))(command))
+
+
+def job_config(config_file: str | None, options: dict[str, Any]) -> JobConfig:
+    """The settings of a file and of the options that were given; raises `ConfigError`."""
+    return load(config_file, given(options).items())
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
+    """The numbers of ``1,8,64``; raises `UsageError`."""
+    try:
+        return tuple(int(word) for word in text.split(",")) if text is not None else ()
+    except ValueError:
+        raise UsageError(
+            f"{option}: expected whole numbers such as 8 or 1,8,64; got {text!r}"
+        ) from None
+
+
+manifest_argument = click.argument("manifest_uri", metavar="MANIFEST")
+out_argument = click.argument("out", metavar="OUT")
+extend_option = click.option(
+    "--extend", is_flag=True, help="Also make the rows added at MANIFEST's end since OUT was begun."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+moved_manifest_option = click.option(
+    "--manifest",
+    "manifest_uri",
+    metavar="MANIFEST",
+    help="Where the job's manifest is now. Default: where it was.",
+)
+weights_file_option = click.option(
+    "-o", "--out", required=True, metavar="FILE", help="A .safetensors file, local or s3://."
+)
+
+
+def overwrite_option(text: str) -> Callable[[Function], Function]:
+    """--overwrite, with its help."""
+    return click.option("--overwrite", is_flag=True, help=text)
