@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from nstray.errors import AccessDenied, StorageError
+from nstray.text import log_event
 
 T = TypeVar("T")
 log = logging.getLogger("nstray.worker.worker")
@@ -41,7 +42,7 @@ def retry(
             spent = attempt + 1 == STORAGE_TRIES or time.monotonic() - began > PATIENCE
             if spent or (attempt >= 2 and others_answer and others_answer()):
                 raise
-            log.warning("event=storage_retry what=%s try=%d error=%s", what, attempt + 1, error)
+            log_event("storage_retry", log.warning, what=what, **{"try": attempt + 1}, error=error)
             on_try()
             time.sleep(min(LONGEST_PAUSE, 2.0**attempt))
     raise AssertionError("the last try returns or raises")

@@ -47,7 +47,7 @@ from nstray.errors import (
     Unreachable,
     UsageError,
 )
-from nstray.text import redact
+from nstray.text import log_event, redact
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -207,9 +207,7 @@ def _with_log(made: S3Client) -> S3Client:
 
 
 def _log_retry(what: str, attempt: int, reason: object) -> None:
-    log.warning(
-        "event=storage_retry what=%r try=%d error=%s", redact(what), attempt, redact(str(reason))
-    )
+    log_event("storage_retry", log.warning, what=what, **{"try": attempt}, error=reason)
 
 
 # --- errors -------------------------------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
 from nstray.output.part import encode_part
 from nstray.storage.backoff import retry
+from nstray.text import log_event
 from nstray.worker import previous_rows
 from nstray.worker.inputs import Inputs, LoadedPair, Picture
 from nstray.worker.messages import JobSpec, ShardReport, WorkerProgress
@@ -114,7 +115,7 @@ class Worker:
         rows = there.with_made(self._rows(prepared, outcomes, attempt))
         return self._commit(shard, rows, started, attempt, there.etag)
 
-    def one(self, shard: Shard, index: int, attempt: int) -> dict[str, Any]:
+    def process_single(self, shard: Shard, index: int, attempt: int) -> dict[str, Any]:
         """The row of one pair of a shard, alone: for a shard that took its worker along. Of a retry, the row it has where that stays."""
         there = self._kept(shard)
         if (row := there.rows[index]) is not None:
@@ -132,7 +133,7 @@ class Worker:
         lost = LoadedPair(pair, self._inputs.seed(pair), error=PairError(ErrorCode(code), message))
         return self._kept(shard).again(index, next(self._rows([lost], {}, attempt)))
 
-    def commit_rows(
+    def commit_isolated(
         self, shard: Shard, rows: Sequence[dict[str, Any]], started: float, attempt: int
     ) -> ShardReport:
         """Write a shard whose rows were made one by one."""
@@ -142,7 +143,7 @@ class Worker:
         """Shards that have not reached the device come back as skipped."""
         self._draining = True
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """The worker is at its end: what it shares with others on its machine is given up."""
         self._inputs.leave()
 
@@ -205,7 +206,7 @@ class Worker:
         try:
             torch.zeros(1, device=self.stylizer.device).add_(1).item()
         except Exception as error:
-            log.critical("event=device_lost device=%s error=%s", self.device_name, error)
+            log_event("device_lost", log.critical, device=self.device_name, error=error)
             os._exit(1)
 
     def _engine_pair(self, ready: LoadedPair) -> EnginePair:
