@@ -1,8 +1,10 @@
-"""What a pod does before it is stopped (preStop): finish what is on its device, and take nothing new.
+"""What a pod does before it is stopped (preStop): finish what is on its device, take nothing new.
 
-`drain.py head` tells the drivers of the cluster's jobs to stop, which nstray answers by committing what runs, and waits for the jobs' end. `drain.py
-worker` tells Ray that its node goes, so that nothing is placed there any more, and waits until the node is idle, at which Ray itself ends it.
-Both give up after --seconds, with exit code 1; no row is lost then either, only the evaluations under way.
+`drain.py head` tells the drivers of the cluster's jobs to stop, and waits for the jobs' end. nstray
+answers by committing what runs. `drain.py worker` tells Ray that its node is about to go, so that
+nothing is placed there any more. Then it waits until the node is idle, at which Ray itself ends it.
+Both give up after --seconds, with exit code 1. No row is lost then either, only the evaluations that
+are under way.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ import sys
 import time
 from pathlib import Path
 
-# How long the job server stays after the end of jobs it was asked to stop: KubeRay asks it every few seconds, and does not try a job again
-# whose end it has not seen.
+# How long the job server stays after the end of the jobs that it was asked to stop. KubeRay asks it
+# every few seconds, and does not try a job again if it has not seen the job's end.
 _SEEN_S = 30
 
 
 def drain_head(address: str, seconds: float) -> bool:
-    """Stop the jobs that the job server at `address` (http://HOST:PORT) runs; whether all had ended within `seconds`."""
+    """Stop the jobs of the job server at `address` (http://HOST:PORT).
+
+    Returns whether all of them have ended within `seconds`.
+    """
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     client = JobSubmissionClient(address)
@@ -36,7 +41,8 @@ def drain_head(address: str, seconds: float) -> bool:
             if job.submission_id not in told:
                 told.add(job.submission_id)
                 print(f"drain: stopping job {job.submission_id}", flush=True)
-                # A driver that stops by itself is a failed job to KubeRay, to be gone on with; one that Ray stops is an ended one.
+                # To KubeRay a driver that stops by itself is a failed job, which it tries again. A
+                # job that Ray stops has ended.
                 if not (job.driver_info and _signalled(int(job.driver_info.pid), job.submission_id)):
                     client.stop_job(job.submission_id)
         time.sleep(1)
@@ -44,7 +50,10 @@ def drain_head(address: str, seconds: float) -> bool:
 
 
 def _signalled(pid: int, job: str) -> bool:
-    """Send SIGTERM to `pid` if that is a process of this job here; a driver may run on another node."""
+    """Send SIGTERM to `pid` if it is a process of this job; returns whether it is.
+
+    It is none if the driver runs on another node.
+    """
     try:
         if job.encode() not in Path(f"/proc/{pid}/environ").read_bytes():
             return False
@@ -55,7 +64,10 @@ def _signalled(pid: int, job: str) -> bool:
 
 
 def drain_worker(seconds: float, node: str | None) -> bool:
-    """Drain `node` (hex; default: the one this runs on) of the cluster at RAY_ADDRESS; whether Ray had ended it within `seconds`."""
+    """Drain a node of the cluster at RAY_ADDRESS; returns whether Ray has ended it within `seconds`.
+
+    `node` is its id in hex; None is the node that this runs on.
+    """
     import ray
     from ray.util.state import get_node
 
@@ -63,7 +75,7 @@ def drain_worker(seconds: float, node: str | None) -> bool:
     if node is None:
         ray.init(address=address, log_to_driver=False)
         node = ray.get_runtime_context().get_node_id()
-        ray.shutdown()  # or this driver would be what the node waits for
+        ray.shutdown()  # otherwise the node would wait for this driver
     words = ["drain-node", "--address", address, "--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "pod is stopped"]
     subprocess.run([sys.executable, "-m", "ray.scripts.scripts", *words, "--deadline-remaining-seconds", str(int(seconds))], check=True)
     end = time.monotonic() + seconds
@@ -80,7 +92,7 @@ def main() -> int:
     parser.add_argument("role", choices=("head", "worker"))
     parser.add_argument("--seconds", type=float, default=840, help="how long to wait; less than the pod's terminationGracePeriodSeconds")
     parser.add_argument("--address", default="http://127.0.0.1:8265", help="of the head's job server")
-    parser.add_argument("--node", help="of a worker: its node id, where several nodes share a machine")
+    parser.add_argument("--node", help="of a worker: its node id, if several nodes share a machine")
     options = parser.parse_args()
     ended = drain_head(options.address, options.seconds) if options.role == "head" else drain_worker(options.seconds, options.node)
     print(f"drain: {'done' if ended else 'not done in time'}", flush=True)

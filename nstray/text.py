@@ -1,4 +1,8 @@
-"""What must not be shown: credentials and signatures, taken out of every text on its way to a person, a log or a row; and control characters."""
+"""Texts for people and logs: redaction of secrets, lines of the log, durations, near names.
+
+Every text that goes to a person, a log or a row passes through here: credentials, signatures of
+URLs and control characters are taken out.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ import difflib
 import logging
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-# The first of a password with an @ in it, the second of one with a slash, as AWS secrets have; but HOST:PORT/a@b is none.
-# Every repetition has a bound: what is redacted may be a stranger's text.
+# The first pattern finds passwords that hold an @. The second one finds passwords that hold a
+# slash, as AWS secrets do; HOST:PORT/a@b is no password. Every repetition is bounded: the text that
+# is redacted may be hostile.
 USER_INFO = (
     re.compile(r"://[^\s/\"'<>]{1,1024}@"),
     re.compile(r"://[^\s/@:\"'<>]{1,256}:(?!\d{1,5}/)[^\s@\"'<>]{0,1024}@"),
@@ -21,7 +26,7 @@ _REDACTIONS = (
     (
         re.compile(r"(?i)((?:s3|file)[a-z]?://[^\s?\"'<>]{0,2048})\?[\w.-]{1,128}=[^\s\"'<>]+"),
         r"\1?...",
-    ),  # a bare ? belongs to the key
+    ),  # a bare ? is part of the key
     (
         re.compile(
             rf"(?i)(X-(?:Amz|Goog)-[\w-]{{1,64}}|(?:{_SECRETS})[\w.-]{{0,64}})=[^&\s\"'<>]+"
@@ -35,26 +40,65 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 
 
 def redact(text: str) -> str:
-    """`text` without user names and passwords of URLs, query strings (signed URLs) and AWS key ids, wherever they stand in it."""
+    """`text` without secrets: user names and passwords of URLs, query strings, AWS key ids.
+
+    A query string may be the signature of a URL. Secrets are found anywhere in the text.
+    """
     for pattern, replacement in _REDACTIONS:
         text = pattern.sub(replacement, text)
     return text
 
 
 def printable(text: str) -> str:
-    """`text` as a terminal or a log may have it: redacted, and with control characters (but newline and tab) as escapes that JSON has too."""
+    """`text` for a terminal or a log: redacted, with control characters as JSON escapes.
+
+    Newlines and tabs stay.
+    """
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", redact(text))
 
 
+_PLAIN = re.compile(r"[a-z0-9_.,+-]+")  # no secret that `redact` knows, no control character
+_NEEDS_QUOTES = re.compile(r"""[\s"'=\\]""")
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\t": r"\t"})
+
+
+def event_line(name: str, /, **fields: object) -> str:
+    r"""The log line ``event=NAME key=value ...``, redacted and printable.
+
+    A value that is empty, or that holds white space, quotes, ``=`` or a backslash, is put in double
+    quotes. Inside of these a backslash stands before ``"`` and ``\``, and a line break is ``\n``.
+    """
+    return " ".join(f"{key}={_value(value)}" for key, value in {"event": name, **fields}.items())
+
+
+def log_event(name: str, sink: Callable[[str], object], /, **fields: object) -> None:
+    """Send the line of an event to `sink`: a method of a logger, or whatever takes a line."""
+    sink(event_line(name, **fields))
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    # To redact the plain values of the line per shard too takes 240 in place of 27 us (measured).
+    if _PLAIN.fullmatch(text):
+        return text
+    text = printable(text)
+    if text and not _NEEDS_QUOTES.search(text):
+        return text
+    return f'"{text.translate(_ESCAPES)}"'
+
+
 class _Stderr(logging.Handler):
-    """Writes to whatever stderr is at the time, as logging's own last resort does."""
+    """Writes to the stderr of the moment, as logging's own last resort does."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(printable(self.format(record)), file=sys.stderr, flush=True)
 
 
 def log_to_stderr(layout: str | None = None) -> None:
-    """Let the log of this process, tracebacks and other libraries' warnings included, reach stderr redacted; a second call changes nothing."""
+    """Send the log of this process to stderr, redacted; a second call changes nothing.
+
+    The log includes tracebacks and the warnings of other libraries.
+    """
     root = logging.getLogger()
     if not any(isinstance(handler, _Stderr) for handler in root.handlers):
         handler = _Stderr()
@@ -75,6 +119,9 @@ def duration(seconds: float | None) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """``; did you mean X?`` for the nearest of the `known` names, to end a message with; empty where none is near."""
+    """``; did you mean X?`` for the nearest of the `known` names, to end a message with.
+
+    Empty if no name is near. `cutoff` is the least similarity, as difflib defines it.
+    """
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]}?" if near else ""

@@ -37,7 +37,7 @@ from nstray.worker.messages import JobSpec, ShardReport, WorkerProgress
 
 
 class Noop:
-    """Stands where a Stylist would: answers at once."""
+    """Stands in for a WorkerActor: answers at once."""
 
     def ready(self) -> dict[str, Any]:
         return {"node": ray.get_runtime_context().get_node_id(), "host": "here", "device": "none", "pid": os.getpid(), "seconds": 0.0}
@@ -48,7 +48,7 @@ class Noop:
     def drain(self) -> None:
         pass
 
-    def leave(self) -> None:
+    def close(self) -> None:
         pass
 
     def process(self, shard: Shard, attempt: int) -> ShardReport:

@@ -119,10 +119,11 @@ class Soak:
     def process_fault(self, name: str, process: subprocess.Popen[bytes]) -> bool:
         """Cause it; False where there is nothing to cause it on."""
         below = jobs.descendants(process.pid)
-        found = {part: [p for p in jobs.alive(below) if part in jobs.command(p)] for part in ("ray::Stylist", "raylet/raylet", "gcs_server")}
-        if not found["ray::Stylist"]:
+        worker = "ray::WorkerActor"
+        found = {part: [p for p in jobs.alive(below) if part in jobs.command(p)] for part in (worker, "raylet/raylet", "gcs_server")}
+        if not found[worker]:
             return False  # still starting: what is to be disturbed has not begun
-        target = {"kill worker": "ray::Stylist", "freeze worker": "ray::Stylist", "kill raylet": "raylet/raylet", "kill head": "gcs_server"}.get(name)
+        target = {"kill worker": worker, "freeze worker": worker, "kill raylet": "raylet/raylet", "kill head": "gcs_server"}.get(name)
         if target is not None:
             if not found[target]:
                 return False

@@ -65,7 +65,7 @@ class Head:
     def workers(self) -> list[int]:
         """Processes of nstray's actors."""
         below = jobs.descendants(self.process.pid)
-        return [pid for pid in jobs.alive(below) if jobs.command(pid).startswith("ray::Stylist")]
+        return [pid for pid in jobs.alive(below) if jobs.command(pid).startswith("ray::WorkerActor")]
 
     def end(self) -> None:
         """Every process of this head, and no other Ray's."""

@@ -133,7 +133,7 @@ def test_a_whole_job(call: Call, s3: str, planted: None, tmp_path: Path, caplog:
         for path in ours:
             clean(path.read_bytes())
     clean(log.read_bytes())
-    assert b"stylist-1" in live[-1]
+    assert b"worker-1" in live[-1]
     for text in live:
         clean(text)
     storage.put_over(Output(out).live_uri, live[-1])  # as a driver that was killed leaves it, for `status` below

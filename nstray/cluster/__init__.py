@@ -1,4 +1,5 @@
-"""The Ray part: the actors that hold devices, and the driver that keeps every actor fed. The only package that imports ray.
+"""The Ray part: workers on the devices of a cluster, and the driver that feeds them.
 
-Ray places, watches and restarts processes. nstray writes only the policy: which shard goes where, who is to blame, when to stop.
+The only package that imports ray. Ray places, watches and restarts processes. nstray writes only
+the policy: which shard goes where, which pair or machine is to blame for a failure, when to stop.
 """

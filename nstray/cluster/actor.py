@@ -21,10 +21,15 @@ from nstray.worker.messages import JobSpec, ShardReport, WorkerProgress
 
 
 class WorkerActor:
-    """The actor: a `Worker` in a process of its own. One per GPU, or per group of CPU threads."""
+    """A `Worker` in a process of its own: one per GPU, or per group of CPU threads.
+
+    Args:
+        weights: the network's arrays with id, source and input.
+        want: cuda, auto or cpu. threads: CPU threads of an evaluation on a CPU.
+    """
 
     def __init__(self, spec: JobSpec, weights: Any, want: str, threads: int) -> None:
-        # here and not above: the driver imports this module too, and torch would take 700 MB of it
+        # Imported here: the driver imports this module too, and torch takes 700 MB of memory.
         import torch
 
         from nstray.engine.network.weights import VGGWeights
@@ -37,7 +42,8 @@ class WorkerActor:
         try:
             if want == "cuda" and not cuda:
                 raise ConfigError(
-                    "device cuda: this worker's torch sees no GPU; install a CUDA build there or use --device cpu"
+                    "device cuda: this worker's torch sees no GPU; install a CUDA build there "
+                    "or use --device cpu"
                 )
             device, limit = ("cuda", None) if cuda and want != "cpu" else ("cpu", threads)
 
@@ -48,18 +54,22 @@ class WorkerActor:
             self._worker = Worker(spec, load, device, limit)
             if not spec.trial and storage.head(Output(spec.out).job_uri) is None:
                 raise OutputError(
-                    f"{storage.redact(spec.out)}: this machine does not see it; a job on several machines needs s3:// or a shared folder"
+                    f"{storage.redact(spec.out)}: this machine does not see it; a job on several "
+                    "machines needs s3:// or a shared folder"
                 )
             self._metrics = WorkerMetrics(
                 storage.redact(spec.out), os.getpid(), self._worker.progress()
             )
         except NstrayError as error:
-            # Ray turns what a constructor raises into text; `ready` raises it as it is.
+            # Ray turns what a constructor raises into text, so `ready` raises it.
             self._failure = error
 
     @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
     def ready(self) -> dict[str, Any]:
-        """Where this actor runs, and seconds since it began; answers once the network is loaded. Raises what kept it from loading."""
+        """Where this actor runs, and seconds since it began; answers once the network is loaded.
+
+        Raises the NstrayError that kept the network from loading.
+        """
         if self._failure is not None:
             raise self._failure
         node, host = ray.get_runtime_context().get_node_id(), socket.gethostname()
@@ -74,7 +84,7 @@ class WorkerActor:
 
     @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
     def progress(self) -> WorkerProgress:
-        """See `Worker.progress`; exported as metrics too."""
+        """See `Worker.progress`; the metrics are exported too."""
         now = self._worker.progress()
         self._metrics.export(now)
         return now
@@ -85,9 +95,9 @@ class WorkerActor:
         self._worker.drain()
 
     @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
-    def leave(self) -> None:
-        """See `Worker.leave`."""
-        self._worker.leave()
+    def close(self) -> None:
+        """See `Worker.close`."""
+        self._worker.close()
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
     def process(self, shard: Shard, attempt: int) -> ShardReport:
@@ -98,27 +108,33 @@ class WorkerActor:
             self._metrics.export(self._worker.progress())
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
-    def one(
+    def process_single(
         self, shard: Shard, index: int, attempt: int, lost: tuple[str, str] | None
     ) -> dict[str, Any]:
-        """See `Worker.one`; with `lost`, the error row of a pair that is not touched again."""
+        """See `Worker.process_single`.
+
+        With `lost`, an error code and its message, the pair is not run and this is its error row.
+        """
         if lost is not None:
             return self._worker.failed_row(shard, index, attempt, *lost)
-        return self._worker.one(shard, index, attempt)
+        return self._worker.process_single(shard, index, attempt)
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
-    def commit_rows(
+    def commit_isolated(
         self, shard: Shard, rows: list[dict[str, Any]], started: float, attempt: int
     ) -> ShardReport:
-        """See `Worker.commit_rows`."""
+        """See `Worker.commit_isolated`."""
         try:
-            return self._worker.commit_rows(shard, rows, started, attempt)
+            return self._worker.commit_isolated(shard, rows, started, attempt)
         finally:
             self._metrics.export(self._worker.progress())
 
 
 def actor_factory(spec: JobSpec, weights: Any) -> Callable[[Devices], Any]:
-    """A function that creates one Stylist actor; the weights travel once per node, through the object store."""
+    """A function that creates one `WorkerActor`.
+
+    The weights travel once per node, through Ray's object store.
+    """
     stored = ray.put(weights)
     groups = {"work": spec.config.depth + 1, "health": 1}
     actor_class = ray.remote(concurrency_groups=groups)(WorkerActor)
@@ -129,8 +145,8 @@ def actor_factory(spec: JobSpec, weights: Any) -> Callable[[Devices], Any]:
             if found.kind == "cpu"
             else {"num_cpus": 1, "num_gpus": spec.config.gpus_per_actor}
         )
-        if found.without:
-            resources["label_selector"] = {"ray.io/node-id": f"!in({','.join(found.without)})"}
+        if found.excluded:
+            resources["label_selector"] = {"ray.io/node-id": f"!in({','.join(found.excluded)})"}
         return actor_class.options(max_restarts=0, **resources).remote(
             spec, stored, found.kind, found.threads
         )

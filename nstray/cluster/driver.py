@@ -1,4 +1,4 @@
-"""The driver: keeps every actor fed, blames whom it must, and stops when told. One asyncio loop."""
+"""The driver: hands shards to workers until all are committed, and stops when it is told to."""
 
 from __future__ import annotations
 
@@ -7,50 +7,27 @@ import contextlib
 import logging
 import os
 import signal
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-import ray.exceptions as rex
+from typing import Any
 
 from nstray.cluster import worker_pool
-from nstray.cluster.policy import (
-    MAX_DEATHS,
-    Backlog,
-    ErrorRateBreaker,
-    FailureCounter,
-    IsolatedShard,
-    Window,
-)
+from nstray.cluster.failures import ShardFailures
+from nstray.cluster.isolated import IsolatedRunner
+from nstray.cluster.policy import Backlog, ErrorRateBreaker, IsolatedShard
 from nstray.cluster.progress import Display
-from nstray.cluster.ray_session import reason_of
 from nstray.cluster.reporter import Reporter
 from nstray.cluster.resources import Devices
-from nstray.cluster.resume import pending_windows
+from nstray.cluster.windows import JobWindows, Stopped
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.cluster.worker_pool import WorkerPool
-from nstray.errors import (
-    AccessDenied,
-    ErrorCode,
-    JobFailed,
-    NstrayError,
-    OutputError,
-    StorageError,
-    Unreachable,
-)
+from nstray.errors import JobFailed, NstrayError
 from nstray.manifest.manifest import Manifest
-from nstray.manifest.shards import Shard, cut_windows
+from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
-from nstray.output.part import read_footer
-from nstray.output.records import Counts, PartInfo, total
-from nstray.storage.backoff import retry
+from nstray.output.records import Counts, PartInfo
 from nstray.worker.messages import JobSpec, ShardReport
-
-T = TypeVar("T")
-LOW_WATER = 512  # shards in the backlog below which the next window is planned
-STORAGE_TRIES = 3  # shards in a row whose part can't be written before the job is given up
-RECENT_STYLES = 8  # styles a worker is taken to have cached
 
 
 @dataclass
@@ -58,9 +35,11 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        complete: every part is there; else it was stopped before the end and is resumable.
-        counts: what all committed parts add up to; `before`, those that were there when it began and stayed.
-        devices: the most in use at once. device_seconds: that workers held them, loading included, added up.
+        complete: whether every part is there. If not, the run was stopped and can be resumed.
+        counts: what all committed parts add up to.
+        before: the same for the parts that were there when the run began, and stayed.
+        devices: devices in use at once, at most.
+        device_seconds: how long workers held devices, loading included, added up.
     """
 
     complete: bool
@@ -70,17 +49,13 @@ class Outcome:
     device_seconds: float = 0.0
 
 
-class Stopped(Exception):
-    """The job is to end, and what it waits for can be looked up by the next run."""
-
-
 class Driver:
-    """Feeds shards to actors until every one is committed. One asyncio loop; nothing in it blocks.
+    """Hands shards to workers until every one is committed. One asyncio loop; nothing in it blocks.
 
     Args:
         spec, manifest, output: the job.
-        create: makes one actor; a benchmark passes one whose actors do nothing.
-        display: told of everything.
+        create: makes one actor. A benchmark passes one whose actors do nothing.
+        display: gets the log, and shows the progress.
     """
 
     def __init__(
@@ -91,48 +66,45 @@ class Driver:
         create: Callable[[Devices], Any],
         display: Display,
     ) -> None:
-        self.spec, self.manifest, self.output = spec, manifest, output
-        self.config = spec.config
-        self._display, self._tally = display, display.tally
-        self._crew = WorkerPool(
-            spec.config,
-            create,
-            display,
-            needed=lambda: not self._stopping and not self._fed_and_done(),
-            begin=lambda work: self._spawn(work, self._starts),
-            changed=lambda: self._changed.set(),
-        )
-        self._backlog = Backlog()
-        self._careful: list[IsolatedShard] = []
-        self._strikes = FailureCounter()
-        self._windows: dict[int, Window] = {}
-        self._counts, self._before = Counts(), Counts()
-        self._fed = self._stopping = False
+        self.spec, self.output, self.config = spec, output, spec.config
+        self._display = display
+        self._changed = asyncio.Event()  # there may be something to hand out, or the run is over
+        self._stopping = threading.Event()  # hand out nothing more; threads read it too
         self._failure: NstrayError | None = None
-        self._blown: JobFailed | None = (
-            None  # too many error rows: the reason, raised once what runs has committed
+        self._too_many_errors: JobFailed | None = None  # raised once what runs has committed
+        self._error_rate = ErrorRateBreaker(spec.config.max_error_rate)
+        self._tasks: set[asyncio.Task[None]] = set()  # each has one shard
+        self._backlog = Backlog()
+        self._isolated: list[IsolatedShard] = []  # these wait for a worker
+        self._windows = JobWindows(
+            spec,
+            manifest,
+            output,
+            backlog=self._backlog,
+            job_progress=display.job_progress,
+            stopping=self._stopping,
+            changed=self._changed,
         )
-        self._fuse = ErrorRateBreaker(spec.config.max_error_rate)
-        self._changed = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()  # with a shard in their hands
-        self._starts: set[asyncio.Task[None]] = (
-            set()
-        )  # waiting for an actor, which the cluster may never place
-        self._storage_failures = 0
-        self._beacon = Reporter(
-            output, self._crew, display, waiting=lambda: len(self._backlog) + len(self._careful)
+        self._pool = WorkerPool(spec.config, create, display, self._changed)
+        self._failures = ShardFailures(self._pool, display, self._stopping)
+        self._isolated_runner = IsolatedRunner(self._pool, display, self._failures, self._stopping)
+        self._reporter = Reporter(
+            output, self._pool, display, waiting=lambda: len(self._backlog) + len(self._isolated)
         )
 
     # the run
 
     async def run(self) -> Outcome:
-        """Run to the end or to SIGTERM; raises JobFailed, ConfigError, StorageError, OutputError."""
+        """Run to the end or to SIGTERM.
+
+        Raises JobFailed, ConfigError, StorageError, OutputError.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         helpers = [
-            asyncio.create_task(self._guarded(task()))
-            for task in (self._feed, self._crew.watch, self._beacon.watch)
+            asyncio.create_task(self._guarded(work))
+            for work in (self._open_windows(), self._pool.watch(), self._reporter.watch())
         ]
         try:
             while not self._over():
@@ -141,68 +113,76 @@ class Driver:
                 self._changed.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), worker_pool.POLL)
-            with contextlib.suppress(
-                JobFailed
-            ):  # for what was done since the last look; all that was to be committed is
-                await self._crew.look()
-            devices, device_seconds = self._crew.devices, self._crew.device_seconds
+            # This poll gets the evaluations since the last one. Everything is committed, so a
+            # worker's death is no failure any more.
+            with contextlib.suppress(JobFailed):
+                await self._pool.poll()
+            devices, device_seconds = self._pool.devices, self._pool.device_seconds
         finally:
-            for task in (left := [*helpers, *self._starts, *self._tasks]):
+            for task in (left := [*helpers, *self._tasks]):
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
-            await self._crew.dismiss()
+            await self._pool.shutdown()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-            self._beacon.end()
-        if reason := self._failure or self._blown:
+            self._reporter.end()
+        if reason := self._failure or self._too_many_errors:
             raise reason
-        for window in self._windows.values():
-            self._counts.merge(total(window.parts))
-        complete = self._counts.rows == self.spec.info.rows and not self._windows
-        return Outcome(complete, self._counts, self._before, devices, device_seconds)
+        windows = self._windows
+        return Outcome(windows.complete, windows.counts(), windows.before, devices, device_seconds)
 
     def _over(self) -> bool:
-        # A task holds its shard until it is committed or back in line, its worker's burial included.
+        # A task has its shard until it is committed or waits again, and its dead worker is removed.
         return bool(self._failure) or (
-            not self._tasks
-            and (self._stopping or (self._fed and not self._backlog and not self._careful))
+            not self._tasks and (self._stopping.is_set() or self._all_handed_out())
         )
+
+    def _all_handed_out(self) -> bool:
+        return self._windows.all_opened and not self._backlog and not self._isolated
+
+    async def _open_windows(self) -> None:
+        await self._windows.open_all()
+        self._stop_growing_if_done()
+
+    def _stop_growing_if_done(self) -> None:
+        if self._windows.all_closed:
+            self._pool.stop_growing()
 
     def _on_signal(self, number: int) -> None:
-        if self._stopping:
-            self._display.log("event=killed reason=second_signal")
+        if self._stopping.is_set():
+            self._display.log_event("killed", reason="second_signal")
             os._exit(4)
-        self._drain(f"signal={signal.Signals(number).name}")
+        self._drain(signal=signal.Signals(number).name)
 
-    def _drain(self, why: str) -> None:
-        """Hand out nothing more; what runs will commit."""
-        self._display.log(
-            f"event=draining {why} hint=what_runs_will_commit,_run_the_same_command_again_to_resume"
+    def _drain(self, **why: str) -> None:
+        """Hand out nothing more; workers commit what they run."""
+        self._display.log_event(
+            "draining",
+            **why,
+            hint="what runs will commit; run the same command again to resume",
         )
-        self._stopping = True
+        self._stopping.set()
         self._backlog.clear()
-        for slot in self._crew.slots:
-            if slot.ready:
-                slot.actor.drain.remote()
+        self._pool.drain()
         self._changed.set()
 
-    def _spawn(self, work: Any, among: set[asyncio.Task[None]]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         def finished(task: asyncio.Task[None]) -> None:
-            among.discard(task)
+            self._tasks.discard(task)
             self._changed.set()
 
         task = asyncio.create_task(self._guarded(work))
-        among.add(task)
+        self._tasks.add(task)
         task.add_done_callback(finished)
 
-    async def _guarded(self, work: Any) -> None:
-        """Anything unforeseen ends the job with its reason, never silently."""
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`; what it raises ends the job with its reason, never silently."""
         try:
             await work
         except asyncio.CancelledError:
             raise
         except Stopped:
-            self._display.log("event=left reason=stopped_while_storage_was_out_of_reach")
+            self._display.log_event("left", reason="stopped_while_storage_was_out_of_reach")
         except NstrayError as error:
             self._failure = self._failure or error
         except Exception as error:
@@ -212,262 +192,97 @@ class Driver:
             )
         self._changed.set()
 
-    def _fed_and_done(self) -> bool:
-        return self._fed and not self._backlog and not self._careful and not self._windows
-
-    # planning
-
-    async def _feed(self) -> None:
-        """Windows in order: what is committed already is counted, the rest goes to the backlog."""
-        windows = cut_windows(self.manifest.tables(self.spec.info), self.spec.cuts)
-        looked_at = pending_windows(windows, self.spec, self.output, self._wait_on)
-        while not self._stopping:
-            if len(self._backlog) >= LOW_WATER:
-                await asyncio.sleep(0.05)
-                continue
-            found = await asyncio.to_thread(next, looked_at, None)
-            if found is None:
-                break
-            if found.finished is not None:
-                self._counts.merge(found.finished)
-                self._resumed(found.finished)
-                continue
-            window = self._windows[found.number] = Window(
-                len(found.shards), list(found.present.values())
-            )
-            self._resumed(total(window.parts))
-            self._backlog.extend(s for s in found.shards if s.number not in found.present)
-            if window.complete:
-                await self._close(found.number)
-            self._changed.set()
-        self._fed = True
-        self._changed.set()
-
-    def _resumed(self, counts: Counts) -> None:
-        self._before.merge(counts)
-        self._tally.resumed += counts.rows
-        self._tally.done += counts.rows
-        for code, n in counts.errors.items():
-            self._tally.errors[code] = self._tally.errors.get(code, 0) + n
-
-    async def _stored(self, what: str, call: Callable[[], T]) -> T:
-        """What `call` to storage returns, with patience, in a thread."""
-        return await asyncio.to_thread(retry, what, Unreachable, call, self._wait_on)
-
-    def _wait_on(self) -> None:
-        if self._stopping:
-            raise Stopped
-
-    async def _close(self, number: int) -> None:
-        """A window whose parts are all there: its index is written and its parts need not be remembered."""
-        window = self._windows[number]
-        await self._stored(
-            f"index of window {number}", lambda: self.output.indexes.write(number, window.parts)
-        )
-        self._counts.merge(total(window.parts))
-        del self._windows[number]
-
     # handing out
 
     def _dispatch(self) -> None:
-        if self._stopping or self._failure:
+        if self._stopping.is_set() or self._failure:
             return
-        for careful in list(self._careful):
-            slot = next((s for s in self._candidates(careful) if not s.inflight), None)
-            if slot is None:
+        for isolated in list(self._isolated):
+            idle = [w for w in self._pool.free_workers(isolated.nodes) if not w.in_flight]
+            if not idle:
                 continue
-            self._careful.remove(careful)
-            slot.careful = careful.shard
-            slot.moved = slot.since = time.monotonic()
-            self._spawn(self._run_careful(slot, careful), self._tasks)
-        # While a shard waits for an actor of its own, one actor is left to run dry.
-        spared = (
-            min(self._candidates(self._careful[0]), key=lambda s: len(s.inflight), default=None)
-            if self._careful
-            else None
-        )
+            self._isolated.remove(isolated)
+            idle[0].assign_isolated(isolated.shard)
+            self._spawn(self._run_isolated(idle[0], isolated))
+        # While a shard waits for a worker of its own, one worker gets nothing more.
+        reserved = None
+        if self._isolated:
+            candidates = self._pool.free_workers(self._isolated[0].nodes)
+            reserved = min(candidates, key=lambda w: len(w.in_flight), default=None)
         while self._backlog:
-            open_slots = [
-                s
-                for s in self._crew.slots
-                if s.free and s is not spared and len(s.inflight) < self.config.depth
+            open_workers = [
+                w
+                for w in self._pool.free_workers()
+                if w is not reserved and len(w.in_flight) < self.config.depth
             ]
-            if not open_slots:
+            if not open_workers:
                 return
-            slot = min(open_slots, key=lambda s: len(s.inflight))
-            shard = self._backlog.take(slot.recent)
-            if not slot.inflight:
-                slot.moved = slot.since = time.monotonic()
-            slot.inflight[shard.window, shard.number] = shard
-            slot.recent.pop(shard.style_key, None)
-            slot.recent[shard.style_key] = None
-            if len(slot.recent) > RECENT_STYLES:
-                slot.recent.pop(next(iter(slot.recent)))
-            self._spawn(self._run(slot, shard), self._tasks)
+            worker = min(open_workers, key=lambda w: len(w.in_flight))
+            shard = self._backlog.take(worker.recent_styles)
+            worker.assign(shard)
+            self._spawn(self._run(worker, shard))
 
-    def _candidates(self, careful: IsolatedShard) -> list[WorkerHandle]:
-        """Actors that may take a shard alone: where it has killed one, those on other nodes, as long as there are any."""
-        elsewhere = [
-            s
-            for s in self._crew.slots
-            if s.ready and not s.stalled and not s.leaving and s.node not in careful.nodes
-        ]
-        return [s for s in elsewhere or self._crew.slots if s.free]
-
-    async def _run(self, slot: WorkerHandle, shard: Shard) -> None:
+    async def _run(self, worker: WorkerHandle, shard: Shard) -> None:
         try:
-            report: ShardReport = await slot.actor.process.remote(
-                shard, self._strikes.of(shard) + 1
-            )
+            report = await worker.process(shard, self._failures.attempt(shard))
         except Exception as error:
-            slot.inflight.pop((shard.window, shard.number), None)
-            slot.turn_to_next()
-            await self._run_failed(slot, shard, error)
+            worker.release(shard)
+            worker.turn_to_next()
+            self._put_back(await self._failures.add(worker, shard, error))
         else:
-            slot.inflight.pop((shard.window, shard.number), None)
-            await self._done(slot, shard, report)
+            worker.release(shard)
+            await self._done(worker, shard, report)
+
+    async def _run_isolated(self, worker: WorkerHandle, isolated: IsolatedShard) -> None:
+        try:
+            report = await self._isolated_runner.run(worker, isolated)
+            if report is None:
+                self._put_back(isolated)
+            else:
+                await self._done(worker, isolated.shard, report, whole=not isolated.lost)
+        finally:
+            worker.isolated = None
+
+    def _put_back(self, work: Shard | IsolatedShard | None) -> None:
+        if self._stopping.is_set() or work is None:
+            return
+        if isinstance(work, IsolatedShard):
+            self._isolated.append(work)
+        else:
+            self._backlog.put_back(work)
 
     async def _done(
-        self, slot: WorkerHandle, shard: Shard, report: ShardReport, *, whole: bool = True
+        self, worker: WorkerHandle, shard: Shard, report: ShardReport, *, whole: bool = True
     ) -> None:
-        """A shard is committed; `whole` where it took no worker along in the end."""
-        if report.skipped:  # its worker's node is about to go, or the job stops
-            if not self._stopping:
-                self._backlog.put_back(shard)
+        """Count a shard that is committed; `whole` if every pair of it ran in the end."""
+        if report.skipped:  # the node of its worker is about to go, or the run stops
+            self._put_back(shard)
             return
-        if whole and slot.node:
-            for node in self._crew.nodes.finished(slot.node, (shard.window, shard.number)):
-                self._crew.give_up(node)
-        self._crew.finished_something()
-        self._storage_failures = 0
-        self._strikes.forget(shard)
-        uri = self.output.data_uri(shard.name)
-        took = slot.turn_to_next()
+        self._pool.note_finished(worker, shard, whole=whole)
+        self._failures.committed(shard)
+        took = worker.turn_to_next()
         if report.won:
-            self._beacon.committed(slot, shard, report, took)
+            self._reporter.committed(worker, shard, report, took)
+            uri = self.output.data_uri(shard.name)
             part = PartInfo(uri, report.size, report.rows, report.ok, report.errors, report.footer)
         else:
-            self._display.log(
-                f"event=lost_race part={shard.name} reason=another_driver_or_a_worker_that_died_since_committed_it"
+            self._display.log_event(
+                "lost_race",
+                part=shard.name,
+                reason="another_driver_or_a_worker_that_died_since_committed_it",
             )
-            part = await self._stored(shard.name, lambda: read_footer(uri))
-        window = self._windows[shard.window]
-        window.parts.append(part)
-        self._tally.done += part.rows
-        for code, n in part.errors.items():
-            self._tally.errors[code] = self._tally.errors.get(code, 0) + n
-        if window.complete:
-            await self._close(shard.window)
-        self._judge(report)
+            part = await self._windows.read_part(shard)
+        await self._windows.add_part(shard, part)
+        self._stop_growing_if_done()
+        self._check_error_rate(report)
 
-    def _judge(self, report: ShardReport) -> None:
-        """Stop handing out work where this run makes more error rows than `max_error_rate` explains; what runs still commits."""
-        self._fuse.add(report.rows, report.errors, report.example)
-        last = self._fed and not self._backlog and not self._careful
-        if self._stopping or last or not self._fuse.blown:
+    def _check_error_rate(self, report: ShardReport) -> None:
+        """Stop the run if it makes more error rows than `max_error_rate` explains.
+
+        What runs still commits. A run that has handed out everything is not stopped.
+        """
+        self._error_rate.add(report.rows, report.errors, report.example)
+        if self._stopping.is_set() or self._all_handed_out() or not self._error_rate.tripped:
             return
-        self._blown = JobFailed(str(self._fuse))
-        self._drain("reason=max_error_rate")
-
-    # when things break
-
-    async def _run_failed(self, slot: WorkerHandle, shard: Shard, error: Exception) -> None:
-        cause = getattr(error, "cause", None)
-        if isinstance(error, rex.RayTaskError) and isinstance(cause, OutputError | AccessDenied):
-            raise cause
-        if isinstance(error, rex.RayTaskError) and isinstance(cause, StorageError):
-            self._storage_trouble(shard, cause)
-            self._backlog.put_back(shard)
-            return
-        if self._stopping and not isinstance(error, rex.RayTaskError):
-            await self._crew.bury(slot, error)
-            return
-        blameless = False
-        if not isinstance(error, rex.RayTaskError):
-            blameless = await self._crew.bury(
-                slot, error, [(shard.window, shard.number), *slot.inflight]
-            )
-        if blameless:
-            self._display.log(f"event=retry part={shard.name} reason=node_lost")
-            self._backlog.put_back(shard)
-        elif self._strikes.add(shard):
-            self._display.log(f"event=careful part={shard.name} reason={reason_of(error)!r}")
-            self._careful.append(IsolatedShard(shard, self._strikes.of(shard) + 1, time.time()))
-        else:
-            self._display.log(f"event=retry part={shard.name} reason={reason_of(error)!r}")
-            self._backlog.put_back(shard)
-
-    def _storage_trouble(self, shard: Shard, cause: StorageError) -> None:
-        """A worker has run out of patience with the store; the job does where several have, with nothing committed between."""
-        self._storage_failures += 1
-        if self._storage_failures >= STORAGE_TRIES:
-            raise cause
-        self._display.log(f"event=retry part={shard.name} reason=storage error={str(cause)!r}")
-
-    async def _run_careful(self, slot: WorkerHandle, careful: IsolatedShard) -> None:
-        """Pair by pair, each named before it is touched, by an actor that does nothing else."""
-        shard = careful.shard
-        try:
-            while (index := careful.next()) is not None:
-                lost = careful.lost.get(index)
-                careful.touching = None if lost else index
-                slot.moved = time.monotonic()
-                careful.rows[index] = await slot.actor.one.remote(
-                    shard, index, careful.attempt, lost
-                )
-                careful.touching = None
-                self._crew.deaths = 0
-                if self._stopping:
-                    return
-                if slot.leaving:
-                    self._careful.append(careful)
-                    return
-            rows = [careful.rows[i] for i in range(shard.table.num_rows)]
-            report = await slot.actor.commit_rows.remote(
-                shard, rows, careful.started, careful.attempt
-            )
-        except rex.RayTaskError as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, StorageError) and not isinstance(cause, AccessDenied):
-                self._storage_trouble(shard, cause)
-                careful.touching = None
-                self._careful.append(careful)
-                return
-            if careful.touching is None or isinstance(cause, NstrayError):
-                raise (
-                    cause
-                    if isinstance(cause, NstrayError)
-                    else JobFailed(f"{shard.name}: {reason_of(error)}")
-                ) from None
-            careful.lost[careful.touching] = (ErrorCode.INTERNAL.value, reason_of(error))
-            self._careful.append(careful)
-        except rex.RayError as error:
-            await self._careful_died(slot, careful, error)
-        else:
-            await self._done(slot, shard, report, whole=not careful.lost)
-        finally:
-            slot.careful = None
-
-    async def _careful_died(
-        self, slot: WorkerHandle, careful: IsolatedShard, error: Exception
-    ) -> None:
-        pair = (
-            None
-            if careful.touching is None
-            else careful.shard.table["pair_id"][careful.touching].as_py()
-        )
-        self._display.log(
-            f"event=worker_died part={careful.shard.name} pair={pair} reason={reason_of(error)!r}"
-        )
-        if await self._crew.bury(slot, error, [(careful.shard.window, careful.shard.number)]):
-            careful.touching = None
-        elif careful.next() is None:
-            careful.commit_deaths += 1
-            if careful.commit_deaths >= MAX_DEATHS:
-                raise JobFailed(
-                    f"{careful.shard.name}: writing it took its worker along {MAX_DEATHS} times ({reason_of(error)}); use a smaller shard_size"
-                )
-        if careful.touching is not None and slot.node:
-            careful.nodes.add(slot.node)
-        careful.blame(stalled=slot.stalled, reason=reason_of(error))
-        self._careful.append(careful)
+        self._too_many_errors = JobFailed(str(self._error_rate))
+        self._drain(reason="max_error_rate")

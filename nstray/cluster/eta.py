@@ -1,4 +1,7 @@
-"""How long shards take, when the rest will be done, and which worker is behind: arithmetic over the shards that were done last."""
+"""How long shards take, when the rest will be done, and which worker is behind.
+
+All of it is arithmetic over the shards that were done last.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 
-RECENT = 256  # shards that the pace is taken from
+RECENT = 256  # shards that the times are taken from
 LEAST = 4  # shards before anything is said
 STRAGGLES = 3.0  # times the median
-TENTH = 1.2816  # standard deviations from a normal distribution's median to its 10th and 90th percentile
+TENTH = 1.2816  # standard deviations between a normal distribution's median and its 10th percentile
 
 
 @dataclass(frozen=True)
 class Eta:
-    """Seconds to go, and their 10th and 90th percentile."""
+    """Seconds to go (the mean), and their 10th and 90th percentile."""
 
     seconds: float
     low: float
@@ -23,9 +26,10 @@ class Eta:
 
 
 class ShardTimes:
-    """The last `RECENT` shards that workers did: rows, and seconds from when the worker turned to it until it was committed.
+    """Rows and seconds of the last `RECENT` shards that workers committed.
 
-    A shard that ran pair by pair is not among them.
+    The seconds of a shard begin when its worker turns to it and end when its part is committed.
+    Shards that ran pair by pair are left out.
     """
 
     def __init__(self) -> None:
@@ -41,19 +45,25 @@ class ShardTimes:
 
     @property
     def median(self) -> float | None:
-        """Seconds of a shard; None before `LEAST` of them are done."""
+        """The median of the seconds; None before `LEAST` shards are done."""
         return statistics.median(self._seconds) if len(self._recent) >= LEAST else None
 
     def straggles(self, seconds: float) -> bool:
-        """Whether a worker that has had its shard for `seconds` is a straggler: it takes more than `STRAGGLES` times the median."""
+        """Whether a worker that has had its shard for `seconds` is a straggler.
+
+        It is one if it takes more than `STRAGGLES` times the median.
+        """
         return self.median is not None and seconds > STRAGGLES * self.median
 
     def eta(self, rows: int, workers: int) -> Eta | None:
-        """When so many workers will have done `rows` more rows; None before `LEAST` shards are done, or without a worker.
+        """When `workers` will have done `rows` more rows.
 
-        With n recent shards whose seconds have mean m and standard deviation s, and K shards' worth of rows to go, W workers take
-        K m / W. The percentiles are those of a normal distribution: K shards vary by s sqrt(K) in sum, and m itself, a mean of
-        n, is known to s / sqrt(n); together s sqrt(K + K^2 / n) / W.
+        None before `LEAST` shards are done, or without a worker.
+
+        The seconds of the n recent shards have mean m and standard deviation s, and the rows to go
+        are K shards' worth. Then W workers take K m / W. The percentiles are those of a normal
+        distribution. The sum of K shards varies by s sqrt(K). The mean m of n shards is known to
+        s / sqrt(n). Together that is s sqrt(K + K^2 / n) / W.
         """
         if not workers or len(self._recent) < LEAST:
             return None

@@ -1,8 +1,9 @@
-"""What Prometheus can know of a job: counters and gauges of driver and workers, exported by Ray, which puts ``ray_`` before each name.
+"""The counters and gauges that Prometheus gets from driver and workers.
 
-Every metric has the label ``out``, the redacted URI of the output. A counter starts with its process, so sum it over the cluster.
-Ray sends values to the node's own agent every 10 s, and what is left when a process ends; a worker that is killed takes up to 10 s
-of its counts along.
+Ray exports them, and puts ``ray_`` before each name. Every metric has the label ``out``, the
+redacted URI of the output. A counter starts with its process, so sum it over the cluster. Ray sends
+values to the node's own agent every 10 s, and once more when a process ends. The last 10 s of
+counts of a worker that is killed can be lost.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from ray.util.metrics import Counter, Gauge, Metric
 
 from nstray.worker.messages import WorkerProgress
 
-BUSY_OVER = 1.0  # seconds that the busy share is taken over, at least
+BUSY_OVER = 1.0  # the least seconds that the busy share is taken over
 
 
 class JobMetrics:
-    """The driver's: what is committed, what waits, who works."""
+    """The driver's metrics: rows committed, shards that wait, workers at work."""
 
     def __init__(self, out: str) -> None:
         self._pairs = Counter(
@@ -52,12 +53,12 @@ class JobMetrics:
         )
 
     def committed(self, rows: int, errors: Mapping[str, int]) -> None:
-        """Count the rows of a part, and those of them that are errors, by code."""
+        """Count the rows of a part, and the error rows among them by code."""
         self._pairs.inc(rows)
         for code, number in errors.items():
             self._errors.inc(number, {"code": code})
 
-    def standing(self, *, rows: int, done: int, backlog: int, in_flight: int, ready: int) -> None:
+    def set_state(self, *, rows: int, done: int, backlog: int, in_flight: int, ready: int) -> None:
         """Where the job stands now."""
         for gauge, value in zip(
             (self._rows, self._done, self._backlog, self._in_flight, self._ready),
@@ -68,7 +69,14 @@ class JobMetrics:
 
 
 class WorkerMetrics:
-    """A worker's: evaluations, the time of each stage, the busy share of its device. Safe for threads."""
+    """A worker's metrics: evaluations, seconds of each phase, busy share of its device.
+
+    Methods may be called from several threads.
+
+    Args:
+        pid: of the worker's process.
+        begun: what the worker says at its beginning.
+    """
 
     def __init__(self, out: str, pid: int, begun: WorkerProgress) -> None:
         self._evaluations = Counter(
@@ -76,34 +84,35 @@ class WorkerMetrics:
             "Forward + backward passes, times the pairs of each",
             ("out",),
         )
-        self._stages = Counter(
+        self._phases = Counter(
             "nstray_stage_seconds_total", "Seconds of a worker's threads by stage", ("out", "stage")
         )
-        # With the process, which the log's event=worker_ready names: some versions of Ray drop the label WorkerId and keep one value per node.
+        # The label pid is the one of the log's event=worker_ready. It is needed: some versions of
+        # Ray drop the label WorkerId and keep one value per node.
         self._busy = Gauge(
             "nstray_device_busy_ratio",
             "Share of the time since the last look that the device worked",
             ("out", "pid"),
         )
-        _label(out, self._evaluations, self._stages)
+        _label(out, self._evaluations, self._phases)
         self._busy.set_default_tags({"out": out, "pid": str(pid)})
         self._lock = threading.Lock()
-        self._last = self._looked = begun
+        self._last = self._busy_from = begun
 
     def export(self, now: WorkerProgress) -> None:
-        """Bring the metrics to where the worker is `now`."""
+        """Raise the metrics to what the worker says `now`."""
         with self._lock:
-            if now.now < self._last.now:  # another thread was here first
+            if now.now < self._last.now:  # another thread has exported later values
                 return
             if (more := now.evaluations - self._last.evaluations) > 0:
                 self._evaluations.inc(more)
-            for stage, seconds in now.phase_seconds.items():
-                if (spent := seconds - self._last.phase_seconds.get(stage, 0.0)) > 0:
-                    self._stages.inc(spent, {"stage": stage})
+            for phase, seconds in now.phase_seconds.items():
+                if (more_s := seconds - self._last.phase_seconds.get(phase, 0.0)) > 0:
+                    self._phases.inc(more_s, {"stage": phase})
             self._last = now
-            if (passed := now.now - self._looked.now) >= BUSY_OVER:
-                self._busy.set(min(1.0, (now.busy - self._looked.busy) / passed))
-                self._looked = now
+            if (passed := now.now - self._busy_from.now) >= BUSY_OVER:
+                self._busy.set(min(1.0, (now.busy - self._busy_from.busy) / passed))
+                self._busy_from = now
 
 
 def _label(out: str, *metrics: Metric) -> None:

@@ -1,4 +1,7 @@
-"""Which shard goes to which worker, and who is to blame when one dies: policy alone, without Ray, so that it can be tested without it."""
+"""Which shard goes to which worker, and what is to blame when a worker dies.
+
+This is policy alone, without Ray, so that it can be tested without it.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,20 @@ from nstray.errors import ErrorCode
 from nstray.manifest.shards import Shard
 from nstray.output.records import PartInfo
 
-LOOK_AHEAD = 32  # shards an affine one may be fetched from behind the head
-MAX_FAILURES = 2  # deaths with a shard on board before it runs pair by pair
+LOOK_AHEAD = 32  # shards behind the head among which one of a cached style is looked for
+MAX_FAILURES = 2  # deaths of workers that had the shard, before it runs pair by pair
 MIN_ROWS = 100  # finished rows before a job may be stopped for its share of error rows
-MAX_DEATHS = 2  # deaths of a lone worker on one pair before the pair is given up
-MAX_NODE_FAULTS = 3  # of a node in a row, with nothing finished there, before it is given up
+MAX_DEATHS = 2  # deaths of a lone worker on one pair, before the pair becomes an error row
+MAX_NODE_FAULTS = 3  # faults of a node in a row, with nothing finished there, before it is excluded
 
 ShardKey = tuple[int, int]
 
 
 class Backlog:
-    """Shards to be done, in order; a worker may take one of a style it has cached from a bounded distance ahead.
+    """Shards that wait for a worker, in order.
 
-    The head is passed over at most `look_ahead` times, so that no window waits for ever.
+    A worker may take a shard of a style that it has cached from up to `look_ahead` places behind
+    the head. The head is passed over at most `look_ahead` times, so that no window waits for ever.
     """
 
     def __init__(self, look_ahead: int = LOOK_AHEAD) -> None:
@@ -40,15 +44,18 @@ class Backlog:
         self._shards.extend((s.style_key, s) for s in shards)
 
     def put_back(self, shard: Shard) -> None:
-        """Return a shard to the front: its worker went away."""
+        """Return a shard to the front, because its worker went away."""
         self._shards.appendleft((shard.style_key, shard))
 
     def clear(self) -> None:
-        """Forget what is not handed out."""
+        """Drop all of them."""
         self._shards.clear()
 
     def take(self, cached: Collection[tuple[str, ...]]) -> Shard:
-        """The next shard for a worker that has the styles in `cached`; raises IndexError when empty."""
+        """The next shard for a worker that has the styles in `cached`.
+
+        Raises IndexError if none is left.
+        """
         if self._passed < self.look_ahead:
             for i in range(min(self.look_ahead, len(self._shards))):
                 if self._shards[i][0] in cached:
@@ -65,11 +72,14 @@ class IsolatedShard:
     """A shard that is run pair by pair, by a worker that does nothing else.
 
     Attributes:
+        attempt: of the shard, which its rows record. started: when it was isolated, by time.time.
         rows: finished rows by index in the shard.
-        kills: deaths by index.
-        lost: (code, message) of pairs that are not touched again.
-        touching: the pair that is with the worker. commit_deaths: of workers while they wrote the part.
-        nodes: where lone workers died of it: the next one to try it is elsewhere, if there is one.
+        kills: deaths of workers by index.
+        lost: (code, message) by index of the pairs that are not run again.
+        touching: index of the pair that is with the worker.
+        commit_deaths: deaths of workers while they wrote the part.
+        nodes: where lone workers died of it. The next worker that tries it is elsewhere, if
+            there is one.
     """
 
     shard: Shard
@@ -87,7 +97,10 @@ class IsolatedShard:
         return next((i for i in range(self.shard.table.num_rows) if i not in self.rows), None)
 
     def blame(self, *, stalled: bool, reason: str) -> None:
-        """The lone worker died while touching a pair: at the second time the pair is given up."""
+        """Count the death of the lone worker against the pair that it had.
+
+        At the second death the pair becomes an error row.
+        """
         if self.touching is None:
             return
         i = self.touching
@@ -100,10 +113,10 @@ class IsolatedShard:
 
 
 class ErrorRateBreaker:
-    """What share of the rows made so far are error rows, and whether that is more than chance explains.
+    """Tells when more of the rows are error rows than is allowed and chance explains.
 
     Args:
-        allowed: the share that is.
+        allowed: share of error rows that is allowed.
     """
 
     def __init__(self, allowed: float) -> None:
@@ -113,14 +126,20 @@ class ErrorRateBreaker:
         self._example: str | None = None
 
     def add(self, rows: int, errors: Mapping[str, int], example: str | None) -> None:
-        """Count rows, those of them that are errors by code, and a pair with its reason."""
+        """Count rows, and the error rows among them by code.
+
+        `example` is the pair of an error row with its reason.
+        """
         self._rows += rows
         self._errors.update(errors)
         self._example = example or self._example
 
     @property
-    def blown(self) -> bool:
-        """Three standard deviations of the binomial above its mean, and never before `FUSE_ROWS` rows."""
+    def tripped(self) -> bool:
+        """Whether the errors are three standard deviations of the binomial above its mean.
+
+        Never before `MIN_ROWS` rows.
+        """
         spread = math.sqrt(self.allowed * (1 - self.allowed) * self._rows)
         return (
             self._rows >= MIN_ROWS
@@ -130,20 +149,21 @@ class ErrorRateBreaker:
     def __str__(self) -> str:
         codes = ", ".join(f"{n} {code}" for code, n in self._errors.most_common())
         return (
-            f"{self._errors.total()} of the {self._rows} rows made so far are error rows ({codes}), far above the share of {self.allowed:g} allowed "
-            f"(max_error_rate); the last: {self._example}. What is written stays. Mend the cause and run the same command again, then nstray retry "
-            "OUT for the error rows; or raise --max-error-rate"
+            f"{self._errors.total()} of the {self._rows} rows made so far are error rows "
+            f"({codes}), far above the share of {self.allowed:g} allowed (max_error_rate); "
+            f"the last: {self._example}. What is written stays. Mend the cause and run the same "
+            "command again, then nstray retry OUT for the error rows; or raise --max-error-rate"
         )
 
 
 class FailureCounter:
-    """How often each shard was on board when a worker died."""
+    """How many workers died while they had a shard, by shard."""
 
     def __init__(self) -> None:
         self._counts: dict[ShardKey, int] = {}
 
     def add(self, shard: Shard) -> bool:
-        """Count one; True where the shard must now run pair by pair."""
+        """Count one; returns whether the shard must run pair by pair from now on."""
         key = (shard.window, shard.number)
         self._counts[key] = self._counts.get(key, 0) + 1
         return self._counts[key] >= MAX_FAILURES
@@ -153,59 +173,69 @@ class FailureCounter:
         return self._counts.get((shard.window, shard.number), 0)
 
     def forget(self, shard: Shard) -> None:
-        """The shard is committed."""
+        """Drop the count of a shard that is committed."""
         self._counts.pop((shard.window, shard.number), None)
 
 
 class NodeHealth:
-    """Which machines are broken: those whose workers die of shards that other machines then finish.
+    """Which machines are broken: their workers die of shards that other machines then finish.
 
-    A death is held against its node when every shard that was on board has been finished elsewhere, so that a shard that kills
-    its workers everywhere is held against none. A worker that does not start is held against its node where others work.
-    What a node finishes clears it. `given_up`: nodes that are not used again, with the reason.
+    A death is a fault of its node once every shard that the worker had is finished elsewhere. So a
+    shard that kills its workers everywhere is a fault of no node. A worker that does not start is a
+    fault of its node if others work. What a node finishes clears its faults.
+
+    Attributes:
+        excluded: nodes that are not used again, with the reason.
     """
 
     def __init__(self) -> None:
-        self.given_up: dict[str, str] = {}
+        self.excluded: dict[str, str] = {}
         self._faults: dict[str, int] = {}
-        self._open: dict[
-            str, list[tuple[set[ShardKey], str]]
-        ] = {}  # deaths of which not every shard is finished yet
+        # deaths by node, each with its reason and the shards that are not finished elsewhere yet
+        self._open: dict[str, list[tuple[set[ShardKey], str]]] = {}
 
-    def died(self, node: str, shards: Iterable[ShardKey], reason: str) -> None:
-        """A worker on `node` died with `shards` on board."""
-        if aboard := set(shards):
-            self._open.setdefault(node, []).append((aboard, reason))
+    def died(self, node: str, in_flight: Iterable[ShardKey], reason: str) -> None:
+        """Note the death of a worker on `node` that had the shards `in_flight`."""
+        if unfinished := set(in_flight):
+            self._open.setdefault(node, []).append((unfinished, reason))
 
     def finished(self, node: str, shard: ShardKey) -> list[str]:
-        """A worker on `node` finished a shard, every pair of it; returns the nodes that this gives up."""
+        """Note that a worker on `node` finished every pair of a shard.
+
+        Returns the nodes that this excludes.
+        """
         self._faults.pop(node, None)
         self._open.pop(node, None)
         found = []
         for other, deaths in self._open.items():
-            for aboard, _ in deaths:
-                aboard.discard(shard)
+            for unfinished, _ in deaths:
+                unfinished.discard(shard)
             found += [
-                other for aboard, reason in deaths if not aboard and self._fault(other, reason)
+                other
+                for unfinished, reason in deaths
+                if not unfinished and self._fault(other, reason)
             ]
             deaths[:] = [death for death in deaths if death[0]]
         return found
 
     def did_not_start(self, node: str, reason: str) -> bool:
-        """A worker on `node` failed to start while others work; True where this gives the node up."""
+        """Note that a worker on `node` failed to start while others work.
+
+        Returns whether this excludes the node.
+        """
         return self._fault(node, reason)
 
     def _fault(self, node: str, reason: str) -> bool:
         self._faults[node] = self._faults.get(node, 0) + 1
-        if self._faults[node] < MAX_NODE_FAULTS or node in self.given_up:
+        if self._faults[node] < MAX_NODE_FAULTS or node in self.excluded:
             return False
-        self.given_up[node] = reason
+        self.excluded[node] = reason
         return True
 
 
 @dataclass
 class Window:
-    """A window whose parts are not all committed yet."""
+    """A window whose parts are not all committed yet: how many it will have, and those it has."""
 
     expected: int
     parts: list[PartInfo] = field(default_factory=list)

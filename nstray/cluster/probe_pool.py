@@ -1,4 +1,4 @@
-"""A job's workers, as many and started as a run's, that write nothing: what a probe measures on."""
+"""The workers that a probe measures on: those of a run, but they write nothing."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from nstray.errors import ConfigError, JobFailed, NstrayError
 from nstray.manifest.shards import Shard
 from nstray.worker.messages import JobSpec, ShardReport
 
-MOST = 8  # workers: those of one machine, since what workers slow each other down by is what they share there
+MOST = 8  # workers of one machine: they slow each other down by what they share there
 
 
 class ProbePool:
-    """Use as a context manager. Raises what keeps a run's workers from starting, JobFailed where one dies or hangs.
+    """The workers of a probe. Use it as a context manager.
+
+    Raises what keeps the workers of a run from starting, and JobFailed if one dies or hangs.
 
     Attributes:
-        workers: how many there are; `wanted`: how many the job would have; `per_device`: how many share a device.
-        cpu: whether they are a CPU's.
-        ray_seconds: for starting Ray and, after the end, for leaving it. start_seconds: until every worker had its network.
+        workers: how many there are. wanted: how many the job would have.
+        per_device: workers that share a device. device: its name. cpu: whether it is a CPU.
+        ray_seconds: for starting Ray and, after the end, for leaving it.
+        start_seconds: until every worker had its network.
     """
 
     def __init__(self, spec: JobSpec, weights: Any) -> None:
@@ -51,7 +54,8 @@ class ProbePool:
         found = devices(config)
         if not found.count:
             raise ConfigError(
-                "device cuda: the cluster has no GPU yet, so there is nothing to probe on; probe again once there is one"
+                "device cuda: the cluster has no GPU yet, so there is nothing to probe on; probe "
+                "again once there is one"
             )
         self.wanted = config.actors or found.count
         self.workers = min(self.wanted, found.count, MOST)
@@ -65,7 +69,7 @@ class ProbePool:
         self.per_device = found.per_device
 
     def run(self, shard: Shard) -> list[ShardReport]:
-        """The shard on every worker at once; a report of each."""
+        """Run the shard on every worker at once; a report of each."""
         return self._all([actor.process.remote(shard, 1) for actor in self._actors])
 
     def _all(self, asked: list[Any]) -> list[Any]:
@@ -73,7 +77,8 @@ class ProbePool:
             found: list[Any] = ray.get(asked, timeout=self._spec.config.stall_timeout)
         except rex.GetTimeoutError:
             raise JobFailed(
-                f"a worker has not answered for {self._spec.config.stall_timeout:g} s (stall_timeout) while the job was probed"
+                f"a worker has not answered for {self._spec.config.stall_timeout:g} s "
+                "(stall_timeout) while the job was probed"
             ) from None
         except rex.RayError as error:
             if isinstance(cause := getattr(error, "cause", None), NstrayError):

@@ -1,4 +1,8 @@
-"""The actor that holds a device; how many of them the cluster has room for; and the cluster itself: connecting and leaving."""
+"""Connecting to Ray and leaving it, and every use of what Ray does not promise to keep.
+
+Private modules of Ray and the English of its errors are read here alone, each by one small
+function. tests/cluster/test_private_apis.py fails for the function whose part of Ray has changed.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,63 @@ from typing import Any
 import ray
 import ray.exceptions as rex
 from ray._private import ray_constants, services
+from ray._private.state import state as ray_state
 
 from nstray import storage
 from nstray.errors import JobFailed
+from nstray.text import log_event
 
 log = logging.getLogger("nstray.cluster")
-CLOSE_SECONDS = (
-    2.0  # seconds that workers are given at the end of a run to leave their machines in order
-)
+CLOSE_SECONDS = 2.0  # seconds that workers have at the end of a run to release what they share
+
+
+# the session
+
+
+def start_ray() -> None:
+    """Connect to the cluster of RAY_ADDRESS or of `ray job submit`, or start one on this machine.
+
+    Raises JobFailed.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if why := _silent(address):
+        raise JobFailed(
+            f"RAY_ADDRESS {address}: no Ray head answers there ({why}); start one, correct the "
+            "address, or unset it"
+        )
+    # Without an address Ray takes the last cluster that was started here. Its head may have died
+    # without `ray stop`.
+    if not address and (last := bootstrap_address(None)) and (why := _silent(last)):
+        log_event(
+            "ray_gone",
+            log.warning,
+            address=last,
+            error=why,
+            next="a Ray of this machine alone; ray stop forgets the old one",
+        )
+        address = "local"
+    try:
+        # An existing cluster listens where its owner wants it to.
+        if address in ("", "local") and bootstrap_address(address or None) is None:
+            bind_to_loopback()
+        # A cluster of our own gets no dashboard: its ten processes cost a machine of two cores 5 to
+        # 10 %. An existing cluster keeps its own.
+        ray.init(address or None, logging_level=logging.WARNING, include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError, rex.RayError) as error:
+        raise JobFailed(f"Ray did not start: {reason_of(error)}") from None
+
+
+def stop_ray() -> None:
+    """Leave the cluster; a local one ends."""
+    ray.shutdown()
 
 
 def shutdown_actors(actors: Sequence[Any]) -> None:
-    """End workers; those that answer soon give up first what they share on their machines."""
+    """End workers. Those that answer within `CLOSE_SECONDS` first release what they share."""
     try:
         with contextlib.suppress(rex.RayError):
             ray.wait(
-                [actor.leave.remote() for actor in actors],
+                [actor.close.remote() for actor in actors],
                 num_returns=max(1, len(actors)),
                 timeout=CLOSE_SECONDS,
             )
@@ -37,55 +82,11 @@ def shutdown_actors(actors: Sequence[Any]) -> None:
             ray.kill(actor)
 
 
-def failed_node(error: BaseException) -> str | None:
-    """The id of the node that a worker failed on, by the address that Ray's error names; None where that is not one node's."""
-    named = re.search(r"\bip[=:] ?([0-9a-fA-F.:]*[0-9a-fA-F])", str(error))
-    found = [
-        n["NodeID"]
-        for n in ray.nodes()
-        if n["Alive"] and named and n["NodeManagerAddress"] == named[1]
-    ]
-    return found[0] if len(found) == 1 else None
-
-
-def lost_node(error: BaseException) -> str | None:
-    """The id of the node that died with a worker on it, by the one that Ray's error names; None where it names none, or one that lives."""
-    named = re.search(r"\bNode Id: ([0-9a-f]+)", str(error))
-    alive = {n["NodeID"] for n in ray.nodes() if n["Alive"]}
-    return named[1] if named and named[1] not in alive else None
-
-
-def start_ray() -> None:
-    """Connect to the cluster of RAY_ADDRESS or of `ray job submit`, or start one on this machine; raises JobFailed."""
-    address = os.environ.get("RAY_ADDRESS", "")
-    if why := _silent(address):
-        raise JobFailed(
-            f"RAY_ADDRESS {address}: no Ray head answers there ({why}); start one, correct the address, or unset it"
-        )
-    # where none is named Ray takes the last one started here, though it may have died without `ray stop`
-    if (
-        not address
-        and (last := services.canonicalize_bootstrap_address(None))
-        and (why := _silent(last))
-    ):
-        log.warning(
-            "event=ray_gone address=%s error=%r next='a Ray of this machine alone; ray stop forgets the old one'",
-            last,
-            str(why),
-        )
-        address = "local"
-    try:
-        _stay_on_loopback(address)
-        # No dashboard for a cluster of our own: its ten processes cost a machine of two cores 5 to 10 % (an existing cluster keeps its own).
-        ray.init(address or None, logging_level=logging.WARNING, include_dashboard=False)
-    except (ConnectionError, RuntimeError, ValueError, rex.RayError) as error:
-        raise JobFailed(f"Ray did not start: {reason_of(error)}") from None
-
-
 def _silent(address: str) -> OSError | None:
-    """Why nothing takes connections at [SCHEME://]HOST:PORT; None where something does, or `address` is no such thing.
+    """Why nothing takes connections at [SCHEME://]HOST:PORT.
 
-    ray.init retries a dead address for minutes without a word.
+    None if something does, or if `address` has another form. This is asked before ray.init, which
+    retries a dead address for minutes without a word.
     """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
@@ -96,25 +97,70 @@ def _silent(address: str) -> OSError | None:
     return None
 
 
-def _stay_on_loopback(address: str) -> None:
-    """Let a cluster that is about to be started here listen on loopback only; an existing one is as its owner made it."""
-    if (
-        address not in ("", "local")
-        or services.canonicalize_bootstrap_address(address or None) is not None
-    ):
-        return
-    # Its processes read the variable; this one has read it already, as it imported ray, and would give them the machine's address.
+# private modules
+
+
+def bootstrap_address(address: str | None) -> str | None:
+    """HOST:PORT of the cluster that ray.init would connect to; None if it would start one.
+
+    Without an address ray.init reads RAY_ADDRESS and then the file that `ray start` has written.
+    """
+    found: str | None = services.canonicalize_bootstrap_address(address)
+    return found
+
+
+def bind_to_loopback() -> None:
+    """Let a cluster that this process starts listen on loopback only.
+
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER in the environment decides if it is set.
+    """
+    # Ray's processes read the variable. This one has read it already, when it imported ray, and
+    # would give them the machine's address.
     if os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0") == "0":
         ray_constants.ENABLE_RAY_CLUSTER = False
 
 
-def stop_ray() -> None:
-    """Leave the cluster; a local one ends."""
-    ray.shutdown()
+def draining_nodes() -> list[str]:
+    """Ids of the nodes that are about to go, sorted: Ray starts nothing new there.
+
+    Ray's own libraries ask this way; nothing public says it (2.60).
+    """
+    return sorted(ray_state.get_draining_nodes())
+
+
+# the words of errors
+
+
+def failed_node(error: BaseException) -> str | None:
+    """The id of the node that a worker failed on, by the address in Ray's error.
+
+    None if there is no such address, or not exactly one live node has it.
+    """
+    named = re.search(r"\bip[=:] ?([0-9a-fA-F.:]*[0-9a-fA-F])", str(error))
+    found = [
+        n["NodeID"]
+        for n in ray.nodes()
+        if n["Alive"] and named and n["NodeManagerAddress"] == named[1]
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def lost_node(error: BaseException) -> str | None:
+    """The id of the node that died with a worker on it, by the id in Ray's error.
+
+    None if there is no id in it, or the node lives.
+    """
+    named = re.search(r"\bNode Id: ([0-9a-f]+)", str(error))
+    alive = {n["NodeID"] for n in ray.nodes() if n["Alive"]}
+    return named[1] if named and named[1] not in alive else None
 
 
 def reason_of(error: BaseException) -> str:
-    """The line that says why: Ray's errors carry whole tracebacks, and the reason of a death below what it died of."""
+    """Why a call to a worker failed, without the tracebacks that Ray's errors carry.
+
+    If the worker's own code raised, that is the exception in `cause`. Otherwise the reason is the
+    last line of the error, redacted and cut at 400 characters.
+    """
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):
         return f"{type(cause).__name__}: {cause}"

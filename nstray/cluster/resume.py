@@ -1,4 +1,4 @@
-"""What a window still needs: the manifest's rows beside what storage already holds of them."""
+"""What a window still needs: its rows in the manifest, compared with its parts on storage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nstray.worker.messages import JobSpec
 
 T = TypeVar("T")
 Listed = Mapping[int, storage.ObjectInfo]
-AHEAD = 4  # windows that are listed at once: their rows are held meanwhile, some 7 MB each
+AHEAD = 4  # windows that are listed at once; their rows are held meanwhile, some 7 MB each
 
 
 @dataclass
@@ -28,9 +28,11 @@ class PendingWindow:
 
     Attributes:
         number: the window's.
-        shards: all of its shards (of a retry: those with a part), and `present` the parts it has by number and needs no others for (of
-            a retry: those without an error row to be made again); neither is filled where
-        finished: is what its index counts, because every part is there.
+        shards: shards to consider; of a retry, those that have a part.
+        present: committed parts that need no work, by number; of a retry, those without an error
+            row that is to be made again.
+        finished: what the window's index counts, if every part is there. Then `shards` and
+            `present` are empty.
     """
 
     number: int
@@ -45,15 +47,21 @@ def pending_windows(
     output: Output,
     on_wait: Callable[[], None] = lambda: None,
 ) -> Iterator[PendingWindow]:
-    """Windows in order, each with what is committed of it. After one that is finished the next few are listed at once: a store takes its time.
+    """Compare the windows with storage, in order.
 
-    Blocks on storage, with patience for the output's. Raises OutputError where a part is not of this job, StorageError, and whatever
-    `on_wait`, called before each pause, raises.
+    After a window that is finished the next few are listed at once, because a store takes its time
+    to answer. Blocks on storage, and retries while the output's store is out of reach.
+
+    Raises OutputError if a part is not of this job, StorageError, and whatever `on_wait` raises.
+
+    Args:
+        windows: number and rows of each.
+        on_wait: called before each pause between two tries.
     """
 
-    def patient(look: Callable[..., T], number: int, *rest: Any) -> T:
+    def retried(call: Callable[..., T], number: int, *rest: Any) -> T:
         return retry(
-            f"window {number}", Unreachable, lambda: look(number, *rest, spec, output), on_wait
+            f"window {number}", Unreachable, lambda: call(number, *rest, spec, output), on_wait
         )
 
     ahead: deque[tuple[int, Any, Future[tuple[Listed, Counts | None]]]] = deque()
@@ -62,14 +70,14 @@ def pending_windows(
     try:
         while True:
             while len(ahead) < room and (found := next(windows, None)) is not None:
-                ahead.append((*found, pool.submit(patient, _committed, *found)))
+                ahead.append((*found, pool.submit(retried, _committed, *found)))
             if not ahead:
                 return
-            number, table, looked = ahead.popleft()
-            listed, finished = looked.result()
+            number, table, listing = ahead.popleft()
+            listed, finished = listing.result()
             room = 1 if finished is None else min(AHEAD, 2 * room)
             yield (
-                patient(_unfinished, number, table, listed)
+                retried(_unfinished, number, table, listed)
                 if finished is None
                 else PendingWindow(number, finished=finished)
             )
@@ -80,7 +88,10 @@ def pending_windows(
 def _committed(
     number: int, table: Any, spec: JobSpec, output: Output
 ) -> tuple[Listed, Counts | None]:
-    """The parts of a window that are there, and what its index counts where none is missing or to be made again."""
+    """The parts of a window that are there, and what its index counts.
+
+    The second is None if a part is missing or has rows that are to be made again.
+    """
     listed = output.parts.list_window(number)
     finished = output.indexes.indexed_counts(
         number, listed, part_count(table.num_rows, spec.config.shard_size)
@@ -104,7 +115,8 @@ def _unfinished(
             "ids_digest"
         ) != digests.get(place):
             raise OutputError(
-                f"{storage.redact(part.uri)} is not a part of this job; move it away, or use another OUT"
+                f"{storage.redact(part.uri)} is not a part of this job; move it away, or use "
+                "another OUT"
             )
     if spec.retry:
         shards = [s for s in shards if s.number in present]

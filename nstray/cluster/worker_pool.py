@@ -1,4 +1,4 @@
-"""The workers of a job: as many as the cluster holds, looked at, buried, and kept off machines that are broken."""
+"""The workers of a job: as many as the cluster has room for, polled, and replaced when they die."""
 
 from __future__ import annotations
 
@@ -7,40 +7,36 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, cast
+from typing import Any
 
 import ray
 import ray.exceptions as rex
 
 from nstray.cluster.policy import NodeHealth, ShardKey
 from nstray.cluster.progress import Display
-from nstray.cluster.ray_session import failed_node, lost_node, reason_of, shutdown_actors
+from nstray.cluster.ray_session import reason_of, shutdown_actors
 from nstray.cluster.resources import Devices, devices
+from nstray.cluster.start_failures import StartFailures
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.config import JobConfig
-from nstray.errors import JobFailed, NstrayError
-from nstray.worker.messages import WorkerProgress
+from nstray.errors import JobFailed
+from nstray.manifest.shards import Shard
+from nstray.output.live import WorkerStatus
 
-POLL = 2.0  # seconds between looks at the workers
+POLL = 2.0  # seconds between two polls of the workers
 HEAD_GRACE = 10.0  # seconds without an answer from the cluster's head before that is said
 NODE_GRACE = 30.0  # seconds for Ray to notice that a machine is gone
-START_TRIES = 3  # workers in a row that fail to start before the job is given up
+WAITING_EVERY = 60.0  # seconds between two lines that say that no worker is ready
 
 
 class WorkerPool:
-    """The actors of a job, which follow the cluster as it grows and shrinks. Its methods run on the driver's loop and don't block.
+    """The workers of a job; their number follows the cluster as it grows and shrinks.
+
+    Methods run on the driver's event loop and don't block.
 
     Args:
         create: makes one actor.
-        display: told of everything.
-        needed: whether further workers are wanted: there is or may be work, and the job is not stopping.
-        begin: runs a coroutine that waits for an actor, which the cluster may never place.
-        changed: called when a worker became ready.
-
-    Attributes:
-        slots: the workers, ready or not.
-        deaths: of workers since one finished anything.
-        nodes: what is known of the machines.
+        changed: set when a worker has become ready.
     """
 
     def __init__(
@@ -48,313 +44,353 @@ class WorkerPool:
         config: JobConfig,
         create: Callable[[Devices], Any],
         display: Display,
-        *,
-        needed: Callable[[], bool],
-        begin: Callable[[Any], None],
-        changed: Callable[[], None],
+        changed: asyncio.Event,
     ) -> None:
         self.config = config
-        self._create, self._display, self._tally = create, display, display.tally
-        self._needed, self._begin, self._changed = needed, begin, changed
-        self.slots: list[WorkerHandle] = []
-        self.nodes = NodeHealth()
-        self.deaths = self._most = 0
-        self._buried_seconds = 0.0
-        self._failed_starts = self._made = 0
-        self._failed_nodes: set[str | None] = set()  # where workers failed to start since one did
-        self._lost_nodes: set[str] = (
-            set()
-        )  # that went away with workers which were starting there, since one did start
-        self._target: Devices | None = None
-        self._buried_evaluations = 0
-        self._not_before = 0.0  # when the next actor may be made, after one that failed to start
+        self._create, self._display, self._changed = create, display, changed
+        self._job_progress = display.job_progress
+        self._workers: list[WorkerHandle] = []
+        self._nodes = NodeHealth()
+        self._growing = True
+        self._target: Devices | None = None  # what the cluster had room for when it was asked last
+        self._made = 0  # actors so far
+        self._most = 0  # workers that were ready at once, at most
+        # of workers that are gone
+        self._past_seconds = 0.0
+        self._past_evaluations = 0
+        # of failures in a row
+        self._deaths = 0
+        self._start_failures = StartFailures(config, display, self._nodes)
 
-    def finished_something(self) -> None:
-        """A worker has: what went wrong before is no longer in a row."""
-        self.deaths = self._failed_starts = 0
+    # what there is
+
+    @property
+    def ready(self) -> int:
+        """Workers that have loaded the network."""
+        return sum(w.ready for w in self._workers)
+
+    @property
+    def in_flight(self) -> int:
+        """Shards that workers have."""
+        return sum(w.shards for w in self._workers)
 
     @property
     def devices(self) -> int:
-        """The most that were in use at once."""
-        return -(-self._most // (self._target.per_device if self._target else 1))
+        """Devices in use at once, at most."""
+        return -(-self._most // self._per_device)
 
     @property
     def device_seconds(self) -> float:
         """How long workers have held their devices, loading included, added up."""
-        return (self._buried_seconds + sum(map(_age, self.slots))) / (
-            self._target.per_device if self._target else 1
-        )
+        return (self._past_seconds + sum(w.age for w in self._workers)) / self._per_device
 
-    def _remove(self, slot: WorkerHandle) -> None:
-        self.slots.remove(slot)
-        self._buried_seconds += _age(slot)
+    @property
+    def _per_device(self) -> int:
+        return self._target.per_device if self._target else 1
 
-    async def look(self) -> None:
-        """See what every worker has done so far."""
-        await asyncio.gather(*(self._look(s) for s in list(self.slots) if s.ready))
-        self._sum_up()
+    def statuses(self) -> tuple[WorkerStatus, ...]:
+        """What `nstray status` shows of each worker."""
+        return tuple(w.status(self._job_progress.shard_times) for w in self._workers)
+
+    def free_workers(self, avoid: Collection[str] = ()) -> list[WorkerHandle]:
+        """Workers that may be handed shards.
+
+        Those on the nodes `avoid` are among them only if no worker is ready elsewhere.
+        """
+        elsewhere = [
+            w
+            for w in self._workers
+            if w.ready and not w.stalled and not w.leaving and w.node not in avoid
+        ]
+        return [w for w in elsewhere or self._workers if w.free]
+
+    # what the driver tells
+
+    def note_finished(self, worker: WorkerHandle, shard: Shard, *, whole: bool) -> None:
+        """A worker has finished a shard; `whole` if every pair of it ran in the end.
+
+        What went wrong before is no longer in a row. Nodes whose faults this proves are excluded.
+        """
+        if whole and worker.node:
+            for node in self._nodes.finished(worker.node, (shard.window, shard.number)):
+                self._exclude(node)
+        self._deaths = 0
+        self._start_failures.note_finished()
+
+    def note_pair(self) -> None:
+        """A worker has finished a pair: the deaths before it are no longer in a row."""
+        self._deaths = 0
+
+    def stop_growing(self) -> None:
+        """Start no further worker: there is no more work for one."""
+        self._growing = False
+
+    def drain(self) -> None:
+        """Let every worker hand back what has not reached its device; start no further one."""
+        self.stop_growing()
+        for worker in self._workers:
+            if worker.ready:
+                worker.drain()
+
+    async def shutdown(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            if not worker.ready:
+                worker.kill()
+        if ready := [w.actor for w in self._workers if w.ready]:
+            await asyncio.to_thread(shutdown_actors, ready)
+
+    async def remove_dead(
+        self, worker: WorkerHandle, error: Exception, in_flight: Iterable[ShardKey] = ()
+    ) -> bool:
+        """Remove a dead worker. Returns True if its node was lost; then no shard is blamed.
+
+        Raises JobFailed if too many workers have died in a row.
+
+        Args:
+            error: what a call to it has raised.
+            in_flight: the shards that it had.
+        """
+        if worker in self._workers:
+            self._remove(worker)
+            if worker.node:
+                self._nodes.died(worker.node, in_flight, reason_of(error))
+            self._past_evaluations += worker.latest.evaluations
+            self._deaths += 1
+            with contextlib.suppress(Exception):
+                worker.kill()
+            if self._deaths > 8 + 4 * max(1, self._target.count if self._target else 1):
+                raise JobFailed(
+                    f"{self._deaths} workers died in a row without finishing anything; "
+                    f"the last one: {reason_of(error)}"
+                )
+        if worker.stalled:
+            return False
+        excluded = worker.node in self._nodes.excluded
+        if getattr(error, "preempted", False) or worker.leaving or excluded:
+            return True
+        # A worker that is only out of reach may be on a machine that is gone, before Ray's health
+        # checks have said so.
+        unavailable = isinstance(error, rex.ActorUnavailableError)
+        deadline = time.monotonic() + (NODE_GRACE if unavailable else 0.0)
+        while True:
+            if worker.node in await asyncio.to_thread(_dead_nodes):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(POLL)
+
+    # following the cluster
 
     async def watch(self) -> None:
-        """Keep as many actors as the cluster holds, and look at what each is doing."""
+        """Keep as many workers as the cluster has room for, and poll them.
+
+        Never returns. Raises what ends the job: JobFailed, or what keeps workers from starting.
+        """
+        try:
+            async with asyncio.TaskGroup() as starts:
+                await self._follow_cluster(starts)
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _follow_cluster(self, starts: asyncio.TaskGroup) -> None:
         waiting_since = time.monotonic()
         while True:
-            target = await self._answered(
-                asyncio.create_task(
-                    asyncio.to_thread(
-                        devices, self.config, self._target, tuple(self.nodes.given_up)
-                    )
-                )
-            )
+            target = await self._ask_cluster()
             if self._target is None:
-                kind = "gpu" if target.kind != "cpu" else f"cpu threads_per_worker={target.threads}"
-                self._display.log(
-                    f"event=devices kind={kind} workers={self.config.actors or target.count}"
+                about: dict[str, object] = {"kind": "gpu"}
+                if target.kind == "cpu":
+                    about = {"kind": "cpu", "threads_per_worker": target.threads}
+                self._display.log_event(
+                    "devices", **about, workers=self.config.actors or target.count
                 )
             self._target = target
-            if target.without and not target.count and not target.draining:
-                raise JobFailed(
-                    f"no node is left: {'; '.join(f'{node} was given up: {why}' for node, why in self.nodes.given_up.items())}"
+            if target.excluded and not target.count and not target.draining:
+                reasons = "; ".join(
+                    f"{node} was given up: {why}" for node, why in self._nodes.excluded.items()
                 )
-            # At least one actor waits where every machine is gone: that is what an autoscaler sees as demand.
+                raise JobFailed(f"no node is left: {reasons}")
+            # If every machine is gone, one actor waits: an autoscaler sees it as demand.
             wanted = self.config.actors or max(1, target.count)
             self._leave(target.draining)
             while (
-                sum(not s.leaving for s in self.slots) < wanted
-                and time.monotonic() >= self._not_before
-                and self._needed()
+                sum(not w.leaving for w in self._workers) < wanted
+                and time.monotonic() >= self._start_failures.not_before
+                and self._growing
             ):
                 self._made += 1
-                slot = WorkerHandle(f"stylist-{self._made}", self._create(target))
-                self.slots.append(slot)
-                self._begin(self._start(slot))
-            await self.look()
-            if any(s.ready for s in self.slots):
+                worker = WorkerHandle(f"worker-{self._made}", self._create(target))
+                self._workers.append(worker)
+                starts.create_task(self._start(worker))
+            await self.poll()
+            if self.ready:
                 waiting_since = time.monotonic()
-            elif time.monotonic() - waiting_since > 60:
-                self._display.log(
-                    f"event=waiting workers=0 wanted={wanted} hint=no_free_resources_for_a_worker,_or_it_is_slow_to_load:_see_ray_status"
+            elif time.monotonic() - waiting_since > WAITING_EVERY:
+                self._display.log_event(
+                    "waiting",
+                    workers=0,
+                    wanted=wanted,
+                    hint="no free resources for a worker, or it is slow to load: see ray status",
                 )
                 waiting_since = time.monotonic()
             await asyncio.sleep(POLL)
 
-    async def _answered(self, asked: asyncio.Task[Devices]) -> Devices:
-        """What the cluster's head answers; says so where it is silent. After a time of its own (60 s) Ray ends the process."""
+    async def _ask_cluster(self) -> Devices:
+        """What the cluster has room for now; says so if its head is silent.
+
+        Ray ends the process of a driver after a time of its own (60 s) without an answer.
+        """
+        excluded = tuple(self._nodes.excluded)
+        asked = asyncio.create_task(asyncio.to_thread(devices, self.config, self._target, excluded))
         silent = not (await asyncio.wait({asked}, timeout=HEAD_GRACE))[0]
         if silent:
-            self._display.log(
-                f"event=head_silent seconds={HEAD_GRACE:g} hint=Ray_ends_this_run_if_its_head_stays_away,_with_exit_code_1;"
-                "_what_is_committed_stays,_run_the_same_command_again_on_a_new_head_to_resume"
+            self._display.log_event(
+                "head_silent",
+                seconds=f"{HEAD_GRACE:g}",
+                hint="Ray ends this run if its head stays away, with exit code 1; what is "
+                "committed stays; run the same command again on a new head to resume",
             )
         found = await asked
         if silent:
-            self._display.log("event=head_answers")
+            self._display.log_event("head_answers")
         return found
 
     def _leave(self, draining: Collection[str]) -> None:
-        """Workers on nodes that are about to go take nothing more, and end once they have finished what they had."""
-        for slot in list(self.slots):
-            if slot.ready and slot.node in draining and not slot.leaving:
-                slot.leaving = True
-                self._display.log(
-                    f"event=worker_leaving worker={slot.name} reason=node_draining node={slot.node}"
+        """End the workers on nodes that are about to go, once they have finished what they had."""
+        for worker in list(self._workers):
+            if worker.ready and worker.node in draining and not worker.leaving:
+                worker.leaving = True
+                self._display.log_event(
+                    "worker_leaving", worker=worker.name, reason="node_draining", node=worker.node
                 )
-                slot.actor.drain.remote()
-            elif slot.leaving and not slot.inflight and not slot.careful:
-                self._retire(slot)
-                self._display.log(f"event=worker_left worker={slot.name}")
+                worker.drain()
+            elif worker.leaving and not worker.shards:
+                self._retire(worker)
+                self._display.log_event("worker_left", worker=worker.name)
 
-    async def dismiss(self) -> None:
-        """End all of them: the run is over."""
-        for slot in self.slots:
-            if not slot.ready:
-                ray.kill(slot.actor)
-        if ready := [s.actor for s in self.slots if s.ready]:
-            await asyncio.to_thread(shutdown_actors, ready)
+    def _exclude(self, node: str) -> None:
+        """Use a node no more: its workers end, and what they have is put back without blame."""
+        self._display.log_event("node_given_up", node=node, reason=self._nodes.excluded[node])
+        for worker in [w for w in self._workers if w.node == node]:
+            if worker.shards:
+                worker.kill()  # the task that waits for its work removes it
+            else:
+                self._retire(worker)
 
-    def _retire(self, slot: WorkerHandle) -> None:
-        """End a worker that has nothing on board."""
-        self._remove(slot)
-        self._buried_evaluations += slot.seen.evaluations
-        ray.kill(slot.actor)
+    def _retire(self, worker: WorkerHandle) -> None:
+        """End a worker that has no shard."""
+        self._remove(worker)
+        self._past_evaluations += worker.latest.evaluations
+        worker.kill()
 
-    async def _ready(self, slot: WorkerHandle) -> dict[str, Any]:
-        """A new worker's answer. One that is only out of reach is asked again, until Ray knows whether its machine is gone."""
+    def _remove(self, worker: WorkerHandle) -> None:
+        self._workers.remove(worker)
+        self._past_seconds += worker.age
+
+    # polling
+
+    async def poll(self) -> None:
+        """Ask every worker what it has done so far."""
+        await asyncio.gather(*(self._poll(w) for w in list(self._workers) if w.ready))
+        self._sum_up()
+
+    async def _poll(self, worker: WorkerHandle) -> None:
+        """Poll one worker; kill it if its work has stood still for the stall timeout."""
+        try:
+            now = await asyncio.wait_for(worker.progress(), POLL * 2)
+            if now.steps != worker.latest.steps:
+                worker.moved = time.monotonic()
+            worker.latest = now
+        except TimeoutError:
+            pass
+        except rex.RayError as error:
+            # If it has a shard, the shard's own task learns of the death and decides what is to
+            # blame.
+            died = isinstance(error, rex.ActorDiedError)
+            if worker in self._workers and died and not worker.shards:
+                self._display.log_event(
+                    "worker_died", worker=worker.name, part="none", reason=reason_of(error)
+                )
+                await self.remove_dead(worker, error)
+        quiet = time.monotonic() - worker.moved
+        if worker.shards and not worker.stalled and quiet > self.config.stall_timeout:
+            worker.stalled = True
+            self._display.log_event(
+                "stalled",
+                worker=worker.name,
+                seconds=f"{self.config.stall_timeout:g}",
+                pairs=",".join(worker.latest.pairs) or "none_on_the_device",
+            )
+            worker.kill()
+
+    def _sum_up(self) -> None:
+        said = [w.latest for w in self._workers if w.latest.first is not None]
+        total = self._job_progress
+        total.workers = self.ready
+        total.evaluations = self._past_evaluations + sum(p.evaluations for p in said)
+        spans = sum(p.now - (p.first or p.now) for p in said)
+        total.busy = min(1.0, sum(p.busy for p in said) / spans) if spans > 1 else None
+
+    # starting
+
+    async def _start(self, worker: WorkerHandle) -> None:
+        """Wait for a new worker, which the cluster may never place.
+
+        Raises what ends the job: workers in a row failed to start, and none works.
+        """
+        try:
+            about = await self._until_ready(worker)
+        except Exception as error:
+            if worker in self._workers and self._growing:
+                self._remove(worker)
+                worker.kill()  # it lives if `ready` raised
+                node = await self._start_failures.add(worker, error, self._workers, self._target)
+                if node is not None:
+                    self._exclude(node)
+            return
+        self._start_failures.note_started()
+        if about["node"] in self._nodes.excluded:  # it was placed before its node was excluded
+            self._remove(worker)
+            worker.kill()
+            return
+        worker.node, worker.host, worker.device = about["node"], about["host"], about["device"]
+        worker.ready, worker.moved = True, time.monotonic()
+        worker.born = worker.moved - about["seconds"]
+        self._most = max(self._most, self.ready)
+        self._display.log_event(
+            "worker_ready",
+            worker=worker.name,
+            device=worker.device,
+            node=worker.node,
+            host=worker.host,
+            pid=about["pid"],
+        )
+        if worker.device == "cpu" and self._target is not None and self._target.kind != "cpu":
+            self._display.log_event(
+                "gpu_not_used",
+                worker=worker.name,
+                node=worker.node,
+                reason="torch_there_sees_none",
+                hint="--device cuda forbids it",
+            )
+        self._changed.set()
+
+    async def _until_ready(self, worker: WorkerHandle) -> dict[str, Any]:
+        """What a new worker says of itself.
+
+        A worker that is only out of reach is asked again, until Ray knows whether its machine is
+        gone.
+        """
         deadline = math.inf
         while True:
             try:
-                return cast(dict[str, Any], await slot.actor.ready.remote())
+                return await worker.start()
             except rex.ActorUnavailableError:
                 deadline = min(deadline, time.monotonic() + NODE_GRACE)
                 if time.monotonic() >= deadline:
                     raise
             await asyncio.sleep(POLL)
 
-    async def _start(self, slot: WorkerHandle) -> None:
-        try:
-            where = await self._ready(slot)
-        except Exception as error:
-            if slot not in self.slots or not self._needed():
-                return
-            cause = getattr(error, "cause", None)
-            self._remove(slot)
-            ray.kill(slot.actor)  # alive where `ready` raised
-            if (gone := await asyncio.to_thread(lost_node, error)) is not None:
-                # That says nothing of the job. Machines, not workers, make the pause longer: one may take eight along.
-                self._lost_nodes.add(gone)
-                self._pause(len(self._lost_nodes))
-                self._display.log(
-                    f"event=start_lost worker={slot.name} node={gone} nodes_in_a_row={len(self._lost_nodes)} reason={reason_of(error)!r}"
-                )
-                return
-            self._failed_starts += 1
-            self._display.log(f"event=start_failed worker={slot.name} reason={reason_of(error)!r}")
-            self._pause(self._failed_starts)
-            # One bad machine is not the job's end while others work or may; where none does, the reason is the job's.
-            node = await asyncio.to_thread(failed_node, error)
-            self._failed_nodes.add(node)
-            alone = not any(s.ready for s in self.slots) and not (
-                len(self._failed_nodes) == 1 and await self._room_without(node)
-            )
-            counts = (
-                node is not None
-                and not alone
-                and not any(s.ready and s.node == node for s in self.slots)
-            )
-            if node is not None and counts and self.nodes.did_not_start(node, reason_of(error)):
-                self.give_up(node)
-            if alone and isinstance(cause, NstrayError):
-                raise cause from None
-            if alone and self._failed_starts >= START_TRIES:
-                raise JobFailed(
-                    f"{START_TRIES} workers in a row failed to start; the last one: {reason_of(error)}"
-                ) from None
-            return
-        self._failed_starts = 0
-        self._failed_nodes.clear()
-        self._lost_nodes.clear()
-        if where["node"] in self.nodes.given_up:  # placed before its node was
-            self._remove(slot)
-            ray.kill(slot.actor)
-            return
-        slot.node, slot.host, slot.device = where["node"], where["host"], where["device"]
-        slot.ready, slot.moved = True, time.monotonic()
-        slot.born = slot.moved - where["seconds"]
-        self._most = max(self._most, sum(s.ready for s in self.slots))
-        self._display.log(
-            f"event=worker_ready worker={slot.name} device={slot.device!r} node={slot.node} host={slot.host} pid={where['pid']}"
-        )
-        if slot.device == "cpu" and self._target is not None and self._target.kind != "cpu":
-            self._display.log(
-                f"event=gpu_not_used worker={slot.name} node={slot.node} reason=torch_there_sees_none hint=--device_cuda_forbids_it"
-            )
-        self._changed()
 
-    def _pause(self, failures: int) -> None:
-        """No further worker for a while, longer after every failure in a row."""
-        self._not_before = time.monotonic() + min(60.0, 2.0 ** min(failures, 6))
-
-    async def _room_without(self, node: str | None) -> bool:
-        """Whether a worker fits a node other than this one."""
-        if node is None:
-            return False
-        return bool(
-            (
-                await asyncio.to_thread(
-                    devices, self.config, self._target, (*self.nodes.given_up, node)
-                )
-            ).count
-        )
-
-    async def _look(self, slot: WorkerHandle) -> None:
-        """One poll of an actor; kills it where nothing has moved for the stall timeout while it had work."""
-        try:
-            now: WorkerProgress = await asyncio.wait_for(
-                _awaited(slot.actor.progress.remote()), POLL * 2
-            )
-            if now.steps != slot.seen.steps:
-                slot.moved = time.monotonic()
-            slot.seen = now
-        except TimeoutError:
-            pass
-        except rex.RayError as error:
-            # With work on board the work's own task learns of it, and finds out who is to blame.
-            if (
-                slot in self.slots
-                and isinstance(error, rex.ActorDiedError)
-                and not slot.inflight
-                and not slot.careful
-            ):
-                self._display.log(
-                    f"event=worker_died worker={slot.name} part=none reason={reason_of(error)!r}"
-                )
-                await self.bury(slot, error)
-        working = bool(slot.inflight or slot.careful)
-        if (
-            working
-            and not slot.stalled
-            and time.monotonic() - slot.moved > self.config.stall_timeout
-        ):
-            slot.stalled = True
-            pairs = ",".join(slot.seen.pairs) or "none_on_the_device"
-            self._display.log(
-                f"event=stalled worker={slot.name} seconds={self.config.stall_timeout:g} pairs={pairs}"
-            )
-            ray.kill(slot.actor)
-
-    def _sum_up(self) -> None:
-        seen = [s.seen for s in self.slots if s.seen.first is not None]
-        self._tally.workers = sum(s.ready for s in self.slots)
-        self._tally.evaluations = self._buried_evaluations + sum(p.evaluations for p in seen)
-        spans = sum(p.now - (p.first or p.now) for p in seen)
-        self._tally.busy = min(1.0, sum(p.busy for p in seen) / spans) if spans > 1 else None
-
-    async def bury(
-        self, slot: WorkerHandle, error: Exception, aboard: Iterable[ShardKey] = ()
-    ) -> bool:
-        """Retire a dead actor, once, and the shards that it had `aboard`; True where its node is gone too, so that none is to blame."""
-        if slot in self.slots:
-            self._remove(slot)
-            if slot.node:
-                self.nodes.died(slot.node, aboard, reason_of(error))
-            self._buried_evaluations += slot.seen.evaluations
-            self.deaths += 1
-            with contextlib.suppress(Exception):
-                ray.kill(slot.actor)
-            limit = 8 + 4 * max(1, self._target.count if self._target else 1)
-            if self.deaths > limit:
-                raise JobFailed(
-                    f"{self.deaths} workers died in a row without finishing anything; the last one: {reason_of(error)}"
-                )
-        if slot.stalled:
-            return False
-        if getattr(error, "preempted", False) or slot.leaving or slot.node in self.nodes.given_up:
-            return True
-        # An actor that is only out of reach: its machine may be gone before Ray's health checks have said so.
-        deadline = time.monotonic() + (
-            NODE_GRACE if isinstance(error, rex.ActorUnavailableError) else 0.0
-        )
-        while True:
-            if slot.node in await asyncio.to_thread(
-                lambda: {n["NodeID"] for n in ray.nodes() if not n["Alive"]}
-            ):
-                return True
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(POLL)
-
-    def give_up(self, node: str) -> None:
-        """Use a node no more: its workers end, and what they have on board goes back in line without blame."""
-        self._display.log(f"event=node_given_up node={node} reason={self.nodes.given_up[node]!r}")
-        for slot in [s for s in self.slots if s.node == node]:
-            if slot.inflight or slot.careful:
-                ray.kill(slot.actor)  # its work's own task buries it
-            else:
-                self._retire(slot)
-
-
-def _age(slot: WorkerHandle) -> float:
-    return 0.0 if slot.born is None else time.monotonic() - slot.born
-
-
-async def _awaited(ref: Any) -> Any:
-    return await ref
+def _dead_nodes() -> set[str]:
+    return {n["NodeID"] for n in ray.nodes() if not n["Alive"]}

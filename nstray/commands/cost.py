@@ -158,8 +158,8 @@ def recorded_forecast(
     return None
 
 
-def cost_line(summary: Mapping[str, Any]) -> str:
-    """``key=value`` words for the log."""
+def cost_fields(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The fields of the log's ``event=cost``."""
     told = cost_summary(summary)
     words = [(name, value) for name, value in told["last_run"].items()]
     words += [
@@ -167,9 +167,7 @@ def cost_line(summary: Mapping[str, Any]) -> str:
         for name, value in told["estimate"].items()
         if name != "devices"
     ]
-    return " ".join(
-        f"{name}={value}" if type(value) is int else f"{name}={value:.4g}" for name, value in words
-    )
+    return {name: f"{value}" if type(value) is int else f"{value:.4g}" for name, value in words}
 
 
 def cost_summary(summary: Mapping[str, Any] | None) -> dict[str, dict[str, float]]:

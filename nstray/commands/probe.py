@@ -47,8 +47,6 @@ SECONDS = 60.0
 SAMPLES = 6  # samples at most, spread over the manifest
 SHORT = 4  # the shorter of a sample's two runs has at most 1/SHORT of the job's evaluations
 _SHORTENED = ("evaluations", "coarse")  # the columns that decide a row's evaluations
-# Columns that a placeholder row leaves null. The last two would add 600 bytes to a part's 10 kB.
-_LEFT_NULL = ("error_code", "error_message", "loss_tv", "loss_range", "dtype", "nstray_version")
 _MANY = 16  # rows of a part that is compared with a part of one row
 
 

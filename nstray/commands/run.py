@@ -34,29 +34,37 @@ def run(job: Job) -> int:
     """Run or resume `job`; returns the exit code. Raises the errors of `nstray.errors`."""
     with naming_output(job.output):
         stored = job.output.job.open(record(job))
-    tally = JobProgress(job.info.rows, expected_evaluations=float(job.evaluations))
-    with Display(tally) as display:
+    progress = JobProgress(job.info.rows, expected_evaluations=float(job.evaluations))
+    with Display(progress) as display:
         for warning in (*job.info.warnings, *stored["warnings"]):
-            display.log(f"event=warning text={warning!r}")
-        display.log(
-            f"event=job rows={job.info.rows} shards={job.shards} evaluations={job.evaluations} weights={job.weights.id} "
-            f"fingerprint={job.spec.fingerprint[:12]} output={job.output}"
+            display.log_event("warning", text=warning)
+        display.log_event(
+            "job",
+            rows=job.info.rows,
+            shards=job.shards,
+            evaluations=job.evaluations,
+            weights=job.weights.id,
+            fingerprint=job.spec.fingerprint[:12],
+            output=job.output,
         )
         if job.weights.source == "random":
-            display.log(
-                "event=warning text='weights random: colours and texture, not what the trained network gives; see README, Glossary'"
+            display.log_event(
+                "warning",
+                text="weights random: colours and texture, not what the trained network gives; "
+                "see README, Glossary",
             )
         summary = job.output.summary.read()
         if job.spec.retry:
             rows = _to_retry(job)
-            display.log(
-                f"event=retry rows={rows} codes={','.join(job.spec.retry) if len(job.spec.retry) < len(ErrorCode) else 'all'}"
+            every = len(job.spec.retry) >= len(ErrorCode)
+            display.log_event(
+                "retry", rows=rows, codes="all" if every else ",".join(job.spec.retry)
             )
             if rows or summary is None:
                 return _run_on_ray(job, stored, display)
         if summary is not None and summary.get("rows") == job.info.rows and _all_there(job):
-            display.log("event=already_complete")
-            tally.done = tally.resumed = job.info.rows
+            display.log_event("already_complete")
+            progress.done = progress.resumed = job.info.rows
             return _verdict(job, summary, display)
         preflight(job)
         job.output.card.write(stored)
@@ -102,8 +110,11 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
         ray_session.stop_ray()
     counts = outcome.counts
     if not outcome.complete:
-        display.log(
-            f"event=stopped rows_done={counts.rows} rows={job.info.rows} hint=run_the_same_command_again_to_resume"
+        display.log_event(
+            "stopped",
+            rows_done=counts.rows,
+            rows=job.info.rows,
+            hint="run the same command again to resume",
         )
         return EXIT_STOPPED
     summary = {
@@ -114,9 +125,9 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
         "last_run_devices": outcome.devices,
         "last_run_device_hours": round(outcome.device_seconds / 3600, 6),
         "last_run_evaluations_per_s": round(
-            display.tally.evaluations / (time.monotonic() - started), 3
+            display.job_progress.evaluations / (time.monotonic() - started), 3
         ),
-        "last_run_busy": display.tally.busy,
+        "last_run_busy": display.job_progress.busy,
         "nstray_version": VERSION,
     }
     if not job.spec.retry:
@@ -130,21 +141,22 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
         )
     job.output.card.write(stored, counts)
     job.output.summary.write(summary)
-    display.log(f"event=cost {cost.cost_line(summary)}")
+    display.log_event("cost", **cost.cost_fields(summary))
     return _verdict(job, summary, display)
 
 
 def _verdict(job: Job, summary: dict[str, Any], display: Display) -> int:
     errors = sum(summary["errors"].values())
-    words = " ".join(f"error_{code}={n}" for code, n in sorted(summary["errors"].items()))
-    display.log(
-        f"event=complete rows={summary['rows']} ok={summary['ok']} errors={errors} {words}".rstrip()
-    )
+    by_code = {f"error_{code}": n for code, n in sorted(summary["errors"].items())}
+    display.log_event("complete", rows=summary["rows"], ok=summary["ok"], errors=errors, **by_code)
     share = errors / summary["rows"]
     if share > job.config.max_error_rate:
-        display.log(
-            f"event=error_rows share={share:.4g} allowed={job.config.max_error_rate:g} "
-            "hint=their_reasons_are_in_error_code_and_error_message;_raise_max_error_rate_to_accept_them"
+        display.log_event(
+            "error_rows",
+            share=f"{share:.4g}",
+            allowed=f"{job.config.max_error_rate:g}",
+            hint="the columns error_code and error_message say why; "
+            "raise max_error_rate to accept them",
         )
         return EXIT_ERROR_ROWS
     return EXIT_COMPLETE

@@ -29,6 +29,7 @@ from nstray.images.decode import decode
 from nstray.images.resize import fit
 from nstray.manifest.build import IMAGE_ENDINGS, picture_uris
 from nstray.manifest.files import ending
+from nstray.text import log_event
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,8 +165,12 @@ class _Pictures:
             yield torch.from_numpy(pixels).permute(2, 0, 1)
             if time.monotonic() - last_line >= LINE_EVERY:
                 last_line = time.monotonic()
-                self.say(
-                    f"event=progress done={number} total={len(self.uris)} skipped={self.skipped}"
+                log_event(
+                    "progress",
+                    self.say,
+                    done=number,
+                    total=len(self.uris),
+                    skipped=self.skipped,
                 )
         if self.skipped == len(self.uris):
             raise UsageError(

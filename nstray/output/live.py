@@ -20,6 +20,7 @@ from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, Validat
 from nstray import storage
 from nstray.errors import StorageError
 from nstray.output.folder import Output
+from nstray.text import log_event
 
 EVERY = 15.0  # seconds between two writes
 MEETING = 4 * EVERY  # seconds that another driver is remembered for
@@ -140,9 +141,11 @@ class LiveFile:
         """Report a failure, if it is the first."""
         if not self._failed:
             self._failed = True
-            self._say(
-                f"event=live_failed error={f'{type(error).__name__}: {error}'!r} "
-                "hint=the_job_goes_on,_nstray_status_does_not_show_its_workers"
+            log_event(
+                "live_failed",
+                self._say,
+                error=f"{type(error).__name__}: {error}",
+                hint="the job goes on; nstray status does not show its workers",
             )
 
     def _put(self, live: Live) -> None:

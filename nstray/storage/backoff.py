@@ -16,6 +16,7 @@ from tenacity import (
 )
 
 from nstray.errors import AccessDenied, StorageError
+from nstray.text import log_event
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -61,9 +62,8 @@ def retry(
 
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        log.warning(
-            "event=storage_retry what=%s try=%d error=%s", what, state.attempt_number, error
-        )
+        attempt = {"try": state.attempt_number}
+        log_event("storage_retry", log.warning, what=what, **attempt, error=error)
         on_try()
 
     return Retrying(

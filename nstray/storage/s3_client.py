@@ -15,7 +15,7 @@ from botocore.config import Config
 
 from nstray.errors import UsageError
 from nstray.storage import s3_private
-from nstray.text import redact
+from nstray.text import log_event, redact
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -119,6 +119,4 @@ def _log_repeats(made: S3Client) -> None:
 
 def log_retry(what: str, attempt: int, reason: object) -> None:
     """Log that a request is made again, after which attempt and why."""
-    log.warning(
-        "event=storage_retry what=%r try=%d error=%s", redact(what), attempt, redact(str(reason))
-    )
+    log_event("storage_retry", log.warning, what=what, **{"try": attempt}, error=reason)

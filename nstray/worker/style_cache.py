@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from nstray.text import log_event
+
 log = logging.getLogger(__name__)
 BOUND = 2**30  # bytes of images on a machine; the least recently used leave first
 RESERVE = 2 * 2**30  # bytes of the disk that stay free
@@ -81,7 +83,7 @@ class StyleCache:
                     self._use = _join(self._path)
                 except OSError as error:
                     self._off = True
-                    log.warning("event=style_cache_off reason=%s", error)
+                    log_event("style_cache_off", log.warning, reason=error)
             return self._use is not None
 
     def _find(self, name: str) -> bytes | None:
@@ -131,7 +133,7 @@ class StyleCache:
                     raise
             self._make_room()
         except OSError as error:
-            log.debug("event=style_not_kept reason=%s", error)
+            log_event("style_not_kept", log.debug, reason=error)
 
     def _make_room(self) -> None:
         with os.scandir(self._path) as entries:

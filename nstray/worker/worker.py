@@ -33,6 +33,7 @@ from nstray.manifest.pair import pairs
 from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
 from nstray.storage.backoff import retry
+from nstray.text import log_event
 from nstray.worker import previous_rows
 from nstray.worker.inputs import Inputs, LoadedPair, Picture
 from nstray.worker.messages import JobSpec, ShardReport, WorkerProgress
@@ -113,7 +114,7 @@ class Worker:
         rows = previous.with_made(self._rows.make(prepared, outcomes, attempt))
         return self._commit(shard, rows, started, attempt, previous.etag)
 
-    def one(self, shard: Shard, index: int, attempt: int) -> dict[str, Any]:
+    def process_single(self, shard: Shard, index: int, attempt: int) -> dict[str, Any]:
         """The row of one pair of a shard, made alone: for a shard whose process died.
 
         In a retry, a row that is not to be made again is returned as it is.
@@ -134,7 +135,7 @@ class Worker:
         lost = LoadedPair(pair, self._inputs.seed(pair), error=PairError(ErrorCode(code), message))
         return self._previous(shard).again(index, next(self._rows.make([lost], {}, attempt)))
 
-    def commit_rows(
+    def commit_isolated(
         self, shard: Shard, rows: Sequence[dict[str, Any]], started: float, attempt: int
     ) -> ShardReport:
         """Write a shard whose rows were made one by one."""
@@ -144,7 +145,7 @@ class Worker:
         """Shards that have not reached the device come back as skipped."""
         self._draining = True
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """End the worker's use of what it shares with others on its machine."""
         self._inputs.leave()
 
@@ -214,7 +215,7 @@ class Worker:
         try:
             torch.zeros(1, device=self.stylizer.device).add_(1).item()
         except Exception as error:
-            log.critical("event=device_lost device=%s error=%s", self.device_name, error)
+            log_event("device_lost", log.critical, device=self.device_name, error=error)
             os._exit(1)
 
     def _engine_pair(self, ready: LoadedPair) -> EnginePair:

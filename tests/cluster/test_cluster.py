@@ -19,10 +19,10 @@ import ray.exceptions as rex
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 
 from nstray import config, storage
-from nstray.cluster import actor, ray_session, worker_pool
-from nstray.cluster import driver as policy
+from nstray.cluster import actor, ray_session, worker_handle, worker_pool
 from nstray.cluster.actor import WorkerActor
 from nstray.cluster.driver import Driver, Outcome
+from nstray.cluster.failures import STORAGE_TRIES
 from nstray.cluster.policy import Backlog, FailureCounter, IsolatedShard
 from nstray.cluster.progress import Display, JobProgress
 from nstray.cluster.reporter import Reporter
@@ -35,7 +35,7 @@ from nstray.manifest.shards import Shard
 from nstray.output import live
 from nstray.output.folder import Output
 from nstray.output.part import read_footer
-from nstray.worker.worker import Progress
+from nstray.worker.messages import WorkerProgress
 
 DIES, HANGS, RAISES = 661, 662, 663  # the seeds by which a worker knows the pairs that undo it
 
@@ -43,8 +43,10 @@ DIES, HANGS, RAISES = 661, 662, 663  # the seeds by which a worker knows the pai
 @pytest.fixture(scope="module")
 def one_ray() -> Iterator[None]:
     """One Ray for this file: two CPUs, and two GPUs by name, so that two workers run on the CPU."""
+    here = Path(__file__).parent  # workers import this file, and what it imports
+    path = os.pathsep.join(map(str, filter(None, (here, here.parent, os.environ.get("PYTHONPATH")))))
     with jobs.ray_folder() as folder, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**jobs.LOCAL_RAY, "PYTHONPATH": str(Path(__file__).parent)}.items():  # workers import this file
+        for name, value in {**jobs.LOCAL_RAY, "PYTHONPATH": path}.items():
             patch.setenv(name, value)
         ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False, _temp_dir=folder, logging_level="WARNING", log_to_driver=False)
         try:
@@ -88,7 +90,7 @@ class Small:
         self.display = Recorder(len(self.ids))
 
     def driver(self, actor_class: type[WorkerActor] | None = None, *more: Any, **settings: Any) -> Driver:
-        """One driver; with `actor_class`, its workers are of that class, which gets `more` after Stylist's own arguments."""
+        """One driver; with `actor_class`, its workers are of that class, which gets `more` after WorkerActor's own arguments."""
         self.job = prepare.check(self.manifest, self.out, config.make({**self.settings, **settings}))
         self.job.output.job.open(prepare.record(self.job))
         self.display = Recorder(len(self.ids))
@@ -144,7 +146,7 @@ def test_two_workers_do_every_row_once(local_ray: None, tmp_path: Path) -> None:
     assert outcome.complete
     assert (outcome.counts.rows, outcome.counts.ok, outcome.counts.parts) == (12, 12, 6)
     assert small.display.count("event=worker_ready") == 2
-    assert small.display.tally.done == 12
+    assert small.display.job_progress.done == 12
     small.check()
     footers = [part.footer for part in (read_footer(small.job.output.data_uri(name)) for name in jobs.parts(small.out))]
     assert len({f["pid"] for f in footers}) == 2
@@ -162,7 +164,7 @@ def test_resume_does_only_what_is_missing(local_ray: None, tmp_path: Path) -> No
     outcome = small.run()
     assert outcome.complete
     assert outcome.counts.rows == 6
-    assert small.display.tally.resumed == 6 - len(lost)
+    assert small.display.job_progress.resumed == 6 - len(lost)
     again = jobs.parts(small.out)
     assert sorted(again) == sorted(whole)
     assert sorted(name for name in whole if again[name] != whole[name]) == lost
@@ -192,7 +194,7 @@ def test_drain_then_rerun(local_ray: None, tmp_path: Path) -> None:
     assert len(kept) < 20 - 2 * small.job.config.depth
     outcome = small.run()
     assert outcome.complete
-    assert small.display.tally.resumed == len(kept)
+    assert small.display.job_progress.resumed == len(kept)
     assert {name: etag for name, etag in jobs.parts(small.out).items() if name in kept} == kept
     small.check()
 
@@ -246,12 +248,12 @@ class Faulty(WorkerActor):
         return self._worker.process(shard, attempt)
 
     @ray.method(concurrency_group="work")  # type: ignore[untyped-decorator]
-    def one(self, shard: Shard, index: int, attempt: int, lost: tuple[str, str] | None) -> Any:
+    def process_single(self, shard: Shard, index: int, attempt: int, lost: tuple[str, str] | None) -> Any:
         if lost is not None:
             return self._worker.failed_row(shard, index, attempt, *lost)
         if shard.table["pair_id"][index].as_py() == "c0-s1":
             raise RuntimeError("a fault of the worker")
-        return self._worker.one(shard, index, attempt)
+        return self._worker.process_single(shard, index, attempt)
 
 
 def test_worker_that_raises_loses_one_pair(local_ray: None, tmp_path: Path) -> None:
@@ -310,8 +312,8 @@ def test_output_that_cannot_be_written(local_ray: None, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="the endpoint does not answer") as failure:
         small.run(Unwritable, 1000)
     assert failure.value.exit_code == 1
-    assert small.display.count("event=retry") == policy.STORAGE_TRIES - 1
-    assert small.run(Unwritable, policy.STORAGE_TRIES - 1).complete
+    assert small.display.count("event=retry") == STORAGE_TRIES - 1
+    assert small.run(Unwritable, STORAGE_TRIES - 1).complete
     small.check()
 
 
@@ -361,7 +363,7 @@ def test_a_file_for_status_that_can_t_be_written_hurts_no_job(local_ray: None, t
     small = Small(tmp_path, contents=2, styles=3, evaluations=100)
     assert small.run().complete
     assert len(tried) > 1
-    assert small.display.count("event=live_failed error='AccessDenied: s3://bucket/out/.nstray/live.json: 403'") == 1
+    assert small.display.count('event=live_failed error="AccessDenied: s3://bucket/out/.nstray/live.json: 403"') == 1
     assert small.display.count("event=shard ") == 6
     small.check()
 
@@ -384,7 +386,7 @@ def test_two_drivers_on_one_output(local_ray: None, tmp_path: Path) -> None:
 
     async def both() -> list[Outcome]:
         first = asyncio.create_task(late.run())
-        while not late._fed:  # it has listed the output, and takes every shard for its own
+        while not late._windows.all_opened:  # it has listed the output, and takes every shard for its own
             await asyncio.sleep(0.02)
         return list(await asyncio.wait_for(asyncio.gather(first, early.run()), 150))
 
@@ -418,7 +420,7 @@ def test_a_worker_whose_node_drains_hands_back_what_it_has_not_begun(local_ray: 
     assert len({f["pid"] for f in footers}) == 2  # the first one committed what was on its device
 
 
-def test_a_careful_shard_goes_on_elsewhere_where_its_node_drains(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_isolated_shard_goes_on_elsewhere_where_its_node_drains(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = Small(tmp_path, poison={"c1-s0": DIES}, contents=2, styles=3, shard_size=6, evaluations=60)
     _drain_once(monkeypatch, small, lambda: small.display.count("event=careful"))
     assert small.run(Interfering).complete
@@ -443,7 +445,7 @@ def test_workers_share_a_gpu_where_that_is_asked_for_alone(
     assert small.run().complete
     ready = [line for line in small.display.lines if "event=worker_ready" in line]
     assert len(ready) == 2
-    assert {line.partition("'GPU ")[2].partition("'")[0] for line in ready} == cards
+    assert {line.partition('"GPU ')[2].partition('"')[0] for line in ready} == cards
 
 
 # what the cluster holds
@@ -548,18 +550,18 @@ def test_starts_that_die_with_their_node_are_not_held_against_the_job(monkeypatc
     monkeypatch.setattr(ray, "kill", lambda actor: None)
     _nodes(monkeypatch, *[{"CPU": 8.0}] * 3, dead=2)
     display = Recorder(1)
-    some = WorkerPool(config.make({"weights": "random"}), Lost, display, needed=lambda: True, begin=lambda work: None, changed=lambda: None)  # type: ignore[arg-type]
+    some = WorkerPool(config.make({"weights": "random"}), Lost, display, asyncio.Event())  # type: ignore[arg-type]
     pauses = []
     for i, node in enumerate("000011"):
-        some.slots.append(slot := WorkerHandle(f"w{i}", Lost(node)))
-        asyncio.run(some._start(slot))
-        pauses.append(round(some._not_before - time.monotonic()))
+        some._workers.append(worker := WorkerHandle(f"w{i}", Lost(node)))
+        asyncio.run(some._start(worker))
+        pauses.append(round(some._start_failures.not_before - time.monotonic()))
     assert pauses == [2, 2, 2, 2, 4, 4]
-    assert some.slots == []
+    assert some._workers == []
     assert display.count("event=start_lost") == 6
     assert (display.count("node=0 nodes_in_a_row=1"), display.count("node=1 nodes_in_a_row=2")) == (4, 2)
-    some.slots.append(slot := WorkerHandle("alive", Lost("2")))  # a node that lives: that is the worker's own failure
-    asyncio.run(some._start(slot))
+    some._workers.append(worker := WorkerHandle("alive", Lost("2")))  # a node that lives: that is the worker's own failure
+    asyncio.run(some._start(worker))
     assert display.count("event=start_failed worker=alive") == 1
 
 
@@ -607,46 +609,47 @@ def test_backlog_put_back_comes_first() -> None:
     assert not backlog
 
 
-def test_second_death_makes_a_shard_careful() -> None:
-    strikes, shard, other = FailureCounter(), _shard(0, "a"), _shard(1, "a")
-    assert not strikes.add(shard)
-    assert not strikes.add(other)
-    assert strikes.add(shard)
-    assert (strikes.of(shard), strikes.of(other)) == (2, 1)
-    strikes.forget(shard)
-    assert strikes.of(shard) == 0
-    assert not strikes.add(shard)
+def test_second_death_isolates_a_shard() -> None:
+    failures, shard, other = FailureCounter(), _shard(0, "a"), _shard(1, "a")
+    assert not failures.add(shard)
+    assert not failures.add(other)
+    assert failures.add(shard)
+    assert (failures.of(shard), failures.of(other)) == (2, 1)
+    failures.forget(shard)
+    assert failures.of(shard) == 0
+    assert not failures.add(shard)
 
 
 @pytest.mark.parametrize(("stalled", "code"), [(False, ErrorCode.WORKER_DIED), (True, ErrorCode.TIMED_OUT)])
-def test_careful_gives_a_pair_up_at_its_second_kill(stalled: bool, code: ErrorCode) -> None:
-    careful = IsolatedShard(_shard(0, "a", rows=3), attempt=3, started=0.0)
-    careful.rows[0] = {}
-    assert careful.next() == 1
-    careful.touching = 1
-    careful.blame(stalled=stalled, reason="killed")
-    assert careful.lost == {}
-    careful.blame(stalled=stalled, reason="killed")  # not while it touched a pair: nobody's fault
-    assert careful.lost == {}
-    careful.touching = 1
-    careful.blame(stalled=stalled, reason="killed")
-    assert careful.lost[1][0] == code.value
-    assert careful.lost[1][1].endswith("2 times, alone: killed")
-    careful.rows |= {1: {}, 2: {}}
-    assert careful.next() is None
+def test_an_isolated_shard_gives_a_pair_up_at_its_second_kill(stalled: bool, code: ErrorCode) -> None:
+    isolated = IsolatedShard(_shard(0, "a", rows=3), attempt=3, started=0.0)
+    isolated.rows[0] = {}
+    assert isolated.next() == 1
+    isolated.touching = 1
+    isolated.blame(stalled=stalled, reason="killed")
+    assert isolated.lost == {}
+    isolated.blame(stalled=stalled, reason="killed")  # not while it touched a pair: nobody's fault
+    assert isolated.lost == {}
+    isolated.touching = 1
+    isolated.blame(stalled=stalled, reason="killed")
+    assert isolated.lost[1][0] == code.value
+    assert isolated.lost[1][1].endswith("2 times, alone: killed")
+    isolated.rows |= {1: {}, 2: {}}
+    assert isolated.next() is None
 
 
 def test_what_is_told_of_each_worker(tmp_path: Path) -> None:
-    display, some, now = Recorder(100), WorkerPool.__new__(WorkerPool), time.monotonic()
+    display, now = Recorder(100), time.monotonic()
+    some = WorkerPool(config.make({}), Lost, display, asyncio.Event())
     for _ in range(4):
-        display.tally.pace.add(10.0, 1)
-    busy = {"ready": True, "node": "n", "host": "h", "device": "d", "moved": now - 2, "seen": Progress(evaluations=9, pairs=("a", "b"))}
-    some.slots = [
+        display.job_progress.shard_times.add(10.0, 1)
+    busy = {"ready": True, "node": "n", "host": "h", "device": "d", "moved": now - 2, "latest": WorkerProgress(evaluations=9, pairs=("a", "b"))}
+    some._workers = [
         WorkerHandle("new", None),
         WorkerHandle("idle", None, ready=True),
-        WorkerHandle("busy", None, inflight={(0, 4): _shard(4, "a", rows=3), (0, 5): _shard(5, "a")}, since=now - 29, **busy),
-        WorkerHandle("alone", None, careful=_shard(6, "a", rows=2), since=now - 31, **busy),
-        WorkerHandle("hung", None, stalled=True, inflight={(0, 7): _shard(7, "a")}, since=now - 900, **busy),
+        WorkerHandle("busy", None, in_flight={(0, 4): _shard(4, "a", rows=3), (0, 5): _shard(5, "a")}, since=now - 29, **busy),
+        WorkerHandle("alone", None, isolated=_shard(6, "a", rows=2), since=now - 31, **busy),
+        WorkerHandle("hung", None, stalled=True, in_flight={(0, 7): _shard(7, "a")}, since=now - 900, **busy),
     ]
     told = Reporter(Output(str(tmp_path)), some, display, lambda: 8)._live()
     assert [(w.name, w.state, w.part, w.rows, w.straggler) for w in told.workers] == [
@@ -665,20 +668,20 @@ def test_what_is_told_of_each_worker(tmp_path: Path) -> None:
 def test_progress_of_several_workers_adds_up() -> None:
     display = Recorder(8)
     some = WorkerPool.__new__(WorkerPool)
-    some._tally, some._buried_evaluations = display.tally, 5
-    one = WorkerHandle("a", None, ready=True, seen=Progress(evaluations=30, stages={"optimise": 8.0}, first=100.0, now=110.0))
-    two = WorkerHandle("b", None, ready=True, seen=Progress(evaluations=10, stages={"optimise": 4.0}, first=105.0, now=115.0))
-    some.slots = [one, two, WorkerHandle("c", None)]
+    some._job_progress, some._past_evaluations = display.job_progress, 5
+    one = WorkerHandle("a", None, ready=True, latest=WorkerProgress(evaluations=30, stages={"optimise": 8.0}, first=100.0, now=110.0))
+    two = WorkerHandle("b", None, ready=True, latest=WorkerProgress(evaluations=10, stages={"optimise": 4.0}, first=105.0, now=115.0))
+    some._workers = [one, two, WorkerHandle("c", None)]
     some._sum_up()
-    assert (display.tally.workers, display.tally.evaluations, display.tally.busy) == (2, 45, 0.6)
+    assert (display.job_progress.workers, display.job_progress.evaluations, display.job_progress.busy) == (2, 45, 0.6)
 
 
 def test_devices_count_as_long_as_their_workers_live(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_pool.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(worker_handle.time, "monotonic", lambda: 100.0)
     some = WorkerPool.__new__(WorkerPool)
-    some._target, some._most, some._buried_seconds = Devices("cuda", 4, 1, per_device=2), 3, 0.0
-    some.slots = [WorkerHandle("a", None, born=60.0), WorkerHandle("b", None, born=80.0), WorkerHandle("waits for a place", None)]
-    some._remove(some.slots[1])
+    some._target, some._most, some._past_seconds = Devices("cuda", 4, 1, per_device=2), 3, 0.0
+    some._workers = [WorkerHandle("a", None, born=60.0), WorkerHandle("b", None, born=80.0), WorkerHandle("waits for a place", None)]
+    some._remove(some._workers[1])
     assert (some.device_seconds, some.devices) == ((40 + 20) / 2, 2)
-    monkeypatch.setattr(worker_pool.time, "monotonic", lambda: 110.0)
+    monkeypatch.setattr(worker_handle.time, "monotonic", lambda: 110.0)
     assert some.device_seconds == (50 + 20) / 2

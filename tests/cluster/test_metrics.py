@@ -137,7 +137,7 @@ def test_the_dashboard_asks_for_what_a_job_exports_and_the_counts_are_the_job_s(
 
     # What `nstray status` saw beside it.
     workers = {w["name"]: w for run in runs for w in run["workers"] if w["state"] == "busy"}
-    assert set(workers) == {"stylist-1", "stylist-2"}
+    assert set(workers) == {"worker-1", "worker-2"}
     assert all(w["part"] in jobs.parts(out) and w["device"] == "cpu" for w in workers.values())
     assert {w["name"]: w["node"] for w in workers.values()} == {name: line["node"] for name, line in ready.items()}
     assert any(run["eta_low_seconds"] is not None for run in runs)

@@ -91,57 +91,57 @@ def test_an_empty_backlog_says_so() -> None:
 
 
 def test_strikes_are_counted_per_shard_and_window() -> None:
-    strikes = FailureCounter()
+    failures = FailureCounter()
     one, twin = shard(1), shard(1, window=1)
-    assert not strikes.add(one)
-    assert not strikes.add(twin)
-    assert strikes.of(one) == 1
-    assert strikes.add(one)
-    assert strikes.of(one) == 2
-    strikes.forget(one)
-    assert strikes.of(one) == 0
-    assert strikes.of(twin) == 1
-    strikes.forget(one)  # a shard without strikes
+    assert not failures.add(one)
+    assert not failures.add(twin)
+    assert failures.of(one) == 1
+    assert failures.add(one)
+    assert failures.of(one) == 2
+    failures.forget(one)
+    assert failures.of(one) == 0
+    assert failures.of(twin) == 1
+    failures.forget(one)  # a shard without failures
 
 
-def test_careful_goes_through_the_pairs_that_have_no_row() -> None:
-    careful = IsolatedShard(shard(0, rows=3), 3, 0.0)
-    assert careful.next() == 0
-    careful.rows[0] = careful.rows[2] = {}
-    assert careful.next() == 1
-    careful.rows[1] = {}
-    assert careful.next() is None
+def test_an_isolated_shard_goes_through_the_pairs_that_have_no_row() -> None:
+    isolated = IsolatedShard(shard(0, rows=3), 3, 0.0)
+    assert isolated.next() == 0
+    isolated.rows[0] = isolated.rows[2] = {}
+    assert isolated.next() == 1
+    isolated.rows[1] = {}
+    assert isolated.next() is None
 
 
 @pytest.mark.parametrize(("stalled", "code"), [(False, ErrorCode.WORKER_DIED), (True, ErrorCode.TIMED_OUT)])
 def test_the_pair_that_kills_a_lone_worker_twice_is_given_up(stalled: bool, code: ErrorCode) -> None:
-    careful = IsolatedShard(shard(0, rows=3), 3, 0.0)
+    isolated = IsolatedShard(shard(0, rows=3), 3, 0.0)
     for kill in range(1, MAX_DEATHS + 1):
-        assert careful.lost == {}
-        careful.touching = 1
-        careful.blame(stalled=stalled, reason="SIGSEGV")
-        assert careful.kills == {1: kill}
-        assert careful.touching is None
-    assert set(careful.lost) == {1}
-    assert careful.lost[1][0] == code.value
-    assert "SIGSEGV" in careful.lost[1][1]
-    assert "2 times" in careful.lost[1][1]
+        assert isolated.lost == {}
+        isolated.touching = 1
+        isolated.blame(stalled=stalled, reason="SIGSEGV")
+        assert isolated.kills == {1: kill}
+        assert isolated.touching is None
+    assert set(isolated.lost) == {1}
+    assert isolated.lost[1][0] == code.value
+    assert "SIGSEGV" in isolated.lost[1][1]
+    assert "2 times" in isolated.lost[1][1]
 
 
 def test_a_death_between_two_pairs_is_nobodys_fault() -> None:
-    careful = IsolatedShard(shard(0, rows=2), 3, 0.0)
-    careful.blame(stalled=False, reason="gone")
-    assert careful.kills == {}
-    assert careful.lost == {}
+    isolated = IsolatedShard(shard(0, rows=2), 3, 0.0)
+    isolated.blame(stalled=False, reason="gone")
+    assert isolated.kills == {}
+    assert isolated.lost == {}
 
 
 def test_deaths_on_different_pairs_do_not_add_up() -> None:
-    careful = IsolatedShard(shard(0, rows=2), 3, 0.0)
+    isolated = IsolatedShard(shard(0, rows=2), 3, 0.0)
     for index in (0, 1):
-        careful.touching = index
-        careful.blame(stalled=False, reason="gone")
-    assert careful.kills == {0: 1, 1: 1}
-    assert careful.lost == {}
+        isolated.touching = index
+        isolated.blame(stalled=False, reason="gone")
+    assert isolated.kills == {0: 1, 1: 1}
+    assert isolated.lost == {}
 
 
 def fail_elsewhere_finish(nodes: NodeHealth, numbers: range) -> list[str]:
@@ -156,9 +156,9 @@ def fail_elsewhere_finish(nodes: NodeHealth, numbers: range) -> list[str]:
 def test_a_node_that_dies_of_what_others_finish_is_given_up_once_with_its_last_reason() -> None:
     nodes = NodeHealth()
     assert fail_elsewhere_finish(nodes, range(MAX_NODE_FAULTS - 1)) == []
-    assert nodes.given_up == {}
+    assert nodes.excluded == {}
     assert fail_elsewhere_finish(nodes, range(MAX_NODE_FAULTS - 1, MAX_NODE_FAULTS + 5)) == ["bad"]
-    assert nodes.given_up == {"bad": f"death {MAX_NODE_FAULTS - 1}"}
+    assert nodes.excluded == {"bad": f"death {MAX_NODE_FAULTS - 1}"}
 
 
 def test_a_node_that_finishes_something_begins_anew() -> None:
@@ -168,7 +168,7 @@ def test_a_node_that_finishes_something_begins_anew() -> None:
     assert nodes.finished("bad", (0, 91)) == []
     assert nodes.finished("good", (0, 90)) == []  # a death before that
     assert fail_elsewhere_finish(nodes, range(MAX_NODE_FAULTS - 1)) == []
-    assert nodes.given_up == {}
+    assert nodes.excluded == {}
 
 
 def test_shards_that_nobody_finishes_are_held_against_no_node() -> None:
@@ -177,7 +177,7 @@ def test_shards_that_nobody_finishes_are_held_against_no_node() -> None:
         nodes.died("a", [(0, i)], "x")
         nodes.died("b", [(0, i)], "x")
         assert nodes.finished("c", (1, i)) == []
-    assert nodes.given_up == {}
+    assert nodes.excluded == {}
 
 
 def test_a_death_counts_when_every_shard_on_board_is_finished_elsewhere() -> None:
@@ -198,7 +198,7 @@ def test_a_death_with_nothing_on_board_is_held_against_no_node() -> None:
 def test_a_node_whose_workers_do_not_start_is_given_up() -> None:
     nodes = NodeHealth()
     assert [nodes.did_not_start("bad", "no such library") for _ in range(MAX_NODE_FAULTS + 1)] == [False] * (MAX_NODE_FAULTS - 1) + [True, False]
-    assert nodes.given_up == {"bad": "no such library"}
+    assert nodes.excluded == {"bad": "no such library"}
 
 
 def test_a_window_is_complete_with_its_last_part() -> None:
@@ -210,7 +210,7 @@ def test_a_window_is_complete_with_its_last_part() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "errors", "allowed", "blown"),
+    ("rows", "errors", "allowed", "tripped"),
     [
         (99, 99, 0.01, False),  # too early to say
         (100, 4, 0.01, False),
@@ -222,10 +222,10 @@ def test_a_window_is_complete_with_its_last_part() -> None:
         (1000, 1000, 1.0, False),  # everything is allowed
     ],
 )
-def test_the_fuse_takes_chance_into_account(rows: int, errors: int, allowed: float, blown: bool) -> None:
-    fuse = ErrorRateBreaker(allowed)
-    fuse.add(rows - 1, {"not_found": errors}, "p1: no such image")
-    fuse.add(1, {}, None)
-    assert fuse.blown is blown
-    assert f"{errors} of the {rows} rows made so far are error rows ({errors} not_found)" in str(fuse)
-    assert "p1: no such image" in str(fuse)
+def test_the_breaker_takes_chance_into_account(rows: int, errors: int, allowed: float, tripped: bool) -> None:
+    breaker = ErrorRateBreaker(allowed)
+    breaker.add(rows - 1, {"not_found": errors}, "p1: no such image")
+    breaker.add(1, {}, None)
+    assert breaker.tripped is tripped
+    assert f"{errors} of the {rows} rows made so far are error rows ({errors} not_found)" in str(breaker)
+    assert "p1: no such image" in str(breaker)

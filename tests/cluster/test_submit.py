@@ -32,7 +32,7 @@ def test_submitted_job_completes(head: Head, tmp_path: Path) -> None:
     assert done.returncode == 0, log
     state = head.status("completes")
     assert (state["status"], state["driver_exit_code"]) == ("SUCCEEDED", 0)
-    for line in (f"event=job rows={PAIRS} ", "event=worker_ready worker=stylist-1 device='cpu'", f"event=complete rows={PAIRS} ok={PAIRS} errors=0"):
+    for line in (f"event=job rows={PAIRS} ", "event=worker_ready worker=worker-1 device=cpu", f"event=complete rows={PAIRS} ok={PAIRS} errors=0"):
         assert line in log
     assert "Traceback" not in log
     _check(out)

@@ -66,10 +66,11 @@ def test_error_rows_of_a_code_are_made_again_and_nothing_else_changes(bench: Ben
 def test_pair_by_pair_as_after_a_death(bench: Bench) -> None:
     worker, shard, before = begun(bench)
     retrying = again(bench, worker, "not_found", "not_an_image")
-    rows = [retrying.one(shard, i, 1) for i in range(4)]
+    rows = [retrying.process_single(shard, i, 1) for i in range(4)]
     order = shard.table["pair_id"].to_pylist()
-    rows += [retrying.failed_row(shard, 4, 2, "worker_died", "took its worker along")] if order[4] in "bcd" else [retrying.one(shard, 4, 1)]
-    assert retrying.commit_rows(shard, rows, 0.0, 1).won
+    died = (2, "worker_died", "took its worker along")
+    rows.append(retrying.failed_row(shard, 4, *died) if order[4] in "bcd" else retrying.process_single(shard, 4, 1))
+    assert retrying.commit_isolated(shard, rows, 0.0, 1).won
     after = read(worker, shard)
     assert (after["a"], after["e"]) == (before["a"], before["e"])
     assert all(after[name]["attempt"] >= 2 for name in "bcd")

@@ -104,7 +104,7 @@ class Host:
 
     def workers(self) -> list[int]:
         """Processes of nstray's actors."""
-        return [pid for pid in jobs.alive(self.below()) if jobs.command(pid).startswith("ray::Stylist")]
+        return [pid for pid in jobs.alive(self.below()) if jobs.command(pid).startswith("ray::WorkerActor")]
 
     def signal(self, number: int, name: str) -> None:
         """To the processes here whose command line has `name` in it."""

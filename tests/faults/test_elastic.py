@@ -17,7 +17,7 @@ from nstray import storage
 from nstray.output.part import read_footer
 
 CONTENTS, STYLES = 20, 15
-WORKERS = "ray::Stylist"
+WORKERS = "ray::WorkerActor"
 GPUS = ("--num-cpus=2", "--num-gpus=2")  # by name: the workers run on the CPU
 
 

@@ -96,9 +96,9 @@ def test_a_node_that_joins_in_the_middle_gets_work_in_another_time_too(cluster: 
     run = Run(cluster, tmp_path)
     run.until(lambda: run.by(first) >= 1, "a part of the first node")
     second = cluster.node(prefix=wrong)
-    first.signal(signal.SIGSTOP, "ray::Stylist")
+    first.signal(signal.SIGSTOP, "ray::WorkerActor")
     run.until(lambda: run.by(second) >= 1, "a part of the second node")
-    first.signal(signal.SIGCONT, "ray::Stylist")
+    first.signal(signal.SIGCONT, "ray::WorkerActor")
     run.finish()
     assert run.by(first) + run.by(second) == PAIRS
     assert run.by(second) >= 1
@@ -139,9 +139,9 @@ def test_a_slow_node_holds_nothing_up(cluster: hosts.Network, tmp_path: Path) ->
 
     def slow() -> None:
         while not stop.is_set():
-            two.signal(signal.SIGSTOP, "ray::Stylist")
+            two.signal(signal.SIGSTOP, "ray::WorkerActor")
             stop.wait(0.9)
-            two.signal(signal.SIGCONT, "ray::Stylist")
+            two.signal(signal.SIGCONT, "ray::WorkerActor")
             stop.wait(0.1)
 
     thread = threading.Thread(target=slow, daemon=True)
@@ -192,9 +192,9 @@ def test_a_broken_node_is_given_up_and_the_job_goes_on(cluster: hosts.Network, t
     run = Run(cluster, tmp_path, 300)
     if fault == "start":  # the good node must not be done before the bad one has failed three times
         run.until(lambda: "event=worker_ready" in run.text(), "the good node's worker")
-        one.signal(signal.SIGSTOP, "ray::Stylist")
+        one.signal(signal.SIGSTOP, "ray::WorkerActor")
         run.until(lambda: "event=node_given_up" in run.text(), "the end of patience with the bad node", seconds=150)
-        one.signal(signal.SIGCONT, "ray::Stylist")
+        one.signal(signal.SIGCONT, "ray::WorkerActor")
     log = run.finish(150)
     assert run.by(one) == PAIRS
     assert run.by(two) == 0

@@ -78,7 +78,7 @@ def put(output: Output, text: Live) -> None:
 
 def test_a_run_s_file_is_there_until_it_ends(output: Output, file: LiveFile, said: list[str]) -> None:
     assert live.read(output) is None
-    now = standing(worker("stylist-1"), writer=file.writer)
+    now = standing(worker("worker-1"), writer=file.writer)
     write(file, now)
     assert live.read(output) == now
     file.end()
@@ -115,7 +115,7 @@ def test_a_store_that_refuses_is_said_once(output: Output, file: LiveFile, said:
         write(file, standing())
     file.end()
     assert len(said) == 1
-    assert said[0].startswith("event=live_failed error='StorageError: s3://bucket/out/.nstray/live.json: disk full' hint=")
+    assert said[0].startswith('event=live_failed error="StorageError: s3://bucket/out/.nstray/live.json: disk full" hint=')
 
 
 def test_a_store_that_hangs_holds_up_no_end(output: Output, file: LiveFile, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_status_without_the_file_says_what_it_always_said(call: Call, tmp_path: 
     told = json.loads(call("status", made.out, "--json")[1])
     assert "run" not in told
     text = call("status", made.out)[1]
-    put(Output(made.out), standing(worker("stylist-1")))
+    put(Output(made.out), standing(worker("worker-1")))
     more = call("status", made.out)[1]
     assert more.splitlines()[: len(text.splitlines())] == text.splitlines()
     assert {k: v for k, v in json.loads(call("status", made.out, "--json")[1]).items() if k != "run"} == told
@@ -182,11 +182,11 @@ def test_status_without_the_file_says_what_it_always_said(call: Call, tmp_path: 
 
 def test_status_shows_a_run(call: Call, output: Output) -> None:
     workers = [
-        worker("stylist-1"),
-        worker("stylist-2", seconds=200.0, straggler=True),
-        worker("stylist-3", "idle"),
-        worker("stylist-4", "starting", node=None, host=None, device=None),
-        worker("stylist-5", "stalled", part="part-00000-0009.parquet", seconds=1000.0, quiet=900.0, pairs=("a", "b", "c", "d")),
+        worker("worker-1"),
+        worker("worker-2", seconds=200.0, straggler=True),
+        worker("worker-3", "idle"),
+        worker("worker-4", "starting", node=None, host=None, device=None),
+        worker("worker-5", "stalled", part="part-00000-0009.parquet", seconds=1000.0, quiet=900.0, pairs=("a", "b", "c", "d")),
     ]
     put(output, standing(*workers, others=("3c4d",)))
     code, out, err = call("status", output.out)
@@ -194,7 +194,7 @@ def test_status_shows_a_run(call: Call, output: Output) -> None:
     fields = dict(line.split(None, 1) for line in out.splitlines())
     assert fields["run"].endswith("5s ago by driver me on driver-host")
     assert fields["workers"] == "2 busy, 1 idle, 1 stalled, 1 starting"
-    assert fields["stragglers"] == "stylist-2 (3m20s on part-00000-0003.parquet)"
+    assert fields["stragglers"] == "worker-2 (3m20s on part-00000-0003.parquet)"
     assert fields["shards"] == "4 with workers, 30 waiting, median 1m00s"
     assert fields["rate"] == "2 pairs/s, 512 evaluations/s, devices busy 93%"
     assert fields["eta"] == "5m00s (4m30s to 5m30s in 8 of 10 cases)"
@@ -202,30 +202,30 @@ def test_status_shows_a_run(call: Call, output: Output) -> None:
     lines = out.splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("worker "))
     assert [line.split()[:2] for line in lines[head + 1 :]] == [
-        ["stylist-5", "stalled"],
-        ["stylist-2", "straggling"],
-        ["stylist-1", "busy"],
-        ["stylist-3", "idle"],
-        ["stylist-4", "starting"],
+        ["worker-5", "stalled"],
+        ["worker-2", "straggling"],
+        ["worker-1", "busy"],
+        ["worker-3", "idle"],
+        ["worker-4", "starting"],
     ]
     assert lines[head + 1].endswith(" a, b, c and 1 more")
     assert "part-00000-0009.parquet" in lines[head + 1]
     run = json.loads(call("status", output.out, "--json")[1])["run"]
-    assert (run["fresh"], run["stragglers"], run["eta_low_seconds"]) == (True, ["stylist-2"], 270)
+    assert (run["fresh"], run["stragglers"], run["eta_low_seconds"]) == (True, ["worker-2"], 270)
     assert 5 <= run["age_seconds"] < 30
-    assert [w["name"] for w in run["workers"]] == [f"stylist-{i}" for i in range(1, 6)]
+    assert [w["name"] for w in run["workers"]] == [f"worker-{i}" for i in range(1, 6)]
 
 
 def test_what_is_old_is_said_to_be_and_not_shown(call: Call, output: Output) -> None:
-    put(output, standing(worker("stylist-1"), age=3600.0))
+    put(output, standing(worker("worker-1"), age=3600.0))
     out = call("status", output.out)[1]
     assert "silent; last heard of 1h00m ago by driver me on driver-host" in out
-    assert "stylist-1" not in out
+    assert "worker-1" not in out
     assert json.loads(call("status", output.out, "--json")[1])["run"]["fresh"] is False
 
 
 def test_many_workers_are_not_all_listed(output: Output) -> None:
-    put(output, standing(*(worker(f"stylist-{i}") for i in range(100))))
+    put(output, standing(*(worker(f"worker-{i}") for i in range(100))))
     run = status.run_status(output)
     assert run is not None
     assert status.worker_table(run)[-1] == "and 60 more: see --json"

@@ -399,10 +399,10 @@ def test_pairs_one_by_one_make_the_same_part(bench: Bench) -> None:
     worker, shard = bench.worker(rows)
     ids = shard.table["pair_id"].to_pylist()
     made = [
-        worker.failed_row(shard, i, 3, "worker_died", "took its worker along") if pair_id == "d" else worker.one(shard, i, 3)
+        worker.failed_row(shard, i, 3, "worker_died", "took its worker along") if pair_id == "d" else worker.process_single(shard, i, 3)
         for i, pair_id in enumerate(ids)
     ]
-    report = worker.commit_rows(shard, made, 0.0, 3)
+    report = worker.commit_isolated(shard, made, 0.0, 3)
     assert (report.rows, report.ok, report.errors) == (4, 2, {"not_found": 1, "worker_died": 1})
     found = read(worker, shard)
     assert same(found["a"], whole["a"])

@@ -149,7 +149,7 @@ def test_signatures_of_masks_stay_out_of_the_rows(bench: Bench) -> None:
     signed = "s3://bucket-that-is-not-there/mask.png?X-Amz-Signature=hush&X-Amz-Credential=me"
     worker, shard = bench.worker([masked("a", [signed], fine_style=signed, style_masks=signed)])
     row = worker.failed_row(shard, 0, 1, "internal", "not run")
-    assert worker.commit_rows(shard, [row], 0.0, 1).won
+    assert worker.commit_isolated(shard, [row], 0.0, 1).won
     data = Path(worker.output.data_uri(shard.name)).read_bytes()
     assert b"mask.png" in data
     assert b"hush" not in data

@@ -1,0 +1,182 @@
+"""What nstray.cluster.ray_session uses of Ray without a promise: one test for each use, which fails when Ray changes it.
+
+The errors come from a real cluster whose workers and nodes die.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jobs
+import pytest
+from ray._private import ray_constants, services
+from ray._private.state import state as ray_state
+from ray.exceptions import RayActorError
+
+from nstray.cluster import ray_session
+
+# Actors that raise, exit, and lose their nodes. Prints what the seams make of the errors.
+PROGRAM = """
+import json, os, subprocess, sys, time
+import ray
+from ray.cluster_utils import Cluster
+from nstray.cluster import ray_session
+
+STARTING = sys.argv[1]  # a file that an actor makes as it starts
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+found = {"head": cluster.head_node.node_id, "address": cluster.address, "bootstrap": ray_session.bootstrap_address(cluster.address)}
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class Actor:
+    def __init__(self, fault=None):
+        if fault == "raise":
+            raise RuntimeError("no such library: libfoo.so.3")
+        if fault == "hang":
+            open(STARTING, "w").close()
+            time.sleep(3600)
+    def ready(self):
+        return os.getpid()
+    def die(self):
+        os._exit(17)
+    def fail(self):
+        raise ValueError("this pair is wrong")
+
+def told(name, ref):
+    try:
+        ray.get(ref, timeout=60)
+    except Exception as error:
+        found[name] = {
+            "type": type(error).__mro__[0].__name__, "text": str(error), "reason": ray_session.reason_of(error),
+            "cause": type(getattr(error, "cause", None)).__name__, "preempted": getattr(error, "preempted", None),
+            "failed_node": ray_session.failed_node(error), "lost_node": ray_session.lost_node(error),
+        }
+
+def on(name, fault=None):
+    return Actor.options(resources={name: 1}).remote(fault)
+
+# one node: an address names it
+told("raised in its constructor", Actor.remote("raise").ready.remote())
+actor = Actor.remote()
+told("raised", actor.fail.remote())
+told("exited", actor.die.remote())
+
+# a node that dies while an actor starts there
+found["second"] = (second := cluster.add_node(num_cpus=1, resources={"second": 1})).node_id
+ref = on("second", "hang").ready.remote()
+while not os.path.exists(STARTING):
+    time.sleep(0.1)
+cluster.remove_node(second, allow_graceful=False)
+told("node died", ref)
+
+# a node that drains, while an actor is still there
+found["third"] = (third := cluster.add_node(num_cpus=1, resources={"third": 1})).node_id
+actor = on("third")
+ray.get(actor.ready.remote())
+found["draining before"] = ray_session.draining_nodes()
+words = ["drain-node", "--address", cluster.address, "--node-id", third.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+words += ["--reason-message", "test", "--deadline-remaining-seconds", "600"]
+subprocess.run([sys.executable, "-m", "ray.scripts.scripts", *words], check=True, stdout=subprocess.DEVNULL)
+found["draining"] = ray_session.draining_nodes()
+print("FOUND " + json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What PROGRAM has found."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    log = tmp_path_factory.mktemp("private") / "log"
+    with jobs.ray_folder() as folder, log.open("wb") as file:
+        words = [sys.executable, "-c", PROGRAM, str(log.with_name("starting"))]
+        env = {**environment, "RAY_TMPDIR": folder}
+        process = subprocess.Popen(words, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=env, start_new_session=True)
+        try:
+            jobs.until(lambda: process.poll() is not None, "the program's end", seconds=240, every=0.2)
+        finally:
+            jobs.end(process)
+    assert process.returncode == 0, log.read_text()
+    (line,) = [line for line in log.read_text().splitlines() if line.startswith("FOUND ")]
+    return dict(json.loads(line.removeprefix("FOUND ")))
+
+
+# private modules
+
+
+def test_the_address_that_ray_would_connect_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The given one, else that of the environment, else the one in the file that `ray start` has written; else none."""
+    assert next(iter(inspect.signature(services.canonicalize_bootstrap_address).parameters)) == "addr"
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert ray_session.bootstrap_address(None) is None
+    assert ray_session.bootstrap_address("local") is None
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("10.1.2.3:6379")
+    assert ray_session.bootstrap_address(None) == "10.1.2.3:6379"
+    monkeypatch.setenv("RAY_ADDRESS", "10.4.5.6:6379")
+    assert ray_session.bootstrap_address(None) == "10.4.5.6:6379"
+    assert ray_session.bootstrap_address("10.7.8.9:6379") == "10.7.8.9:6379"
+
+
+def test_the_address_of_a_cluster_that_runs(found: dict[str, Any]) -> None:
+    assert found["bootstrap"] == found["address"]
+
+
+def test_loopback_is_where_a_cluster_of_our_own_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable that Ray's processes read, and the constant that this process has read from it already."""
+    assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR == "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    monkeypatch.setattr(services, "node_ip_address_from_perspective", lambda address: "10.1.2.3")
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
+    monkeypatch.setattr(services.ray._private.worker, "_global_node", None)
+    assert services.get_node_ip_address() == "10.1.2.3"
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")  # its owner's wish
+    ray_session.bind_to_loopback()
+    assert ray_constants.ENABLE_RAY_CLUSTER is True
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+    ray_session.bind_to_loopback()
+    assert ray_constants.ENABLE_RAY_CLUSTER is False
+    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert services.get_node_ip_address() in {info[4][0] for info in socket.getaddrinfo("localhost", None)}
+
+
+def test_nodes_that_drain(found: dict[str, Any]) -> None:
+    assert list(inspect.signature(ray_state.get_draining_nodes).parameters) == []
+    assert (found["draining before"], found["draining"]) == ([], [found["third"]])
+
+
+# the words of errors
+
+
+@pytest.mark.parametrize("fault", ["raised in its constructor", "exited"])
+def test_the_node_that_a_worker_failed_on(found: dict[str, Any], fault: str) -> None:
+    assert found[fault]["type"] == "ActorDiedError"
+    assert found[fault]["failed_node"] == found["head"], found[fault]["text"]
+    assert found[fault]["lost_node"] is None
+
+
+def test_the_node_that_died_with_a_worker_on_it(found: dict[str, Any]) -> None:
+    assert found["node died"]["type"] == "ActorDiedError"
+    assert found["node died"]["lost_node"] == found["second"], found["node died"]["text"]
+
+
+def test_a_death_with_a_preempted_node_says_so(found: dict[str, Any]) -> None:
+    assert found["exited"]["preempted"] is False
+    assert RayActorError(preempted=True).preempted is True
+
+
+def test_the_reason_is_the_cause_or_the_last_line(found: dict[str, Any]) -> None:
+    assert found["raised"]["cause"] == "ValueError"
+    assert found["raised"]["reason"] == "ValueError: this pair is wrong"
+    assert found["raised in its constructor"]["reason"] == "ActorDiedError: RuntimeError: no such library: libfoo.so.3"
+    assert found["exited"]["reason"].startswith("ActorDiedError: The actor is dead because its worker process has died. Worker exit type: ")
+    assert found["node died"]["reason"].startswith("ActorDiedError: ")

@@ -1,0 +1,34 @@
+"""nstray.text: the one line that an event is in the log."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+
+import pytest
+
+from nstray.text import event_line, log_event
+
+
+def test_an_event_is_one_line_of_keys_and_values() -> None:
+    assert event_line("shard", part="part-00000-0001.parquet", rows=16, node=None) == "event=shard part=part-00000-0001.parquet rows=16 node=None"
+    assert event_line("killed") == "event=killed"
+    assert event_line("storage_retry", **{"try": 2, "name": "x", "event": "y"}) == "event=y try=2 name=x"
+
+
+@pytest.mark.parametrize("value", ["", "two words", "it's", 'say "no"', "a=b", "C:\\x", "all: \\\"=' of them"])
+def test_a_value_that_would_not_be_one_word_is_quoted_as_a_shell_reads_it(value: str) -> None:
+    line = event_line("x", before=1, text=value, after=2)
+    assert shlex.split(line) == ["event=x", "before=1", f"text={value}", "after=2"]
+    assert line.startswith('event=x before=1 text="')
+
+
+def test_values_are_redacted_and_stay_on_their_line() -> None:
+    line = event_line("x", error="GET https://me:secret@host/k?X-Amz-Signature=abc failed\nand\x1b[31m\tagain")
+    assert line == 'event=x error="GET https://host/k?... failed\\nand\\\\u001b[31m\\tagain"'
+
+
+def test_an_event_goes_to_a_sink(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        log_event("x", logging.getLogger("nstray").warning, share="100%s", hint="50 % more")
+    assert [(r.levelname, r.message) for r in caplog.records] == [("WARNING", 'event=x share=100%s hint="50 % more"')]
