@@ -42,6 +42,7 @@ LAYERS = "--content-layers conv2_1 --style-layers conv1_1,conv2_1"
 SUBSTITUTED = (
     ("python3 -m venv .venv && . .venv/bin/activate && pip install . && ", ""),  # nstray is installed where the tests run
     ("s3://BUCKET/", "bucket/"),  # the commands are the same on a folder; tests/s3 has real stores
+    ("--extend", "--extend --size-rule exact --upsample"),  # the settings of the output that `job` makes
 )
 # Blocks that are not run here, by their first line. Each `nstray` command in them is parsed.
 NOT_RUN = {
@@ -226,6 +227,15 @@ def job(inputs: Path, tools: dict[str, str], tmp_path_factory: pytest.TempPathFa
     return folder
 
 
+def grow(manifest: Path, to: Path) -> None:
+    """Write `manifest` with one more row at its end."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(manifest)
+    pq.write_table(pa.concat_tables([rows, pa.Table.from_pylist([{**rows.to_pylist()[0], "pair_id": "new"}], rows.schema)]), to)
+
+
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     return tmp_path
@@ -251,7 +261,9 @@ def supply(block: Block, folder: Path, request: pytest.FixtureRequest) -> None:
         (folder / "job.yaml").write_text(settings.text)
     for name in ("pairs.parquet", "labelled.parquet"):
         if name in block.text and f"-o {name}" not in block.text and f', "{name}")' not in block.text:
-            shutil.copy(request.getfixturevalue("job") / ("labelled.parquet" if "--extend" in block.text else name), folder / name)
+            shutil.copy(request.getfixturevalue("job") / name, folder / name)
+            if "--extend" in block.text:
+                grow(request.getfixturevalue("job") / "labelled.parquet", folder / name)
             if f"bucket/{name}" in block.text or f"BUCKET/{name}" in block.text:
                 (folder / "bucket").mkdir()
                 shutil.move(folder / name, folder / "bucket" / name)
