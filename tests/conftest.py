@@ -21,7 +21,7 @@ from nstray.storage import s3_client
 if TYPE_CHECKING:
     from heads import Head
 
-# The workers that tests start share the machine with the tests: without this, torch's threads spin against them (README, Cost).
+# The workers that tests start share the machine with the tests: without this, torch's threads spin against them (docs/performance.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 SCRIPT = Path(__file__).parent.parent / "scripts" / "radosgw"
 

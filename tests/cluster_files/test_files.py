@@ -16,6 +16,7 @@ from nstray.config import load as load_settings
 
 ROOT = Path(__file__).parent.parent.parent
 CLUSTER = ROOT / "cluster"
+GUIDE = ROOT / "docs" / "cluster.md"
 KUBERAY = ("rayjob.yaml", "raycluster.yaml")
 
 
@@ -169,12 +170,12 @@ def test_the_job_s_cluster_is_the_one_that_stays() -> None:
 def test_every_image_has_one_ray_that_the_package_takes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (bound,) = [d.partition(">=")[2] for d in project["dependencies"] if d.startswith("ray[")]
-    texts = {path.name: path.read_text() for path in CLUSTER.iterdir() if path.is_file()}
+    texts = {path.name: path.read_text() for path in (*CLUSTER.iterdir(), GUIDE) if path.is_file()}
     found = {
         name: set(re.findall(r"(?:rayproject/ray:|nstray:ray-|RAY_VERSION=|rayVersion: \"|ray\[default\]==)(\d+\.\d+\.\d+)", t))
         for name, t in texts.items()
     }
-    assert all(found[name] for name in ("aws.yaml", "Dockerfile", "README.md", *KUBERAY))
+    assert all(found[name] for name in ("aws.yaml", "Dockerfile", "README.md", GUIDE.name, *KUBERAY))
     (version,) = set().union(*found.values())
     assert numbers(version) >= numbers(bound)
     pythons = {match for text in texts.values() for match in re.findall(r"-py3(\d+)-", text)}
@@ -191,6 +192,6 @@ def test_no_file_holds_a_secret() -> None:
         r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|-----BEGIN|\b[0-9a-f]{32,}\b|aws_secret_access_key\s*[:=]\s*\S|(RAY_AUTH_TOKEN|auth_token)\s*[:=]\s*[\w\"']",
         re.I,
     )
-    for path in (*CLUSTER.iterdir(), ROOT / ".dockerignore"):
+    for path in (*CLUSTER.iterdir(), GUIDE, ROOT / ".dockerignore"):
         if path.is_file():
             assert not secret.search(path.read_text()), path
