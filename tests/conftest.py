@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 # The workers that tests start share the machine with the tests: without this, torch's threads spin against them (README, Cost).
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 SCRIPT = Path(__file__).parent.parent / "scripts" / "radosgw"
+# Fixtures that make a test slow, and those that make it need the dev extra.
+SLOW = {"radosgw", "head", "network"}
+DEV = {"moto_server"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks that follow from fixtures; for pytest-xdist, the file of a test is its group, since its tests share a Ray or a server."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & SLOW:
+            item.add_marker(pytest.mark.slow)
+        if fixtures & DEV:
+            item.add_marker(pytest.mark.dev)
+        if config.pluginmanager.hasplugin("xdist") and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(autouse=True)
@@ -61,9 +77,8 @@ def radosgw() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[dict[str, str]]:
     """moto's S3 server in a thread; the AWS_* variables its clients need."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield {
