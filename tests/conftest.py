@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -29,17 +30,28 @@ SLOW = {"radosgw", "head", "network"}
 DEV = {"moto_server"}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """With PYTHONSAFEPATH=1 an installed nstray is meant, not the checkout; but Ray puts the folder of its driver into its workers' path."""
+    if sys.flags.safe_path:
+        folder = tempfile.mkdtemp(prefix="cwd-")
+        before = os.getcwd()
+        os.chdir(folder)
+        config.add_cleanup(lambda: (os.chdir(before), shutil.rmtree(folder)))
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks that follow from fixtures; for pytest-xdist, the file of a test is its group, since its tests share a Ray or a server."""
+    """Marks that follow from fixtures; for pytest-xdist, a group is what shares a Ray, or a file."""
+    items.sort(key=lambda item: "one_ray" in getattr(item, "fixturenames", ()))  # last, so that it does not idle beside the others
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & SLOW:
             item.add_marker(pytest.mark.slow)
         if fixtures & DEV:
             item.add_marker(pytest.mark.dev)
-        if config.pluginmanager.hasplugin("xdist") and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        if config.pluginmanager.hasplugin("xdist"):
+            shared = next((name for name in ("one_ray", "head") if name in fixtures), item.path.name)
+            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(autouse=True)
@@ -114,17 +126,52 @@ def rgw(radosgw: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[st
 
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
-    """A Ray head with a job server, started by ``ray start``."""
+    """A Ray head with a job server, started by ``ray start``; its processes report to their agent every second, not every ten."""
     from heads import Head
     from jobs import ray_folder
 
     with ray_folder() as folder:
-        made = Head(folder)
+        made = Head(folder, RAY_metrics_report_interval_ms="1000")
         try:
             made.wait()
             yield made
         finally:
             made.end()
+
+
+@pytest.fixture(scope="session")
+def one_ray() -> Iterator[None]:
+    """A Ray in this process, for every test that needs no other: two CPUs, and two GPUs by name, so that two workers run on the CPU."""
+    import ray
+    from jobs import LOCAL_RAY, ray_folder
+
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])  # workers import the tests' own actors
+    with ray_folder() as folder:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {**LOCAL_RAY, "PYTHONPATH": path}.items():
+                patch.setenv(name, value)
+            ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False, _temp_dir=folder, logging_level="WARNING", log_to_driver=False)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@pytest.fixture
+def local_ray(one_ray: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """That Ray, started for whoever starts one, and no worker left on it afterwards: one that stays would take the place of a later job's."""
+    import ray
+    from jobs import LOCAL_RAY, until
+
+    from nstray.cluster import crew
+
+    for name, value in LOCAL_RAY.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(crew, "POLL", 0.5)
+    yield
+    until(lambda: ray.available_resources().get("GPU") == 2, "every worker's end", seconds=60)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -303,25 +303,6 @@ def test_an_endpoint_that_is_down(refused: Refused, good: tuple[str, list[str]],
 
 
 # images: one real run
-
-
-@pytest.fixture
-def local_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A small Ray of this test's own, which `nstray run` finds started."""
-    import ray
-
-    from nstray import cluster
-
-    with jobs.ray_folder() as folder:
-        for name, value in jobs.LOCAL_RAY.items():
-            monkeypatch.setenv(name, value)
-        ray.init("local", num_cpus=2, include_dashboard=False, _temp_dir=folder, logging_level="ERROR", log_to_driver=False)
-        monkeypatch.setattr(cluster, "start_ray", lambda: None)
-        monkeypatch.setattr(cluster, "stop_ray", lambda: None)
-        try:
-            yield
-        finally:
-            ray.shutdown()
 
 
 def bad_images(folder: Path) -> dict[str, ErrorCode]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import jobs
@@ -15,6 +13,7 @@ import pytest
 from heads import Head
 from ports import free_ports
 
+pytestmark = pytest.mark.slow
 DRAIN = Path(__file__).parent.parent.parent / "cluster" / "drain.py"
 # A job that ends a while after it was told to stop, as nstray does; the one called driver is connected to Ray.
 SLOW_TO_STOP = """
@@ -60,17 +59,6 @@ ray.kill(holder)
 assert draining.wait() == 0
 assert worker.all_processes["raylet"][0].process.poll() == 0
 """
-
-
-@pytest.fixture
-def head() -> Iterator[Head]:
-    with tempfile.TemporaryDirectory(prefix="drain-") as folder:  # a short path: Ray's sockets lie in it
-        head = Head(folder)
-        try:
-            head.wait()
-            yield head
-        finally:
-            head.end()
 
 
 def drain_head(head: Head, seconds: int) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,7 @@ from heads import Head
 
 from nstray import dataset
 
+pytestmark = pytest.mark.slow
 PAIRS = 15
 
 
