@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import shutil
@@ -9,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from ports import free_ports
 
-from nstray import cli
+from nstray import cli, storage, weights
 from nstray.storage import s3 as storage_s3
 
 if TYPE_CHECKING:
@@ -137,6 +138,24 @@ def head() -> Iterator[Head]:
             yield made
         finally:
             made.end()
+
+
+_READ: dict[tuple[object, ...], weights.Weights] = {}
+
+
+@pytest.fixture
+def weights_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes of weights are read once for all tests: that takes a process of its own, which imports torch."""
+    honest = weights.read
+
+    def read(source: str, *, input: str, taps: Sequence[str]) -> weights.Weights:
+        file = Path(source)
+        key = (file.read_bytes() if file.is_file() else source, input, *taps)
+        if key not in _READ:
+            _READ[key] = honest(source, input=input, taps=taps)
+        return dataclasses.replace(_READ[key], source=storage.redact(source))
+
+    monkeypatch.setattr(weights, "read", read)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import jobs
@@ -22,7 +21,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from nstray import config, images, job, storage, weights
+from nstray import config, images, job, storage
 from nstray.engine.settings import CONV_LAYERS
 from nstray.engine.weights import random_weights
 from nstray.errors import ErrorCode
@@ -37,19 +36,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 @pytest.fixture
-def good(shared: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
+def good(shared: tuple[str, str], weights_once: None) -> tuple[str, list[str]]:
     """A good manifest, and the options of a good job."""
-    monkeypatch.setattr(weights, "read", lambda source, *, input, taps: _read(source, input, tuple(taps)))
     return shared[0], jobs.options({**jobs.SETTINGS, "weights": shared[1]})
-
-
-_READ = weights.read
-
-
-@lru_cache
-def _read(source: str, input: str, taps: tuple[str, ...]) -> weights.Weights:
-    """The real reading takes a process of its own, which these tests need once."""
-    return _READ(source, input=input, taps=taps)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from nstray.progress import Display, Tally
 from nstray.schedule import Backlog, Careful, Strikes
 from nstray.worker import Progress
 
+pytestmark = pytest.mark.usefixtures("weights_once")
 DIES, HANGS, RAISES = 661, 662, 663  # the seeds by which a worker knows the pairs that undo it
 
 

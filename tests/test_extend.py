@@ -24,6 +24,8 @@ from nstray.manifest import Manifest
 from nstray.manifest.digests import RowsDigest
 from nstray.output import Output
 
+pytestmark = pytest.mark.usefixtures("weights_once")
+
 # the digest
 
 COLUMNS: dict[str, pa.Array] = {

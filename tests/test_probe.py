@@ -20,6 +20,7 @@ from nstray.plan import Shard
 from nstray.probe import Wish, lasting, pick, to_do
 from nstray.spec import ShardReport
 
+pytestmark = pytest.mark.usefixtures("weights_once")
 Call = Callable[..., tuple[int, str, str]]
 SETTINGS = {**jobs.SETTINGS, "evaluations": 12, "shard_size": 4}
 

@@ -119,6 +119,7 @@ def test_the_intake_takes_parts_with_such_rows_alone(bench: Bench) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("weights_once")
 def test_a_whole_retry(local_ray: None, tmp_path: Path, call: Callable[..., tuple[int, str, str]]) -> None:
     out = str(tmp_path / "out")
     manifest, weights = jobs.write_inputs(str(tmp_path / "in"), contents=2, styles=2, rows={"c1-s0": {"init": "late.png"}, "c0-s1": {"size": 24}})

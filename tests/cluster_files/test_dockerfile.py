@@ -90,6 +90,7 @@ def test_copies_follow_the_dockerignore(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_weights_of_another_digest_end_the_build(tmp_path: Path) -> None:
     url, _ = weights(tmp_path)
     lines = DOCKERFILE.read_text().splitlines(keepends=True)
