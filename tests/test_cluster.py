@@ -89,7 +89,7 @@ class Small:
         assert report.problems == []
 
 
-def run(driver: Driver, seconds: float = 150) -> Outcome:
+def run(driver: Driver, seconds: float = 400) -> Outcome:
     async def main() -> Outcome:
         return await asyncio.wait_for(driver.run(), seconds)
 
@@ -206,6 +206,7 @@ class Interfering(Stylist):
         self._worker.stylizer.run = run  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 def test_bad_pairs_take_nobody_along(local_ray: None, tmp_path: Path) -> None:
     """One of each kind, in three shards of two: each becomes its own error row, every neighbour a picture."""
     small = Small(tmp_path, poison={"c1-s0": DIES, "c0-s1": HANGS, "c1-s2": RAISES}, shard_size=2, stall_timeout=5)
@@ -240,7 +241,6 @@ class Faulty(Stylist):
         return self._worker.one(shard, index, attempt)
 
 
-@pytest.mark.slow
 def test_worker_that_raises_loses_one_pair(local_ray: None, tmp_path: Path) -> None:
     small = Small(tmp_path, contents=2, styles=2, shard_size=2)
     assert small.run(Faulty).complete
