@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from ports import free_ports
 
-from nstray import cli
+from nstray import cli, storage
+from nstray.commands import load_weights
 from nstray.storage import s3_client
 
 if TYPE_CHECKING:
@@ -24,6 +27,33 @@ if TYPE_CHECKING:
 # The workers that tests start share the machine with the tests: without this, torch's threads spin against them (docs/performance.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 SCRIPT = Path(__file__).parent.parent / "scripts" / "radosgw"
+# Fixtures that make a test slow, and those that make it need the dev extra.
+SLOW = {"radosgw", "head", "network"}
+DEV = {"moto_server"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With PYTHONSAFEPATH=1 an installed nstray is meant, not the checkout; but Ray puts the folder of its driver into its workers' path."""
+    if sys.flags.safe_path:
+        folder = tempfile.mkdtemp(prefix="cwd-")
+        before = os.getcwd()
+        os.chdir(folder)
+        config.add_cleanup(lambda: (os.chdir(before), shutil.rmtree(folder)))
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks that follow from fixtures; for pytest-xdist, a group is what shares a Ray, or a file."""
+    items.sort(key=lambda item: "one_ray" in getattr(item, "fixturenames", ()))  # last, so that it does not idle beside the others
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & SLOW:
+            item.add_marker(pytest.mark.slow)
+        if fixtures & DEV:
+            item.add_marker(pytest.mark.dev)
+        if config.pluginmanager.hasplugin("xdist"):
+            shared = next((name for name in ("one_ray", "head") if name in fixtures), item.path.name)
+            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(autouse=True)
@@ -61,9 +91,8 @@ def radosgw() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[dict[str, str]]:
     """moto's S3 server in a thread; the AWS_* variables its clients need."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield {
@@ -99,17 +128,71 @@ def rgw(radosgw: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[st
 
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
-    """A Ray head with a job server, started by ``ray start``."""
+    """A Ray head with a job server, started by ``ray start``; its processes report to their agent every second, not every ten."""
     from heads import Head
     from jobs import ray_folder
 
     with ray_folder() as folder:
-        made = Head(folder)
+        made = Head(folder, RAY_metrics_report_interval_ms="1000")
         try:
             made.wait()
             yield made
         finally:
             made.end()
+
+
+_READ: dict[tuple[object, ...], load_weights.Weights] = {}
+
+
+@pytest.fixture
+def weights_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes of weights are read once for all tests: that takes a process of its own, which imports torch."""
+    honest = load_weights.read
+
+    def read(source: str, *, input: str, taps: Sequence[str]) -> load_weights.Weights:
+        file = Path(source)
+        key = (file.read_bytes() if file.is_file() else source, input, *taps)
+        if key not in _READ:
+            _READ[key] = honest(source, input=input, taps=taps)
+        return dataclasses.replace(_READ[key], source=storage.redact(source))
+
+    monkeypatch.setattr(load_weights, "read", read)
+
+
+@pytest.fixture(scope="session")
+def one_ray() -> Iterator[None]:
+    """A Ray in this process, for every test that needs no other: two CPUs, and two GPUs by name, so that two workers run on the CPU."""
+    import ray
+    from jobs import LOCAL_RAY, ray_folder
+
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here / "cluster"), os.environ.get("PYTHONPATH", "")])  # workers import the tests' own actors
+    with ray_folder() as folder:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {**LOCAL_RAY, "PYTHONPATH": path}.items():
+                patch.setenv(name, value)
+            ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False, _temp_dir=folder, logging_level="WARNING", log_to_driver=False)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@pytest.fixture
+def local_ray(one_ray: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """That Ray, started for whoever starts one, and no worker left on it afterwards: one that stays would take the place of a later job's."""
+    import ray
+    from jobs import LOCAL_RAY, until
+
+    from nstray.cluster import worker_pool
+
+    for name, value in LOCAL_RAY.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(worker_pool, "POLL", 0.5)
+    yield
+    until(lambda: ray.available_resources().get("GPU") == 2, "every worker's end", seconds=60)
 
 
 @pytest.fixture

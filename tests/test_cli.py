@@ -236,7 +236,7 @@ def test_manifest_build_and_check(call: Call, made: Made, tmp_path: Path) -> Non
     assert json.loads(out)["carried"] == ["caption", "split"]
 
 
-def test_plan_tells_what_is_done_and_to_do_and_writes_nothing(call: Call, tmp_path: Path) -> None:
+def test_plan_tells_what_is_done_and_to_do_and_writes_nothing(call: Call, weights_once: None, tmp_path: Path) -> None:
     manifest, weights = write_inputs(str(tmp_path / "in"), contents=2, styles=3)
     file = tmp_path / "job.yaml"
     file.write_text(json.dumps({**SETTINGS, "weights": weights, "shard_size": 4}))

@@ -99,6 +99,7 @@ def signed_inputs(bucket: str) -> tuple[str, str]:
     return manifest, weights
 
 
+@pytest.mark.slow
 def test_a_whole_job(call: Call, s3: str, planted: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     manifest, weights = signed_inputs(s3)
     storage.put_new(f"{s3}/w.safetensors{SIGNED}", storage.read(weights))

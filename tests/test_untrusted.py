@@ -520,6 +520,7 @@ def listening(pids: set[int]) -> set[str]:
     return {line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in inodes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [None, "127.0.0.1:9"], ids=["first", "after one that died"])
 def test_a_cluster_of_our_own_listens_on_loopback_alone(last: str | None) -> None:
     program = (

@@ -144,7 +144,8 @@ def _cuts(
         return cuts
     if encode_schema(info.carried_schema) != stored["carried_schema"]:
         there, here = (
-            {f"{f.name} ({f.type})" for f in s} for s in (carried_schema(stored), info.carried_schema)
+            {f"{f.name} ({f.type})" for f in s}
+            for s in (carried_schema(stored), info.carried_schema)
         )
         raise OutputError(
             f"{output}: the manifest's columns are no longer those that the job was begun with: "

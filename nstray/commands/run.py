@@ -74,7 +74,9 @@ def run(job: Job) -> int:
 def _to_retry(job: Job) -> int:
     """The number of error rows that a retry would make again."""
     with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
-        found = pool.map(lambda window: job.output.indexes.window_counts(*window), enumerate(job.layout))
+        found = pool.map(
+            lambda window: job.output.indexes.window_counts(*window), enumerate(job.layout)
+        )
         return sum(
             counts.errors.get(code, 0)
             for counts in found

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import ray
 import ray.exceptions as rex
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 
+import nstray
 from nstray import config, storage
 from nstray.cluster import actor, ray_session, worker_handle, worker_pool
 from nstray.cluster.actor import WorkerActor
@@ -37,30 +38,8 @@ from nstray.output.folder import Output
 from nstray.output.part import read_footer
 from nstray.worker.messages import WorkerProgress
 
+pytestmark = pytest.mark.usefixtures("weights_once")
 DIES, HANGS, RAISES = 661, 662, 663  # the seeds by which a worker knows the pairs that undo it
-
-
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    """One Ray for this file: two CPUs, and two GPUs by name, so that two workers run on the CPU."""
-    here = Path(__file__).parent  # workers import this file, and what it imports
-    path = os.pathsep.join(map(str, filter(None, (here, here.parent, os.environ.get("PYTHONPATH")))))
-    with jobs.ray_folder() as folder, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**jobs.LOCAL_RAY, "PYTHONPATH": path}.items():
-            patch.setenv(name, value)
-        ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False, _temp_dir=folder, logging_level="WARNING", log_to_driver=False)
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-@pytest.fixture
-def local_ray(one_ray: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """That Ray, and no worker left on it afterwards: one that stays would take the place of a later job's."""
-    monkeypatch.setattr(worker_pool, "POLL", 0.5)
-    yield
-    jobs.until(lambda: ray.available_resources().get("GPU") == 2, "every worker's end", seconds=60)
 
 
 class Recorder(Display):
@@ -117,7 +96,7 @@ class Small:
         assert report.problems == []
 
 
-def run(driver: Driver, seconds: float = 150) -> Outcome:
+def run(driver: Driver, seconds: float = 400) -> Outcome:
     async def main() -> Outcome:
         return await asyncio.wait_for(driver.run(), seconds)
 
@@ -139,6 +118,16 @@ def when(true: Callable[[], Any], do: Callable[[], None]) -> threading.Thread:
 # real workers
 
 
+def test_workers_run_the_nstray_that_is_tested(local_ray: None) -> None:
+    @ray.remote(num_cpus=0)
+    def where() -> str:
+        import nstray
+
+        return str(nstray.__file__)
+
+    assert ray.get(where.remote()) == nstray.__file__
+
+
 def test_two_workers_do_every_row_once(local_ray: None, tmp_path: Path) -> None:
     # Four are wanted and two fit: those that are never placed hold nothing up.
     small = Small(tmp_path, contents=3, styles=4, shard_size=2, evaluations=40, actors=4)
@@ -153,6 +142,7 @@ def test_two_workers_do_every_row_once(local_ray: None, tmp_path: Path) -> None:
     assert small.job.output.indexes.read(0) is not None
 
 
+@pytest.mark.slow
 def test_resume_does_only_what_is_missing(local_ray: None, tmp_path: Path) -> None:
     small = Small(tmp_path, contents=2, styles=3)
     assert small.run().complete
@@ -179,6 +169,7 @@ def test_resume_does_only_what_is_missing(local_ray: None, tmp_path: Path) -> No
     assert small.run().counts == outcome.counts
 
 
+@pytest.mark.slow
 def test_drain_then_rerun(local_ray: None, tmp_path: Path) -> None:
     small = Small(tmp_path, contents=4, styles=5, evaluations=60)
     driver = small.driver()
@@ -222,6 +213,7 @@ class Interfering(WorkerActor):
         self._worker.stylizer.run = run  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 def test_bad_pairs_take_nobody_along(local_ray: None, tmp_path: Path) -> None:
     """One of each kind, in three shards of two: each becomes its own error row, every neighbour a picture."""
     small = Small(tmp_path, poison={"c1-s0": DIES, "c0-s1": HANGS, "c1-s2": RAISES}, shard_size=2, stall_timeout=5)
@@ -273,6 +265,7 @@ class Stillborn(WorkerActor):
         super().__init__(spec, weights, "cuda", threads)  # which this machine's torch lacks
 
 
+@pytest.mark.slow
 def test_worker_that_never_starts(local_ray: None, tmp_path: Path) -> None:
     small = Small(tmp_path, contents=1, styles=2)
     with pytest.raises(JobFailed, match=r"3 workers in a row failed to start.*libfoo\.so\.3") as failure:
@@ -282,6 +275,7 @@ def test_worker_that_never_starts(local_ray: None, tmp_path: Path) -> None:
     assert jobs.parts(small.out) == {}
 
 
+@pytest.mark.slow
 def test_worker_without_the_device_asked_for(local_ray: None, tmp_path: Path) -> None:
     import torch
 
@@ -307,6 +301,7 @@ class Unwritable(WorkerActor):
         return self._worker.process(shard, attempt)
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written(local_ray: None, tmp_path: Path) -> None:
     small = Small(tmp_path, contents=1, styles=3)
     with pytest.raises(StorageError, match="the endpoint does not answer") as failure:
@@ -317,6 +312,7 @@ def test_output_that_cannot_be_written(local_ray: None, tmp_path: Path) -> None:
     small.check()
 
 
+@pytest.mark.slow
 def test_too_many_error_rows_stop_a_job_early(local_ray: None, tmp_path: Path) -> None:
     small = Small(tmp_path, contents=30, styles=10, shard_size=5, evaluations=1)
     for i in range(2, 30):
@@ -331,6 +327,7 @@ def test_too_many_error_rows_stop_a_job_early(local_ray: None, tmp_path: Path) -
     small.check({name: "not_found" for name in small.ids if not name.startswith(("c0-", "c1-"))})
 
 
+@pytest.mark.slow
 def test_worker_killed_from_outside(local_ray: None, tmp_path: Path) -> None:
     small = Small(tmp_path, contents=3, styles=4, evaluations=60, actors=2)
     driver = small.driver()
@@ -349,6 +346,7 @@ def test_worker_killed_from_outside(local_ray: None, tmp_path: Path) -> None:
     assert small.display.count("event=worker_ready") >= 2
 
 
+@pytest.mark.slow
 def test_a_file_for_status_that_can_t_be_written_hurts_no_job(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest, tried = storage.put_over, []
 
@@ -376,6 +374,7 @@ class Late(WorkerActor):
         jobs.until(lambda: os.path.exists(file), "the other driver's first part")
 
 
+@pytest.mark.slow
 def test_two_drivers_on_one_output(local_ray: None, tmp_path: Path) -> None:
     small = Small(tmp_path, contents=3, styles=4, evaluations=20)
     file = tmp_path / "go"
@@ -407,6 +406,7 @@ def _drain_once(patch: pytest.MonkeyPatch, small: Small, begun: Callable[[], Any
     patch.setattr(ray_session.ray_state, "get_draining_nodes", lambda: {node: 0} if begun() and not small.display.count("leaving") else {})
 
 
+@pytest.mark.slow
 def test_a_worker_whose_node_drains_hands_back_what_it_has_not_begun(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = Small(tmp_path, contents=3, styles=4, evaluations=60)
     _drain_once(monkeypatch, small, lambda: jobs.parts(small.out))
@@ -420,6 +420,7 @@ def test_a_worker_whose_node_drains_hands_back_what_it_has_not_begun(local_ray: 
     assert len({f["pid"] for f in footers}) == 2  # the first one committed what was on its device
 
 
+@pytest.mark.slow
 def test_an_isolated_shard_goes_on_elsewhere_where_its_node_drains(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = Small(tmp_path, poison={"c1-s0": DIES}, contents=2, styles=3, shard_size=6, evaluations=60)
     _drain_once(monkeypatch, small, lambda: small.display.count("event=careful"))
@@ -436,6 +437,7 @@ class Shown(WorkerActor):
         return {**super().ready(), "device": "GPU " + os.environ["CUDA_VISIBLE_DEVICES"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "cards"), [(1.0, {"0", "1"}), (0.5, {"0"})])
 def test_workers_share_a_gpu_where_that_is_asked_for_alone(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, cards: set[str]

@@ -6,7 +6,6 @@ import json
 import re
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +33,8 @@ EVALUATIONS = 80
 Samples = list[tuple[str, dict[str, str], float]]
 
 
-@pytest.fixture(scope="module")
-def reporting() -> Iterator[Head]:
-    """A head whose processes report to their agent every second, not every ten."""
-    with jobs.ray_folder() as folder:
-        made = Head(folder, RAY_metrics_report_interval_ms="1000")
-        try:
-            made.wait()
-            yield made
-        finally:
-            made.end()
-
-
-def scrape(head: Head) -> Samples:
-    """Every sample that a Prometheus would get now of the targets that Ray names for it."""
+def scrape(head: Head, folder: Path) -> Samples:
+    """Every sample that a Prometheus would get now of the targets that Ray names for it, but for those of jobs elsewhere than in `folder`."""
     try:
         targets = json.loads((Path(head.folder) / "prom_metrics_service_discovery.json").read_text())
     except (OSError, ValueError):
@@ -60,7 +47,7 @@ def scrape(head: Head) -> Samples:
         except OSError:  # named before it listens, as some of Ray's own are
             continue
         found += [(m[1], dict(LABEL.findall(m[2])), float(m[3])) for line in lines if (m := SAMPLE.match(line))]
-    return found
+    return [(name, have, value) for name, have, value in found if have.get("out", str(folder)).startswith(str(folder))]
 
 
 def total(samples: Samples, name: str, **labels: str) -> float:
@@ -76,7 +63,7 @@ def asked_for() -> set[str]:
     return {name for query in queries for name in re.findall(r"\b[a-z]\w*_\w+", re.sub(r'"[^"]*"|\$\w+', "", query)) if name != "label_values"}
 
 
-def test_the_dashboard_asks_for_what_a_job_exports_and_the_counts_are_the_job_s(reporting: Head, tmp_path: Path) -> None:
+def test_the_dashboard_asks_for_what_a_job_exports_and_the_counts_are_the_job_s(head: Head, tmp_path: Path) -> None:
     manifest, weights = jobs.write_inputs(str(tmp_path / "in"), contents=6, styles=5)
     out = str(tmp_path / "out-token=canary")
     (tmp_path / "in" / "c5.png").unlink()
@@ -84,28 +71,30 @@ def test_the_dashboard_asks_for_what_a_job_exports_and_the_counts_are_the_job_s(
     settings = {**jobs.SETTINGS, "weights": weights, "evaluations": EVALUATIONS, "shard_size": 2, "max_error_rate": 1}
     storage.put_new(Output(out).live_uri, b"damaged")
     words = ["--submission-id", "seen", "--no-wait", "--", sys.executable, "-c", LIVELY, "run", manifest, out, *jobs.options(settings)]
-    done = reporting.job("submit", *words)
+    done = head.job("submit", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     seen: Samples = []
     runs: list[dict[str, Any]] = []
 
     def ended() -> bool:
-        seen.extend(scrape(reporting))
+        seen.extend(scrape(head, tmp_path))
         if Path(Output(out).job_uri).exists() and (run := status.status(out).get("run")):
             runs.append(run)
-        return reporting.status("seen")["status"] not in ("PENDING", "RUNNING")
+        return head.status("seen")["status"] not in ("PENDING", "RUNNING")
 
     jobs.until(ended, "the job's end", every=0.5)
-    log = reporting.job("logs", "seen").stdout
-    assert reporting.status("seen")["status"] == "SUCCEEDED", log
+    log = head.job("logs", "seen").stdout
+    assert head.status("seen")["status"] == "SUCCEEDED", log
     rows = jobs.rows(out)
     codes = [row["error_code"] for row in rows if row["status"] == "error"]
     assert {code: codes.count(code) for code in codes} == {"not_found": 5, "not_an_image": 5}
 
     # Ray's processes have said their last word as they ended.
-    jobs.until(lambda: total(scrape(reporting), "ray_nstray_pairs_total") >= len(rows), "the driver's counts", seconds=30, every=0.5)
-    jobs.until(lambda: total(scrape(reporting), "ray_nstray_evaluations_total") >= 20 * EVALUATIONS, "the workers' counts", seconds=30, every=0.5)
-    after = scrape(reporting)
+    jobs.until(lambda: total(scrape(head, tmp_path), "ray_nstray_pairs_total") >= len(rows), "the driver's counts", seconds=30, every=0.5)
+    jobs.until(
+        lambda: total(scrape(head, tmp_path), "ray_nstray_evaluations_total") >= 20 * EVALUATIONS, "the workers' counts", seconds=30, every=0.5
+    )
+    after = scrape(head, tmp_path)
     assert total(after, "ray_nstray_pairs_total") == len(rows) == 30
     assert {have["code"]: value for name, have, value in after if name == "ray_nstray_error_rows_total"} == {"not_found": 5, "not_an_image": 5}
     assert total(after, "ray_nstray_evaluations_total") == 20 * EVALUATIONS

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import botocore.session
-import jsonschema
+import pytest
 import ray.autoscaler
 from botocore.validate import ParamValidator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+jsonschema = pytest.importorskip("jsonschema")
 # Ray's launcher takes this one out and picks from it.
 _OF_THE_LAUNCHER = {"SubnetIds"}
 

@@ -28,7 +28,10 @@ def weights(folder: Path) -> tuple[str, str]:
     return file.as_uri(), hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
+@pytest.mark.dev
 def test_the_image_s_steps_run_and_install_a_working_nstray(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")  # or the build backend would be fetched
     url, digest = weights(tmp_path)
     done = build(DOCKERFILE, ROOT, tmp_path / "image", WEIGHTS_URL=url, WEIGHTS_SHA256=digest)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -87,6 +90,7 @@ def test_copies_follow_the_dockerignore(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_weights_of_another_digest_end_the_build(tmp_path: Path) -> None:
     url, _ = weights(tmp_path)
     lines = DOCKERFILE.read_text().splitlines(keepends=True)

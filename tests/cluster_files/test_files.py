@@ -14,6 +14,7 @@ from schemas import kuberay_problems, launcher_problems
 from nstray import cli
 from nstray.config import load as load_settings
 
+pytestmark = pytest.mark.dev  # jsonschema
 ROOT = Path(__file__).parent.parent.parent
 CLUSTER = ROOT / "cluster"
 GUIDE = ROOT / "docs" / "cluster.md"

@@ -10,8 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
 
 import jobs
@@ -23,7 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from nstray import config, storage
-from nstray.commands import load_weights, prepare
+from nstray.commands import prepare
 from nstray.commands import run as run_command
 from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
@@ -40,19 +39,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 @pytest.fixture
-def good(shared: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
+def good(shared: tuple[str, str], weights_once: None) -> tuple[str, list[str]]:
     """A good manifest, and the options of a good job."""
-    monkeypatch.setattr(load_weights, "read", lambda source, *, input, taps: _read(source, input, tuple(taps)))
     return shared[0], jobs.options({**jobs.SETTINGS, "weights": shared[1]})
-
-
-_READ = load_weights.read
-
-
-@lru_cache
-def _read(source: str, input: str, taps: tuple[str, ...]) -> load_weights.Weights:
-    """The real reading takes a process of its own, which these tests need once."""
-    return _READ(source, input=input, taps=taps)
 
 
 @pytest.fixture
@@ -306,25 +295,6 @@ def test_an_endpoint_that_is_down(refused: Refused, good: tuple[str, list[str]],
 
 
 # images: one real run
-
-
-@pytest.fixture
-def local_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A small Ray of this test's own, which `nstray run` finds started."""
-    import ray
-
-    from nstray.cluster import ray_session
-
-    with jobs.ray_folder() as folder:
-        for name, value in jobs.LOCAL_RAY.items():
-            monkeypatch.setenv(name, value)
-        ray.init("local", num_cpus=2, include_dashboard=False, _temp_dir=folder, logging_level="ERROR", log_to_driver=False)
-        monkeypatch.setattr(ray_session, "start_ray", lambda: None)
-        monkeypatch.setattr(ray_session, "stop_ray", lambda: None)
-        try:
-            yield
-        finally:
-            ray.shutdown()
 
 
 def bad_images(folder: Path) -> dict[str, ErrorCode]:

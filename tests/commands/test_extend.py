@@ -27,6 +27,8 @@ from nstray.output import records
 from nstray.output.folder import Output
 from nstray.output.layout import part_name
 
+pytestmark = pytest.mark.usefixtures("weights_once")
+
 # the digest
 
 COLUMNS: dict[str, pa.Array] = {
@@ -276,23 +278,20 @@ def test_cuts_that_can_not_be_are_damage(tmp_path: Path, cuts: Any) -> None:
         output.job.read()
 
 
-def test_a_whole_job_grows_twice(growing: Growing, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_whole_job_grows_twice(growing: Growing, local_ray: None, call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     """Run, add rows, run: each part of the first run is still the same object, and the last one short as it was."""
-    out, log = str(tmp_path / "grown"), tmp_path / "log"
+    out = str(tmp_path / "grown")
     words = [*jobs.options({**jobs.SETTINGS, "weights": str(tmp_path / "weights.safetensors"), "actors": 1, "shard_size": 3})]
     kept: dict[str, Any] = {}
-    with jobs.ray_folder() as folder:
-        for rows in (4, 6, 10):
-            growing.write(rows)
-            process = jobs.start_cli(["run", str(growing.manifest), out, "--extend", *words], log, {**jobs.LOCAL_RAY, "RAY_TMPDIR": folder})
-            try:
-                assert process.wait(150) == 0, log.read_text()
-            finally:
-                jobs.end(process)
-            parts = jobs.parts(out)
-            assert {name: parts[name] for name in kept} == kept
-            kept = parts
-            assert (status.status(out)["rows_done"], status.status(out)["state"]) == (rows, "complete")
+    for rows in (4, 6, 10):
+        growing.write(rows)
+        code, _, said = call("run", growing.manifest, out, "--extend", *words)
+        assert code == 0, said
+        parts = jobs.parts(out)
+        assert {name: parts[name] for name in kept} == kept
+        kept = parts
+        assert (status.status(out)["rows_done"], status.status(out)["state"]) == (rows, "complete")
     assert sorted(kept) == [part_name(*p) for p in ((0, 0), (0, 1), (1, 0), (2, 0), (2, 1))]
     report = verify.verify(out)
     assert (report.problems, report.ok) == ([], 10)

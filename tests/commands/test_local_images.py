@@ -91,7 +91,7 @@ def test_a_local_manifest_names_local_files_through_links_too(tmp_path: Path) ->
     assert storage.read(pair.content) == storage.read(pair.styles[0])
 
 
-def test_the_command_line_says_so_and_may_name_a_local_init(call: Call, s3: str, tmp_path: Path) -> None:
+def test_the_command_line_says_so_and_may_name_a_local_init(call: Call, s3: str, weights_once: None, tmp_path: Path) -> None:
     manifest, weights = jobs.write_inputs(s3, contents=1, styles=1)
     start = tmp_path / "start.png"
     start.write_bytes(encode(picture(3, 30, 28), "png"))

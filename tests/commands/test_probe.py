@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
 from nstray.worker.messages import ShardReport
 
+pytestmark = pytest.mark.usefixtures("weights_once")
 Call = Callable[..., tuple[int, str, str]]
 SETTINGS = {**jobs.SETTINGS, "evaluations": 12, "shard_size": 4}
 
@@ -178,15 +179,8 @@ def test_a_damaged_summary_shows_its_numbers_alone() -> None:
 # on Ray
 
 
-@pytest.fixture
-def own_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with jobs.ray_folder() as folder:
-        for name, value in {**jobs.LOCAL_RAY, "RAY_TMPDIR": folder}.items():
-            monkeypatch.setenv(name, value)
-        yield
-
-
-def test_a_probe_and_the_run_after_it(call: Call, own_ray: None, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_probe_and_the_run_after_it(call: Call, local_ray: None, tmp_path: Path) -> None:
     out = tmp_path / "out"
     manifest, weights = jobs.write_inputs(str(tmp_path / "in"), contents=2, styles=3, rows={"c0-s0": {"size": 16}, "c1-s1": {"evaluations": 5}})
     words = [manifest, out, *jobs.options({**SETTINGS, "weights": weights, "actors": 1})]
@@ -231,7 +225,8 @@ def test_a_probe_and_the_run_after_it(call: Call, own_ray: None, tmp_path: Path)
     assert (code, "nothing is left to do" in err, "probe" in json.loads(told)) == (0, True, False)
 
 
-def test_pairs_that_make_no_picture_are_no_estimate(own_ray: None, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_pairs_that_make_no_picture_are_no_estimate(local_ray: None, tmp_path: Path) -> None:
     made = checked(tmp_path, actors=1)
     for image in (tmp_path / "in").glob("c*.png"):
         image.write_bytes(b"no picture")

@@ -121,30 +121,21 @@ def test_the_intake_takes_parts_with_such_rows_alone(bench: Bench) -> None:
     assert worker.output.indexes.read(0) is None  # it would be wrong from the first replaced part on
 
 
-def test_a_whole_retry(tmp_path: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+@pytest.mark.slow
+@pytest.mark.usefixtures("weights_once")
+def test_a_whole_retry(local_ray: None, tmp_path: Path, call: Callable[..., tuple[int, str, str]]) -> None:
     out = str(tmp_path / "out")
     manifest, weights = jobs.write_inputs(str(tmp_path / "in"), contents=2, styles=2, rows={"c1-s0": {"init": "late.png"}, "c0-s1": {"size": 24}})
     words = ["run", manifest, out, *jobs.options({**jobs.SETTINGS, "weights": weights, "actors": 1})]
-    with jobs.ray_folder() as folder:
-        log = tmp_path / "log"
-
-        def ended(*words: str) -> tuple[int, str]:
-            before = log.stat().st_size if log.exists() else 0
-            process = jobs.start_cli(words, log, {**jobs.LOCAL_RAY, "RAY_TMPDIR": folder})
-            try:
-                return process.wait(150), log.read_text()[before:]
-            finally:
-                jobs.end(process)
-
-        code, said = ended(*words)
-        assert (code, "error_not_found=1" in said) == (3, True), said
-        parts, rows = jobs.parts(out), jobs.rows(out)
-        assert [(r["pair_id"], r["error_code"]) for r in rows if r["status"] == "error"] == [("c1-s0", "not_found")]
-        code, said = ended("retry", out, "--code", "timed_out")
-        assert (code, "event=retry rows=0 codes=timed_out" in said) == (3, True), said
-        (tmp_path / "in" / "late.png").write_bytes(encode(picture(9, 24, 24), "png"))
-        code, said = ended("retry", out)
-        assert (code, "event=retry rows=1 codes=all" in said, "event=complete rows=4 ok=4" in said) == (0, True, True), said
+    code, _, said = call(*words)
+    assert (code, "error_not_found=1" in said) == (3, True), said
+    parts, rows = jobs.parts(out), jobs.rows(out)
+    assert [(r["pair_id"], r["error_code"]) for r in rows if r["status"] == "error"] == [("c1-s0", "not_found")]
+    code, _, said = call("retry", out, "--code", "timed_out")
+    assert (code, "event=retry rows=0 codes=timed_out" in said) == (3, True), said
+    (tmp_path / "in" / "late.png").write_bytes(encode(picture(9, 24, 24), "png"))
+    code, _, said = call("retry", out)
+    assert (code, "event=retry rows=1 codes=all" in said, "event=complete rows=4 ok=4" in said) == (0, True, True), said
     now = jobs.parts(out)
     assert [name for name in parts if now[name] != parts[name]] == ["part-00000-0002.parquet"]
     assert [(r["pair_id"], r["status"], r["attempt"]) for r in jobs.rows(out)] == [(p, "ok", 2 if p == "c1-s0" else 1) for p in jobs.all_pairs(2, 2)]

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -265,6 +264,7 @@ def test_many_problems_are_counted_not_listed_for_ever(tmp_path: Path, monkeypat
 # export
 
 
+@pytest.mark.dev
 def test_export_is_an_imagefolder(tmp_path: Path) -> None:
     made = make_output(tmp_path, errors={"c0-s1": "not_found"})
     to = tmp_path / "plain"
@@ -273,6 +273,7 @@ def test_export_is_an_imagefolder(tmp_path: Path) -> None:
     rows = {row["pair_id"]: row for part in made.rows.values() for row in part if row["image"]}
     assert sorted(p.name for p in to.iterdir()) == sorted([*(f"{i}.png" for i in rows), "metadata.jsonl"])
     assert counts["bytes"] == sum(p.stat().st_size for p in to.glob("*.png"))
+    datasets = pytest.importorskip("datasets")
     loaded = datasets.load_dataset("imagefolder", data_dir=str(to), cache_dir=str(tmp_path / "cache"))["train"]
     assert loaded.num_rows == 5
     assert {"image", "pair_id", "caption", "split", "loss_total"} <= set(loaded.column_names)

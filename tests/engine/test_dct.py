@@ -80,6 +80,7 @@ def test_problems_do_not_see_each_other() -> None:
         assert float(run(curvature[i : i + 1], centre[i : i + 1], bands, 25)) == pytest.approx(float(together[i]), rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["noise", "content"])
 def test_the_engine_ends_lower_after_as_many_evaluations(init: str) -> None:
     shares = []

@@ -106,6 +106,9 @@ class Host:
         """Processes of nstray's actors."""
         return [pid for pid in jobs.alive(self.below()) if jobs.command(pid).startswith("ray::WorkerActor")]
 
+    def raylets(self) -> list[int]:
+        return [pid for pid in jobs.alive(self.below()) if "raylet/raylet" in jobs.command(pid).split(" ")[0]]
+
     def signal(self, number: int, name: str) -> None:
         """To the processes here whose command line has `name` in it."""
         for pid in [pid for pid in jobs.alive(self.below()) if name in jobs.command(pid)]:
@@ -173,6 +176,20 @@ class Network:
         """One less."""
         self.hosts.remove(host)
         host.end()
+
+    def clear(self) -> None:
+        """Only the head is left, and knows it: on a node that it takes for alive the next test's workers would fail to start."""
+        for host in self.hosts[1:]:
+            host.signal(signal.SIGCONT, "ray")
+            host.signal(signal.SIGTERM, "raylet/raylet")  # it signs off: the head need not find out by its health checks
+        jobs.until(lambda: not any(host.raylets() for host in self.hosts[1:]), "the raylets' end", seconds=20, every=0.1)
+        for host in self.hosts[1:]:
+            self.remove(host)
+        head = self.hosts[0]
+        loop = f"while any(n.state == 0 and n.node_manager_address != {head.address!r} for n in client.get_all_node_info(timeout=10).values())"
+        words = f"import time, ray; from ray._raylet import GcsClient; client = GcsClient('{head.address}:{PORT}')\n{loop}: time.sleep(0.2)"
+        command = ["ip", "netns", "exec", head.space, sys.executable, "-c", words]
+        subprocess.run(command, check=True, capture_output=True, timeout=90, env={**os.environ, "RAY_AUTH_MODE": "disabled"})
 
     def end(self) -> None:
         """Nothing stays, whatever happened."""

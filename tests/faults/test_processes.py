@@ -17,6 +17,7 @@ from heads import Head
 
 from nstray.commands import verify
 
+pytestmark = pytest.mark.slow
 PAIRS = 15
 
 

@@ -38,7 +38,7 @@ TESTS = Path(__file__).parents[1]
 @cache
 def results(group: str) -> dict[str, dict[str, Any]]:
     """What became of each file of a group, by name."""
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-m", "corpus", group],
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},

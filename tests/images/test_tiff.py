@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-import datasets
 import numpy as np
 import pytest
 import tifffile
@@ -190,6 +189,7 @@ def test_own_adds_tiff_and_takes_nothing_else_away() -> None:
     assert caught.value.code is ErrorCode.TOO_MANY_PIXELS
 
 
+@pytest.mark.dev
 def test_an_output_of_tiffs_is_verified_shown_exported_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored: dict[str, np.ndarray] = {}
 
@@ -217,6 +217,7 @@ def test_an_output_of_tiffs_is_verified_shown_exported_and_loaded(tmp_path: Path
     for line in (tmp_path / "files" / "metadata.jsonl").read_text().splitlines():
         name = json.loads(line)["file_name"]
         assert np.array_equal(tifffile.imread(tmp_path / "files" / name), stored[name.removesuffix(".tiff")])
+    datasets = pytest.importorskip("datasets")
     loaded = datasets.load_dataset(made.out, split="train", cache_dir=str(tmp_path / "cache"))
     for row in loaded:
         assert row["image"].mode == "RGB"

@@ -6,8 +6,6 @@ import io
 import json
 from pathlib import Path
 
-import datasets
-import duckdb
 import numpy as np
 import pyarrow.dataset
 import pytest
@@ -27,8 +25,10 @@ def expected(made: Made) -> dict[str, np.ndarray | None]:
     return {r["pair_id"]: np.asarray(Image.open(io.BytesIO(r["image"]["bytes"]))) if r["image"] else None for r in rows}
 
 
+@pytest.mark.dev
 @pytest.mark.parametrize("streaming", [False, True])
 def test_datasets_gives_pictures_and_none(made: Made, tmp_path: Path, streaming: bool) -> None:
+    datasets = pytest.importorskip("datasets")
     loaded = datasets.load_dataset(made.out, split="train", streaming=streaming, cache_dir=str(tmp_path))
     assert isinstance(loaded.features["image"], datasets.Image)
     want = expected(made)
@@ -47,14 +47,18 @@ def test_datasets_gives_pictures_and_none(made: Made, tmp_path: Path, streaming:
     assert set(seen) == set(want)
 
 
+@pytest.mark.dev
 def test_datasets_loads_a_job_that_still_runs(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
     half = make_output(tmp_path, errors={"c0-s0": "not_found", "c1-s0": "not_found"}, skip=["part-00000-0001.parquet"], finish=False)
     loaded = datasets.load_dataset(half.out, split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded.num_rows == 4
     assert [type(row["image"]).__name__ for row in loaded] == ["NoneType", "NoneType", "PngImageFile", "PngImageFile"]
 
 
+@pytest.mark.dev
 def test_duckdb_counts_by_status(made: Made) -> None:
+    duckdb = pytest.importorskip("duckdb")
     found = duckdb.sql(f"select status, error_code, count(*) from '{made.out}/data/*.parquet' group by all order by all").fetchall()
     assert found == [("error", "not_found", 1), ("error", "too_small", 2), ("ok", None, 3)]
     size = duckdb.sql(f"select sum(octet_length(image.bytes)) from '{made.out}/data/*.parquet' where image is not null").fetchall()
@@ -71,6 +75,7 @@ def test_pyarrow_reads_the_folder_as_one_table(made: Made) -> None:
     assert table.num_rows == 3
 
 
+@pytest.mark.dev
 def test_pandas_reads_the_folder(made: Made) -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.read_parquet(f"{made.out}/data")
@@ -78,7 +83,9 @@ def test_pandas_reads_the_folder(made: Made) -> None:
     assert frame.loc[frame.status == "error", "image"].isna().all()
 
 
+@pytest.mark.dev
 def test_torch_takes_it_through_datasets(made: Made, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
     from torch.utils.data import DataLoader
 
     loaded = datasets.load_dataset(made.out, split="train", cache_dir=str(tmp_path)).filter(lambda s: s == "ok", input_columns="status")

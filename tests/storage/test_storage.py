@@ -26,7 +26,7 @@ from nstray.errors import AccessDenied, AlreadyExists, Changed, NotFound, Storag
 from nstray.storage import local as storage_local
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.dev)])
 def base(request: pytest.FixtureRequest) -> str:
     """An empty folder, local or in a bucket."""
     if request.param == "local":
