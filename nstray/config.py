@@ -302,12 +302,39 @@ class JobConfig(BaseModel):
 # 0.2 can be resumed. A changed default needs a new record format (`nstray.output.records.FORMAT`),
 # and with it a new list here.
 HASHED_FIELDS = frozenset(
-    """
-    weights_input pooling content_layers style_layers style_layer_weights style_statistic
-    fine_layers content_weight style_weight tv_weight value_range range_weight loss_scale
-    init coarse color color_match seed optimizer learning_rate evaluations dtype size
-    size_rule style_scale upsample max_bytes max_pixels image_format quality shard_size
-    """.split()
+    [
+        "weights_input",
+        "pooling",
+        "content_layers",
+        "style_layers",
+        "style_layer_weights",
+        "style_statistic",
+        "fine_layers",
+        "content_weight",
+        "style_weight",
+        "tv_weight",
+        "value_range",
+        "range_weight",
+        "loss_scale",
+        "init",
+        "coarse",
+        "color",
+        "color_match",
+        "seed",
+        "optimizer",
+        "learning_rate",
+        "evaluations",
+        "dtype",
+        "size",
+        "size_rule",
+        "style_scale",
+        "upsample",
+        "max_bytes",
+        "max_pixels",
+        "image_format",
+        "quality",
+        "shard_size",
+    ]
 )
 # Fields that change how a job runs but not its results. They may differ between a run and its
 # resume.

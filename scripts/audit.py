@@ -1,9 +1,9 @@
-"""Known holes in the packages that nstray itself names, by pip-audit; for CI.
+"""Known vulnerabilities of nstray's direct dependencies, found by pip-audit; for CI.
 
     python scripts/audit.py --pip-audit PATH
 
-Fails (1) where one of nstray's direct dependencies, in the version installed here, has a known hole that a later version mends. Holes without a
-remedy are printed. Where pip-audit or its database is out of reach it prints one line, ``skipped: ...``, and ends well.
+Ends with 1 if a direct dependency, in the version installed here, has a vulnerability that a later version fixes. Vulnerabilities without a
+fix are printed. If pip-audit or its database can't be reached, it prints one line, ``skipped: ...``, and ends with 0.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def ask(command: str, packages: dict[str, str], seconds: float = SECONDS) -> lis
     except (ValueError, LookupError, TypeError):
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
         return f"pip-audit ended with {done.returncode}: {last[:200]}"
-    # A package index that only mirrors files answers that it knows no package at all.
+    # A package index that only mirrors files answers that it knows no package.
     return found if any("vulns" in package for package in found) else "the package index has no database of known holes"
 
 
 def report(found: list[dict[str, Any]] | str) -> int:
-    """Print what was found; the exit code."""
+    """Print what was found; returns the exit code."""
     if isinstance(found, str):
         print(f"skipped: {found}")
         return 0

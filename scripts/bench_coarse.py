@@ -1,9 +1,9 @@
-"""What stages, starts and steps save: the loss of 300 plain evaluations at full size from noise, and the cost at which others reach it.
+"""What coarse stages, starts and step scalings save against 300 plain evaluations at full size from noise.
 
     python scripts/bench_coarse.py [--size 192] [--evaluations 300] [--weights FILE --content IMAGE --style IMAGE] [--out FILE]
 
-Cost is in evaluations at full size: an evaluation at half the side counts a quarter. Default pictures and network: the
-built-in example and random weights.
+The reference is the loss of the plain evaluations; the result is the cost at which other runs reach it. Cost is in evaluations at full
+size: an evaluation at half the side counts a quarter. Default pictures and network: the built-in example and random weights.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RUNS = (
 
 
 def cost(coarse: str, evaluations: int, height: int, width: int) -> float:
-    """Evaluations at full size that a schedule is worth."""
+    """What a schedule costs, in evaluations at full size."""
     longest = max(height, width)
     return evaluations + sum((n or evaluations) * (side / longest) ** 2 for side, n in coarse_stages(coarse, longest))
 

@@ -2,9 +2,9 @@
 
     python scripts/bench_driver.py [--rows 1000000] [--actors 8] [--shard-size 16] [--out FILE]
 
-Beside it, in the same run, a bare loop: the same shards to the same number of no-op actors with nothing but `ray.wait`.
-The ratio says what planning, policy and bookkeeping cost on top of Ray itself. Nothing is computed and no part is written;
-windows are listed and indexes are written as in a real job.
+The same run also times a bare loop: the same shards to the same number of no-op actors with nothing but `ray.wait`. The ratio says what
+planning, policy and bookkeeping cost on top of Ray itself. Nothing is computed and no part is written. Windows are listed and indexes are
+written as in a real job.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Noop:
 
 
 def write_manifest(path: Path, rows: int) -> None:
-    """A manifest of `rows` pairs: 1,000 styles, a content each."""
+    """A manifest of `rows` pairs with 1,000 styles; each pair has its own content."""
     schema = pa.schema([("pair_id", pa.string()), ("content", pa.string()), ("style", pa.string())])
     with pq.ParquetWriter(path, schema) as writer:
         for start in range(0, rows, 100_000):
@@ -111,7 +111,7 @@ def main() -> None:
         actor_class = ray.remote(num_cpus=0)(Noop)
 
         def fresh() -> list[Any]:
-            """No-op actors that have started: starting processes is Ray's time, not the driver's."""
+            """No-op actors that have started; the start of processes is not the driver's time."""
             actors = [actor_class.remote() for _ in range(arguments.actors)]
             ray.get([a.ready.remote() for a in actors])
             return actors

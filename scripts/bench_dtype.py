@@ -2,11 +2,11 @@
 
     python scripts/bench_dtype.py [--pairs 50] [--size 64] [--evaluations 100] [--weights random] [--layers-up-to conv5_1] [--out FILE]
 
-- bfloat16: convolutions in that dtype;
-- moved: float32 again from a start moved by 1e-7: L-BFGS carries any rounding on, and this says by how much two runs of one kind differ;
-- direct: float32 with no convolution by Winograd's algorithm, which a CPU takes for the deep ones (`nstray.engine.network.winograd`).
+- bfloat16: convolutions in that dtype.
+- moved: float32 again, from a start moved by 1e-7. L-BFGS amplifies any rounding, and this says how much two runs of one kind differ.
+- direct: float32 without Winograd's algorithm, which a CPU uses for the deep convolutions (`nstray.engine.network.winograd`).
 
-A ratio above 1 is a higher loss than float32's.
+A ratio above 1 is a higher loss than that of float32.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     weights = load_weights(arguments.weights, layers=CONV_LAYERS[: CONV_LAYERS.index(arguments.layers_up_to) + 1])
     config = settings("gatys2015", arguments.layers_up_to, style_weight=1e4, init=arguments.init, evaluations=arguments.evaluations)
-    pays = winograd.is_faster
+    is_faster = winograd.is_faster
     full, half = (Stylizer(dataclasses.replace(config, dtype=d), weights, device) for d in ("float32", "bfloat16"))
     others = ("bfloat16", "moved", *(["direct"] if device == "cpu" else []))
     columns = " ".join(f"{name:>10}" for name in ("float32", *others))
@@ -55,7 +55,7 @@ def main() -> None:
         if "direct" in others:
             winograd.is_faster = lambda x, weight: False
             results.append(full.run([pair])[0])
-            winograd.is_faster = pays
+            winograd.is_faster = is_faster
         losses = [float("inf") if r.diverged else written(config, weights, device, pair, r) for r in results]
         ratios.append([loss / losses[0] for loss in losses[1:]])
         lines.append(f"{i:4d} {' '.join(f'{loss:10.5g}' for loss in losses)}   {' '.join(f'{ratio:8.4f}' for ratio in ratios[-1])}")

@@ -2,14 +2,14 @@
 
     python scripts/bench_engine.py --device cpu --batches 1,4 --rounds 12 --out scripts/results/engine-cpu.md
 
-Needs torch and torchvision; scipy for one of the peers. In one run, on one device:
+Needs torch and torchvision, and scipy for one of the peers. One run on one device measures:
 
-- ceilings: matrix products in TFLOP/s and copies in GB/s, in the dtype of the convolutions;
-- bare: torchvision's own VGG-19 Sequential, average pooling, frozen, forward and gradient by the input, nothing else; the
-  best of contiguous and channels_last, ReLU in place and not;
-- engine: one evaluation of `Stylizer.run` with everything in it: Gram matrices, losses, the whole L-BFGS step.
-  Bare and engine take turns inside one optimisation, so that a busy machine slows both; the ratio is the median over turns;
-- peers (--peers): the final loss after N evaluations with scipy's L-BFGS-B and torch.optim.LBFGS on the same loss.
+- ceilings: matrix products in TFLOP/s and copies in GB/s, in the dtype of the convolutions.
+- bare: torchvision's own VGG-19 Sequential with average pooling, frozen; forward and the gradient by the input, nothing else. The best of
+  contiguous and channels_last, with ReLU in place and not.
+- engine: one evaluation of `Stylizer.run` with everything in it: Gram matrices, losses, the whole L-BFGS step. Bare and engine take turns
+  inside one optimisation, so that a busy machine slows both. The ratio is the median over turns.
+- peers (--peers): the final loss after N evaluations with scipy's L-BFGS-B and with torch.optim.LBFGS on the same loss.
 """
 
 from __future__ import annotations
@@ -181,8 +181,8 @@ class Bench:
         total = sum(float(getattr(event, key)) for event in found)
         self.say(f"\nprofile, {batch} x {size} x {size}, {config.evaluations} evaluations: self time by operation")
         for event in found[:16]:
-            spent, calls = float(getattr(event, key)), event.count / config.evaluations
-            self.say(f"    {event.key[:44]:44s} {calls:7.1f} calls {spent / config.evaluations / 1000:9.2f} ms {100 * spent / total:5.1f} %")
+            taken, calls = float(getattr(event, key)), event.count / config.evaluations
+            self.say(f"    {event.key[:44]:44s} {calls:7.1f} calls {taken / config.evaluations / 1000:9.2f} ms {100 * taken / total:5.1f} %")
 
     def peers(self) -> None:
         args = self.args
@@ -207,7 +207,7 @@ class Bench:
         self.say(f"    lowest other / engine: median {statistics.median(shares):.3f}, least {min(shares):.3f} (above 1: the engine is lower)")
 
 
-class Spent(Exception):
+class BudgetReached(Exception):
     """The peer has used its evaluations."""
 
 
@@ -219,7 +219,7 @@ class Counted:
 
     def __call__(self, x: Tensor) -> tuple[float, Tensor]:
         if self.left == 0:
-            raise Spent
+            raise BudgetReached
         self.left -= 1
         loss, gradient, _ = self.objective.evaluate(x)
         value = float(loss[0])
@@ -239,7 +239,7 @@ def scipy_lbfgs(objective: Objective, start: Tensor, budget: int) -> float | Non
         return loss, gradient.flatten().double().cpu().numpy()
 
     options = {"maxcor": 20, "maxiter": budget, "maxfun": budget, "ftol": 0.0, "gtol": 0.0}
-    with contextlib.suppress(Spent):
+    with contextlib.suppress(BudgetReached):
         minimize(flat, start.flatten().double().cpu().numpy(), jac=True, method="L-BFGS-B", options=options)
     return f.lowest
 
@@ -256,7 +256,7 @@ def _torch_lbfgs(objective: Objective, start: Tensor, budget: int, line_search: 
         x.grad = gradient.contiguous()
         return torch.tensor(loss)
 
-    with contextlib.suppress(Spent):
+    with contextlib.suppress(BudgetReached):
         optimizer.step(closure)
     return f.lowest
 

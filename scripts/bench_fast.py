@@ -2,10 +2,10 @@
 
     python scripts/bench_fast.py --contents DIR --styles DIR [--pairs 12] [--size 192] [--weights FILE] [--layers-up-to conv3_1] [--out FILE]
 
-Faithful: gatys2015, from noise and from the content, and as the programs of today do it: with free pixels, clamped at the end.
-All of a pair have one objective, its layers cut to those of the weights at hand. Losses are float32, of the pictures as files
-hold them: clamped, 8 bits. Times are those of `fast` by those of gatys2015, whose convolutions
-are in float32; those of `fast` are in what `dtype: auto` is here.
+Faithful runs are gatys2015 from noise, gatys2015 from the content, and gatys2015 as most programs run it: free pixels, clamped at the end.
+All runs of a pair have one objective; its layers are cut to those of the weights. Losses are in float32, of the pictures as files hold
+them: clamped, 8 bits. Times are those of `fast` divided by those of gatys2015. The convolutions of gatys2015 are in float32, those of
+`fast` in what `dtype: auto` chooses here.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python scripts/bench_job.py [--pairs 64] [--size 128] [--evaluations 40] [--rounds 3] [--out FILE]
 
-The bare loop calls `nstray.engine.stylize` on decoded pictures, batch by batch, and writes nothing; it runs before and
-after every job, and each job is compared with the mean of its two neighbours, since a machine's speed drifts. The
-job fetches, decodes, optimises, encodes and commits, on a local Ray; its time is from the first shard's start to the last
-one's commit, so that Ray's and the worker's start are apart from it, and so is the bare loop's loading of weights.
+The bare loop calls `nstray.engine.stylize` on decoded pictures, batch by batch, and writes nothing. It runs before and after every job, and
+each job is compared with the mean of its two neighbours, because a machine's speed drifts. The job fetches, decodes, optimises, encodes and
+commits, on a local Ray. Its time is from the first shard's start to the last one's commit, so it does not include the start of Ray and of
+the worker. The time of the bare loop does not include the loading of weights.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python scripts/bench_peers.py [--neural-style-pt DIR] [--gatys DIR] [--crowson DIR] [--size 256] [--evaluations 100] [--out FILE]
 
 DIR is a checkout of the program: ProGamerGov/neural-style-pt, leongatys/PytorchNeuralStyleTransfer, crowsonkb/style-transfer-pytorch.
-Every program is run as its users run it, in a process of its own, with the same random VGG-19 in its own file format and the
-same two pictures. It is run twice, for few and for many evaluations: the difference is what an evaluation costs, the rest
-is loading. nstray is run with the objective of each peer in turn. One judge: that objective in float32, of the picture as the
-file has it (clamped, 8 bits), by nstray's engine, whose losses the tests hold to a float64 reference.
+Every program runs as its users run it, in a process of its own, with the same random VGG-19 in its own file format and the same two
+pictures. It runs twice, for few and for many evaluations: the difference is what an evaluation costs, the rest is loading. nstray runs
+with the objective of each peer in turn. One judge measures all: that objective in float32, of the picture as the file has it (clamped,
+8 bits), by nstray's engine, whose losses the tests hold to a float64 reference.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Taken:
 
 
 def run(words: list[str], folder: Path, out: Path, env: dict[str, str] | None = None) -> Taken:
-    """Run a program to its end; raises SystemExit with its last words where it fails."""
+    """Run a program to its end; raises SystemExit with its last output if it fails."""
     log = folder / "log"
     began = time.perf_counter()
     with log.open("wb") as file:
@@ -87,7 +87,7 @@ class Bench:
         return float(objective.evaluate(image[None].to(self.device))[0])
 
     def compare(self, name: str, config: StylizeConfig, peer: Callable[[int], Taken], *, same: bool = True) -> None:
-        """A peer and nstray, one after the other, on the peer's objective, or on gatys2015's where nstray has not the peer's."""
+        """A peer and nstray, one after the other, on the peer's objective, or on gatys2015's if nstray does not have the peer's."""
         few, many = self.args.few, self.args.evaluations
         goal: float | None = None
         for who, program in ((name, peer), (f"  nstray, {'same' if same else 'gatys2015'}", lambda n: self.nstray(config, n))):
@@ -106,13 +106,13 @@ class Bench:
             *budgets, budget = (max(1, round(many * n / 500)) for n in (*(n or fine for _, n in stages), fine))
             plan = ",".join(f"{side}:{n}" for (side, _), n in zip(stages, budgets, strict=True)) or "none"
             taken = self.nstray(replace(config, **{**FAST, "init": start}, coarse=plan), budget)
-            spent = " + ".join(str(n) for n in (*budgets, budget))
-            self.row(name, spent, taken, None, loading, self.judge(config, taken.image), goal)
+            counts = " + ".join(str(n) for n in (*budgets, budget))
+            self.row(name, counts, taken, None, loading, self.judge(config, taken.image), goal)
 
-    def row(self, name: str, spent: str, taken: Taken, each: float | None, loading: float, loss: float, goal: float) -> None:
+    def row(self, name: str, counts: str, taken: Taken, each: float | None, loading: float, loss: float, goal: float) -> None:
         cost = "" if each is None else f"{each:.4f}"
         self.rows.append(
-            f"{name:<24} {spent:>13} {cost:>12} {taken.seconds:8.1f} {loading:8.1f} {3600 / taken.seconds:11.1f} "
+            f"{name:<24} {counts:>13} {cost:>12} {taken.seconds:8.1f} {loading:8.1f} {3600 / taken.seconds:11.1f} "
             f"{3600 / (taken.seconds - loading):15.1f} {taken.memory:9.0f} {loss:10.4g} {loss / goal:8.3f}"
         )
         print(self.rows[-1], file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""How far off a probe is: `nstray plan --probe --record` of a job, then the job, its figures beside the estimated ones.
+"""How far off a probe is: `nstray plan --probe --record` of a job, then the job, with its figures beside the estimated ones.
 
     python scripts/bench_probe.py [--pairs 32] [--size 128] [--evaluations 100] [--sizes 96,160] [--workers 2] [--rounds 1] [--out FILE]
 
-`--sizes` gives rows sizes of their own in turn. The probe and the job are processes of their own, each with a local Ray.
+`--sizes` gives sizes to rows in turn. The probe and the job are processes of their own, each with a local Ray.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMPARED = ("device_hours", "wall_seconds", "bytes", "evaluations_per_s")
 
 
 def write_manifest(folder: Path, pairs: int, sizes: list[str]) -> Path:
-    """Example pictures, and a manifest of so many pairs of them."""
+    """Write example pictures and a manifest of pairs of them."""
     write_example(str(folder))
     manifest = folder / "pairs.csv"
     with manifest.open("w", newline="") as file:

@@ -2,10 +2,13 @@
 
     python scripts/bench_scale.py [--rows 1000000 10000000 100000000] [--resume 1000000 10000000] [--shard-size 16] [--out FILE]
 
-Planning: `nstray run`'s check of the manifest and the cut of all of it into shards, in a process of its own that has Ray imported
-as the driver has; memory is that process's highest. Resume: an output with as many parts as the job has, each a few bytes, with its
-indexes, record and summary, on a radosgw (scripts/radosgw; --local: on this disk); then `nstray run` and `nstray status` as a user calls
-them, their starting and reading of the weights included. Manifests are of `bench_driver`; they take 12 bytes a row on disk.
+- Planning: `nstray run`'s check of the manifest and the cut of all of it into shards. It runs in a process of its own that has imported Ray
+  as the driver has. Memory is the highest of that process.
+- Resume: an output with as many parts as the job has, each a few bytes, with its indexes, record and summary, on a radosgw
+  (scripts/radosgw) or with --local on this disk. `nstray run` and `nstray status` run on it as a user calls them; their start and the
+  reading of the weights are included.
+
+Manifests are those of `bench_driver`; they take 12 bytes a row on disk.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ PUT_THREADS = 4  # of each process
 
 
 def plan_one(path: str, shard_size: int) -> dict[str, float]:
-    """What a driver does before and while it hands out: in this process."""
+    """Check and cut a manifest in this process, as a driver does before and while it hands out work."""
     manifest = Manifest(path)
     started = time.perf_counter()
     info = manifest.check(config.make(SETTINGS))
@@ -71,7 +74,7 @@ def planning(folder: Path, rows: int, shard_size: int) -> str:
 
 
 def finished_output(manifest: str, out: str, shard_size: int) -> int:
-    """An output as a finished job leaves it, but that its parts are a few bytes each; returns their number."""
+    """Write an output as a finished job leaves it, with parts of a few bytes each; returns their number."""
     begun = prepare.check(manifest, out, config.make({**SETTINGS, "shard_size": shard_size}))
     output = begun.output
     stored = output.job.open(prepare.record(begun))
@@ -93,7 +96,7 @@ def finished_output(manifest: str, out: str, shard_size: int) -> int:
 
 
 def put_all(uris: list[str], data: bytes) -> None:
-    """Objects by plain signed requests over a few connections: boto3 takes four times as long for each."""
+    """Put objects by plain signed requests over a few connections; boto3 takes four times as long for each."""
     if not uris[0].startswith("s3://"):
         for uri in uris:
             storage.put_new(uri, data)

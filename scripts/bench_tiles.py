@@ -1,8 +1,9 @@
-"""What tiles change: pictures whole, in tiles, and whole from a start moved by 1e-7, after more and more evaluations; and the time tiles take.
+"""What tiles change in a picture after more and more evaluations, and the time they take.
 
     python scripts/bench_tiles.py [--size 256] [--tile 128] [--weights FILE --content IMAGE --style IMAGE] [--out FILE]
 
-Differences are in steps of 255, the largest of the three channels. The moved start is the measure: L-BFGS carries any change of rounding on.
+Compared are pictures made whole, in tiles, and whole from a start moved by 1e-7. Differences are in steps of 255, of the largest of the
+three channels. The moved start is the yardstick: L-BFGS amplifies any change of rounding.
 """
 
 from __future__ import annotations

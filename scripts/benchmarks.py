@@ -1,4 +1,4 @@
-"""What the benchmarks share: pictures at a size, the line that says where and when, and results printed and kept."""
+"""What the benchmarks share: pictures at a size, the line that says where and when, and results printed and written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def picture(path: Path, size: int) -> Pixels:
 
 
 def content_and_style(content: str | None, style: str | None, size: int) -> tuple[Pixels, Pixels]:
-    """The two pictures, each the built-in example's first one where no file is given."""
+    """The two pictures; the first one of the built-in example for each that is not given."""
     with tempfile.TemporaryDirectory() as folder:
         write_example(folder)
         first = {role: sorted(Path(folder).glob(f"{role}/*"))[0] for role in ("content", "style")}
@@ -39,7 +39,7 @@ def header() -> str:
 
 
 def publish(text: str, out: str | None) -> None:
-    """Print the results; write them to the file `out`, where one is given."""
+    """Print the results, and write them to the file `out` if one is given."""
     print(text, end="")
     if out:
         Path(out).write_text(text)

@@ -1,4 +1,4 @@
-"""Draws the curves of docs/scale.md from what bench_scale.py wrote.
+"""Draw the curves of docs/scale.md from what bench_scale.py wrote.
 
 python scripts/draw_scale.py scripts/results/scale-cpu.txt docs/scale.png
 """
@@ -11,12 +11,12 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-PLANNED = 7  # fields of a line of bench_scale's planning
-RESUMED = 4  # and of one of its resuming
+PLANNED = 7  # fields of a line of bench_scale.py about planning
+RESUMED = 4  # fields of a line about resume
 
 
 def tables(text: str) -> tuple[list[list[float]], list[list[float]]]:
-    """The lines of numbers: those of planning and those of resuming, each by rows. A size measured twice counts as last measured."""
+    """The lines of numbers, those of planning and those of resume, each sorted by rows; of a size measured twice the last line counts."""
     found: dict[int, dict[float, list[float]]] = {PLANNED: {}, RESUMED: {}}
     for line in text.splitlines():
         fields = line.replace(",", "").split()

@@ -1,10 +1,11 @@
 """Fuzz what reads untrusted bytes: `python scripts/fuzz.py --target image|csv|jsonl|parquet [--seconds N] [--corpus DIR]`.
 
-Guided by coverage of nstray's and Pillow's Python by atheris, which is no dependency of the project: `pip install atheris`.
-Without a corpus it begins with the files of tests/corpus, or with small manifests; inputs that reach new code are added to DIR.
-A finding is any exception but a `PairError` of `images.decode`, or an `NstrayError` of a manifest; a warning; an exception that
-Python prints and goes on; ten seconds; or 2 GiB.
-It ends the run, and its input is written to finding-*: `python scripts/fuzz.py --target image FILE...` runs files alone, without atheris.
+Guided by atheris by the coverage of nstray's and Pillow's Python. atheris is no dependency of the project: `pip install atheris`. Without
+--corpus it begins with the files of tests/corpus, or with small manifests. Inputs that reach new code are added to DIR.
+
+A finding is any exception other than a `PairError` of `nstray.images.decode` or an `NstrayError` of a manifest, a warning, an exception that
+Python prints and ignores, a run of ten seconds, or 2 GiB of memory. It ends the run, and its input is written to finding-*.
+`python scripts/fuzz.py --target image FILE...` runs files alone, without atheris.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def seeds(target: str) -> Iterator[bytes]:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """A PNG with the right checksum at each chunk, without which no change gets past the first."""
+    """A PNG with the right checksum at each chunk; without it no change gets past the first chunk."""
     if not data.startswith(PNG):
         return data
     out, at = [PNG], 8
@@ -132,7 +133,7 @@ def with_checksums(data: bytes) -> bytes:
 
 
 def fuzz(target: str, seconds: int, folder: Path) -> None:
-    """Run until the time is up or something is found; ends the process."""
+    """Run until the time is up or something is found, then end the process."""
     try:
         import atheris
     except ImportError:

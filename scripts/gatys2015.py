@@ -1,4 +1,4 @@
-"""Draw a figure of manifests/gatys2015 from pictures in any folder, small, or with a network that holds the first layers only.
+"""Draw a figure of manifests/gatys2015 from pictures in any folder, at a small size or with a network of only the first layers.
 
     python scripts/gatys2015.py figure3 --pictures PICTURES --out out/figure3
     python scripts/gatys2015.py figure3 --pictures PICTURES --out out/figure3 --size 192 --evaluations 100 \
@@ -42,7 +42,7 @@ def find(folder: Path, name: str) -> str:
 
 
 def cut(rows: list[dict[str, str]], settings: dict[str, Any], deepest: str) -> list[str]:
-    """Drop what lies deeper than layer `deepest`, in place: rows by their own layers, the job's layers one by one; returns what was done."""
+    """Drop rows and layers of the job deeper than layer `deepest`, in place; returns what was dropped."""
     deepest = canonical_layer(deepest)
     allowed = CONV_LAYERS[: CONV_LAYERS.index(deepest) + 1]
     done = []

@@ -1,11 +1,11 @@
-"""Runs a Dockerfile's steps without Docker: COPY by its .dockerignore, RUN line by line, in a folder that stands for the image.
-
-The base image is stood in for by a fresh virtual environment that sees the packages of the running interpreter, so that what pip is asked for
-and is there already is not installed again. Paths of WORKDIR, ENV and COPY lie below the folder. A RUN line is run as it stands, by bash; one that
-names an absolute path would reach this machine's own and is refused, as is every instruction but ARG, FROM, ENV, WORKDIR, USER, COPY and RUN.
-Then the installed program is asked for its version and its package imported.
+"""Run a Dockerfile's steps without Docker: COPY by its .dockerignore, RUN line by line, in a folder that is the image's root.
 
     python scripts/run_dockerfile.py cluster/Dockerfile --context . --build-arg WEIGHTS_URL=file:///tmp/vgg19.pth --build-arg WEIGHTS_SHA256=...
+
+In place of the base image there is a fresh virtual environment that sees the packages of the running interpreter, so that pip does not
+install again what is there. Paths of WORKDIR, ENV and COPY lie below the folder. bash runs a RUN line as it is. A RUN line that names an
+absolute path would reach this machine's own files and is refused. So is every instruction other than ARG, FROM, ENV, WORKDIR, USER, COPY
+and RUN. At the end the installed program is asked for its version, and its package is imported.
 
 Exit codes: 0 all steps ran, 1 one failed or can't be run so; the reason is on stderr with its line.
 """
@@ -62,14 +62,14 @@ def steps(text: str) -> list[Step]:
 
 
 class Ignored:
-    """What a .dockerignore keeps out of the context; the last line that matches a path, or a folder above it, decides."""
+    """What a .dockerignore excludes from the context; the last line that matches a path, or a folder above it, decides."""
 
     def __init__(self, text: str) -> None:
         lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
         self._rules = [(line.startswith("!"), _pattern(line.removeprefix("!").strip("/"))) for line in lines]
 
     def __call__(self, path: PurePosixPath) -> bool:
-        """Whether `path`, relative to the context, is kept out."""
+        """Whether `path`, relative to the context, is excluded."""
         out = False
         for keeps, pattern in self._rules:
             if any(pattern.fullmatch(str(p)) for p in (path, *path.parents[:-1])):
@@ -84,7 +84,7 @@ def _pattern(glob: str) -> re.Pattern[str]:
 
 @dataclass
 class Image:
-    """The folder `root` that stands for the image, and what the steps so far have set."""
+    """The folder `root` that is the image's root, and what the steps so far have set."""
 
     root: Path
     context: Path
@@ -98,7 +98,7 @@ class Image:
     taken: set[str] = field(default_factory=set)
 
     def place(self, path: str) -> Path:
-        """Where a path of the image lies on this machine; a relative one begins at WORKDIR."""
+        """The place on this machine of a path of the image; a relative path begins at WORKDIR."""
         inside = os.path.normpath(PurePosixPath(self.workdir, path))
         return self.root / inside.lstrip("/")
 
@@ -119,10 +119,10 @@ class Image:
         home = self.root / "home"
         home.mkdir(exist_ok=True)
         own = {"PATH": f"{self.root / 'venv' / 'bin'}:{os.environ['PATH']}", "HOME": str(home), "VIRTUAL_ENV": str(self.root / "venv")}
-        # Where the build backend is installed here, nothing needs to be fetched to build with it. (pip reads 0 as: no isolation.)
+        # If the build backend is installed here, a build with it needs no download. (pip reads 0 as: no isolation.)
         backend = {"PIP_NO_BUILD_ISOLATION": "0"} if importlib.util.find_spec("hatchling") else {}
-        kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-        return {**kept, **own, **backend, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **self.args, **image}
+        inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+        return {**inherited, **own, **backend, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **self.args, **image}
 
     def do(self, step: Step) -> None:
         """Carry out one step; raises StepError."""
@@ -141,7 +141,7 @@ class Image:
     def _from(self, rest: str) -> None:
         if self.base or len(rest.split()) != 1:
             raise StepError(f"FROM {rest}: one stage without a name is all that can be run")
-        self.base, self.args = self.expand(rest), {}  # an ARG before FROM holds for FROM alone
+        self.base, self.args = self.expand(rest), {}  # an ARG before FROM holds only for FROM
 
     def _env(self, rest: str) -> None:
         for word in shlex.split(rest):
@@ -175,16 +175,16 @@ class Image:
                 shutil.copy2(self.context / path, into)
 
     def _files(self, source: str) -> list[PurePosixPath]:
-        """The context's files at and below `source` that no .dockerignore keeps out."""
+        """The context's files at and below `source` that no .dockerignore excludes."""
         whole = self.context / source
         if not whole.resolve().is_relative_to(self.context.resolve()):
             raise StepError(f"COPY: {source} lies outside the context")
         found = [whole] if whole.is_file() else [p for p in whole.rglob("*") if p.is_file()]
         paths = [PurePosixPath(p.relative_to(self.context)) for p in found]
-        kept = sorted(p for p in paths if not self.ignored(p))
-        if not kept:
+        files = sorted(p for p in paths if not self.ignored(p))
+        if not files:
             raise StepError(f"COPY: {source} is not in the context" + (" (.dockerignore keeps it out)" if paths else ""))
-        return kept
+        return files
 
     def _run(self, rest: str) -> None:
         if rest.startswith(("[", "-")):
@@ -210,7 +210,7 @@ def stand_in(root: Path) -> None:
 
 
 def run(dockerfile: Path, context: Path, given: dict[str, str], root: Path) -> Image:
-    """All steps of `dockerfile` in `root`, and a look at what they installed; raises StepError naming the line."""
+    """Run all steps of `dockerfile` in `root` and check what they installed; raises StepError naming the line."""
     ignore = context / ".dockerignore"
     image = Image(root, context, given, Ignored(ignore.read_text() if ignore.exists() else ""))
     for step in steps(dockerfile.read_text()):

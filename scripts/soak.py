@@ -1,11 +1,11 @@
-"""Random faults on real jobs for as long as you like: every job must end with each row once and `nstray verify` green.
+"""Random faults on real jobs for as long as you like: every job must end with each row once and without a complaint of `nstray verify`.
 
     python scripts/soak.py [--minutes 20] [--seed 1] [--pairs 150] [--every 8] [--out FILE]
 
-Jobs run on a Ray of their own, from and to a real S3 server (scripts/radosgw, hence Debian's radosgw) behind tests/faults/proxy.py.
-Every few seconds a fault is drawn: of processes (driver, worker, raylet, head killed; driver told to stop; a worker stopped for
-a while; a second driver) or of storage. A run that ends is started again with the same command. The seed gives the same faults at the
-same pauses; what they meet depends on the machine. Ends with 1 where a row is missing, twice there, or written off.
+Jobs run on a Ray of their own, from and to a real S3 server (scripts/radosgw, which needs Debian's radosgw) behind tests/faults/proxy.py.
+Every few seconds a fault is drawn. It is one of processes (driver, worker, raylet or head killed; driver told to stop; a worker stopped for
+a while; a second driver) or one of storage. A run that ends is started again with the same command. One seed gives the same faults at the
+same pauses; what they meet depends on the machine. Ends with 1 if a row is missing, appears twice or is an error row.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Soak:
         self.say(f"{sum(self.caused.values()):4d} {name}")
 
     def process_fault(self, name: str, process: subprocess.Popen[bytes]) -> bool:
-        """Cause it; False where there is nothing to cause it on."""
+        """Cause the fault; returns False if there is no process to cause it on."""
         below = jobs.descendants(process.pid)
         worker = "ray::WorkerActor"
         found = {part: [p for p in jobs.alive(below) if part in jobs.command(p)] for part in (worker, "raylet/raylet", "gcs_server")}
@@ -153,7 +153,7 @@ class Soak:
                 continue
 
     def check(self) -> None:
-        """Each pair once and ok; raises SystemExit."""
+        """Check that each pair is there once and ok; raises SystemExit."""
         rows = jobs.rows(self.out)
         wrong = [r for r in rows if r["status"] != "ok"]
         report = verify.verify(self.out)
