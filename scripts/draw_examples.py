@@ -7,8 +7,8 @@ Without FOLDER it draws manifests/example, and the pictures and the manifest als
 
 from __future__ import annotations
 
+import argparse
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +52,12 @@ def write_masks(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, help="default: manifests/example, and nstray/commands/demo_pictures too")
+    folder = parser.parse_args().folder
     repository = Path(__file__).parents[1]
-    root = Path(sys.argv[1]) if len(sys.argv) > 1 else repository / "manifests" / "example"
+    root = folder or repository / "manifests" / "example"
     print(write_example(str(root)))
     write_masks(root / "mask")
-    if len(sys.argv) < 2:
+    if folder is None:
         print(write_example(str(repository / "nstray" / "commands" / "demo_pictures")))
