@@ -17,9 +17,10 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 from nstray import cli
+from nstray.commands import options
 from nstray.config import ROW_FIELDS, RUN_FIELDS, JobConfig
 
-GROUPS: Mapping[str, tuple[str, ...]] = cli._GROUPS
+GROUPS: Mapping[str, tuple[str, ...]] = {title: tuple(names.split()) for title, names in options.GROUPS.items()}
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 NOTICE = "<!-- scripts/generate_docs.py writes this page. Change the code, not the page. -->"
 COLUMNS = 100

@@ -1,7 +1,7 @@
 """Connecting to Ray and leaving it, and every use of what Ray does not promise to keep.
 
 Private modules of Ray and the English of its errors are read here alone, each by one small
-function. tests/cluster/test_private_apis.py fails for the function whose part of Ray has changed.
+function. tests/cluster/test_private_ray.py fails for the function whose part of Ray has changed.
 """
 
 from __future__ import annotations

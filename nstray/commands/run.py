@@ -51,7 +51,7 @@ def run(job: Job) -> int:
             display.log_event(
                 "warning",
                 text="weights random: colours and texture, not what the trained network gives; "
-                "see README, Glossary",
+                "see docs/glossary.md",
             )
         summary = job.output.summary.read()
         if job.spec.retry:

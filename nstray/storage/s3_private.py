@@ -1,6 +1,6 @@
 """What nstray relies on inside botocore and urllib3, beyond what they document.
 
-``tests/storage/test_private_apis.py`` fails if one of them changes.
+``tests/storage/test_private_botocore.py`` fails if one of them changes.
 """
 
 from __future__ import annotations
