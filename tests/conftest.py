@@ -42,8 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks that follow from fixtures; for pytest-xdist, a group is what shares a Ray, or a file."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks that follow from fixtures."""
     items.sort(key=lambda item: "one_ray" in getattr(item, "fixturenames", ()))  # last, so that it does not idle beside the others
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
@@ -51,9 +51,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.slow)
         if fixtures & DEV:
             item.add_marker(pytest.mark.dev)
-        if config.pluginmanager.hasplugin("xdist"):
-            shared = next((name for name in ("one_ray", "head") if name in fixtures), item.path.name)
-            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(autouse=True)
