@@ -28,7 +28,7 @@ def refine_styles(
     """The pair with the fine-scale statistics of its `fine` image in its styles.
 
     Each style is optimised from itself, with the style term of the fine image at `fine_layers`
-    alone and no content term. A pair without `fine`, or with no use for a style, keeps its styles.
+    alone and no content term. The styles do not change without `fine` or without a use for them.
 
     Args:
         config: with the pair's own settings.
@@ -44,7 +44,7 @@ def refine_styles(
     own = {
         "style_layers": config.fine_layers,
         "style_statistic": config.style_statistic,
-        # lbfgs-spectral's task is done on pixels, which stay in their range
+        # also for lbfgs-spectral: on pixels, which stay in their range
         "optimizer": "adam" if config.optimizer == "adam" else "lbfgs",
         "learning_rate": config.learning_rate,
         "evaluations": config.evaluations,

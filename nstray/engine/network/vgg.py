@@ -27,10 +27,12 @@ def resolve_dtype(dtype: Dtype, device: torch.device) -> Dtype:
         return dtype
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    told: Mapping[str, Any] = (
+    capabilities: Mapping[str, Any] = (
         getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
     )
-    return "bfloat16" if told.get("avx512_bf16") or told.get("amx_bf16") else "float32"
+    return (
+        "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
+    )
 
 
 def deepest(taps: Sequence[str]) -> str:

@@ -49,8 +49,8 @@ class BoxConstraint:
             blocked = self._blocked(x, gradient, 0.0)
             return lambda vectors: vectors.masked_fill(blocked, 0.0)
         to_variables, to_values = self.change
-        held = self._blocked(to_values(x), to_values(gradient), AT_BOUND)
-        return lambda vectors: to_variables(to_values(vectors).masked_fill(held, 0.0))
+        blocked = self._blocked(to_values(x), to_values(gradient), AT_BOUND)
+        return lambda vectors: to_variables(to_values(vectors).masked_fill(blocked, 0.0))
 
     def _blocked(self, values: Tensor, gradient: Tensor, tolerance: float) -> Tensor:
         at_low = (values <= self.low + tolerance) & (gradient > 0)
