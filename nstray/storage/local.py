@@ -2,8 +2,8 @@
 
 A file that is written is visible whole or not at all. Temporary files start with
 ``.nstray-put-``. A writer that is killed half-way leaves one behind; it is never listed, and
-`sweep` removes it. Waits are bounded by LOCK_SECONDS. What a file system itself takes is not bounded, such
-as NFS whose server is out of reach (mount it ``soft`` to get an error).
+`sweep` removes it. Waits are bounded by LOCK_SECONDS. What a file system itself takes is not
+bounded, such as NFS whose server is out of reach (mount it ``soft`` to get an error).
 """
 
 from __future__ import annotations
