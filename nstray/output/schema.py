@@ -23,7 +23,7 @@ class Column(NamedTuple):
 
 
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-_LOSS = "at the end, without its weight; null where the term is off"
+_LOSS = "at the end, without its weight; null if the term is off"
 COLUMNS: tuple[Column, ...] = tuple(
     Column(*each)
     for each in (

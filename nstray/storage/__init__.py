@@ -63,12 +63,12 @@ def head(uri: str) -> ObjectInfo | None:
 
     A missing bucket gives None too: S3 does not tell a HEAD more.
     """
-    bucket, key = _object(uri)
+    bucket, key = _split_object(uri)
     if bucket is not None:
         stored = s3.head(bucket, key)
-        return None if stored is None else _remote(bucket, stored)
+        return None if stored is None else _s3_info(bucket, stored)
     status = local.head(key)
-    return None if status is None else _here(key, status)
+    return None if status is None else _local_info(key, status)
 
 
 def read(uri: str, *, max_bytes: int | None = None) -> bytes:
@@ -77,7 +77,7 @@ def read(uri: str, *, max_bytes: int | None = None) -> bytes:
     Raises `NotFound`, `AccessDenied`, `Unreachable`, `StorageError`, and `TooLarge` before it reads
     more than `max_bytes`.
     """
-    bucket, key = _object(uri)
+    bucket, key = _split_object(uri)
     if bucket is None:
         return local.read(key, max_bytes)
     return s3.get(bucket, key, max_bytes=max_bytes).data
@@ -89,7 +89,7 @@ def open_input(uri: str) -> io.BufferedReader:
     Raises as `read` does. An object that is replaced while it is open raises `Changed`; a local
     file stays the one that was opened.
     """
-    bucket, key = _object(uri)
+    bucket, key = _split_object(uri)
     if bucket is None:
         return local.open_input(key, BLOCK)
     return io.BufferedReader(s3.Input(bucket, key, BLOCK), BLOCK)
@@ -104,9 +104,9 @@ def list_files(folder_or_prefix: str, *, recursive: bool = True) -> Iterator[Obj
     """
     bucket, path = split(folder_or_prefix)
     if bucket is None:
-        return (_here(*found) for found in local.walk(path, recursive))
+        return (_local_info(*found) for found in local.walk(path, recursive))
     return (
-        _remote(bucket, stored)
+        _s3_info(bucket, stored)
         for stored in s3_listing.walk(
             bucket, path.rstrip("/") + "/" if path.strip("/") else "", recursive
         )
@@ -121,11 +121,11 @@ def list_prefix(uri_prefix: str) -> Iterator[ObjectInfo]:
     """
     bucket, path = resolve(uri_prefix)
     if bucket is not None:
-        return (_remote(bucket, stored) for stored in s3_listing.walk(bucket, path, False))
+        return (_s3_info(bucket, stored) for stored in s3_listing.walk(bucket, path, False))
     folder, slash, start = path.rpartition("/")
     folder = os.path.abspath(folder + slash)
     return (
-        _here(*found)
+        _local_info(*found)
         for found in (local.walk(folder, False, start) if os.path.isdir(folder) else ())
     )
 
@@ -138,7 +138,7 @@ def put_new(uri: str, data: bytes) -> str:
     PutObject with If-None-Match. Locally it is a temporary file, fsync, a hard link, and fsync of
     the folder.
     """
-    bucket, key = _object(uri)
+    bucket, key = _split_object(uri)
     return (
         local.put_new(key, data) if bucket is None else s3.put(bucket, key, data, condition="new")
     )
@@ -150,7 +150,7 @@ def put_over(uri: str, data: bytes, *, if_match: str | None = None) -> str:
     Args:
         if_match: the ETag that is replaced; raises `Changed` if `uri` has another one or is gone.
     """
-    bucket, key = _object(uri)
+    bucket, key = _split_object(uri)
     version = None if if_match is None else if_match.strip('"')
     if bucket is None:
         return local.put_over(key, data, version)
@@ -159,7 +159,7 @@ def put_over(uri: str, data: bytes, *, if_match: str | None = None) -> str:
 
 def delete(uri: str) -> None:
     """Remove `uri`; no error if it is gone already."""
-    bucket, key = _object(uri)
+    bucket, key = _split_object(uri)
     if bucket is None:
         local.delete(key)
     else:
@@ -176,7 +176,7 @@ def sweep(folder: str) -> None:
         local.sweep(path)
 
 
-def _object(uri: str) -> tuple[str | None, str]:
+def _split_object(uri: str) -> tuple[str | None, str]:
     """`split` of something that can be read or written, which a bucket by itself can't."""
     bucket, key = split(uri)
     if bucket is not None and not key:
@@ -184,9 +184,9 @@ def _object(uri: str) -> tuple[str | None, str]:
     return bucket, key
 
 
-def _here(path: str, status: os.stat_result) -> ObjectInfo:
+def _local_info(path: str, status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(path, status.st_size, local.etag(status), status.st_mtime)
 
 
-def _remote(bucket: str, stored: s3_listing.Stored) -> ObjectInfo:
+def _s3_info(bucket: str, stored: s3_listing.Stored) -> ObjectInfo:
     return ObjectInfo(f"s3://{bucket}/{stored.key}", stored.size, stored.etag, stored.modified)
