@@ -13,7 +13,7 @@ from PIL import ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, Web
 class JpegReader(JpegImagePlugin.JpegImageFile):
     """Pillow's JPEG reader without the resolution in EXIF.
 
-    `_read_dpi_from_exif` is private: tests/images/test_private_apis.py fails if Pillow renames it.
+    `_read_dpi_from_exif` is private: tests/images/test_image_readers.py fails if Pillow renames it.
     """
 
     def _read_dpi_from_exif(self) -> None:

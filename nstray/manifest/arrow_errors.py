@@ -1,7 +1,7 @@
 """What Arrow's English error messages say about a file; the only reader of their wording.
 
 Arrow raises one exception class for many faults and puts row, column and reason into the text.
-tests/manifest/test_private_apis.py fails if a new version of Arrow changes that text (pyarrow 26).
+tests/manifest/test_arrow_errors.py fails if a new version of Arrow changes that text (pyarrow 26).
 """
 
 from __future__ import annotations
