@@ -40,7 +40,8 @@ GATYS_2015: Mapping[str, Any] = {
 for two of its pictures), average pooling, white noise. Network: VGG-19, normalised.
 
 The number of evaluations is nstray's: the paper names none. It names no range of the pixels either.
-Within 0..1 the losses are no higher, and the picture in the file keeps them (docs/performance.md)."""
+Within 0..1 the losses are no higher, and the picture in the file keeps them. See
+docs/performance.md."""
 
 GATYS_2016: Mapping[str, Any] = {**GATYS_2015, "size": 512, "size_rule": "longest"}
 """Gatys, Ecker, Bethge, CVPR 2016, section 3 and the caption of figure 3: as in 2015, with L-BFGS
