@@ -1,4 +1,150 @@
-"""nstray: stylised datasets by the optimisation of Gatys, Ecker and Bethge, on Ray."""
+"""nstray: stylised datasets by the optimisation of Gatys, Ecker and Bethge, on Ray.
+
+The map. Imports go downwards, in the layers cli, commands, cluster | reports, worker, manifest,
+output, images, config, engine | storage, errors, text.
+
+    nstray/
+      __init__.py           this map
+      __main__.py           `python -m nstray`
+      cli.py                click commands: parse, call commands/, print
+      config.py             JobConfig: every setting, validated once; its fingerprint
+      errors.py             the exception tree and the closed list of error codes
+      text.py               redaction, log_event, durations, did_you_mean
+      commands/             one file per word a user types, and what they share
+        run.py              a checked job to its exit code
+        retry.py            error rows made again
+        plan.py             what a run would do
+        status.py           where a job stands
+        verify.py           every part against footer, record and manifest
+        export.py           pictures as plain files
+        sheet.py            a labelled sheet of pictures
+        demo.py             the example's pictures, a job, a sheet
+        weights.py          normalise and convert a network's weights
+        groups.py           the click groups `manifest` and `weights`
+        options.py          settings as options of the command line
+        printing.py         lines, records and tables on stdout
+        prepare.py          words to a checked job and its record
+        preflight.py        the first images, before any worker starts
+        load_weights.py     the weights, read in a process of their own
+        cost.py             what a pair costs by its settings; what a run cost
+        probe.py            a few pairs run and timed
+        forecast.py         hours, bytes and money from what the probe timed
+        demo_pictures/      what `nstray demo` copies
+      cluster/              the only importer of ray
+        driver.py           hands out shards until all are committed
+        windows.py          windows opened in order, closed when all parts are there
+        isolated.py         a shard run pair by pair
+        failures.py         what follows when a shard fails
+        start_failures.py   what follows when a worker does not start
+        worker_pool.py      as many workers as fit; polled and replaced
+        worker_handle.py    a worker as the driver sees it
+        actor.py            the Ray actor around a Worker
+        policy.py           scheduling rules and blame, without Ray
+        resources.py        how many workers fit, and on what
+        ray_session.py      connecting to Ray; every private Ray call
+        resume.py           what a window still needs
+        progress.py         the bar, or a line a minute
+        eta.py              the time to go, and who is behind
+        reporter.py         metrics, live.json and a log line per shard
+        metrics.py          counters and gauges for Prometheus
+        probe_pool.py       workers that write nothing
+      reports/              what people look at
+        drawing.py          cells to PNG or PDF (matplotlib)
+        cells.py            rows as labelled cells
+        contact_sheet.py    contents x styles as a grid
+        figure.py           rows and columns from carried columns
+      worker/               one shard, without Ray
+        worker.py           fetch, decode, optimise, encode, commit
+        inputs.py           a pair's images and masks, or its error
+        rows.py             outcomes as rows, rows as a part
+        previous_rows.py    rows that a retry carries over
+        style_cache.py      style images shared on one machine
+        timing.py           seconds by phase
+        messages.py         what driver and workers tell each other
+      manifest/             what a pair is; reading, checking, building, cutting
+        pair.py             Pair, and ManifestInfo: what a check found
+        manifest.py         a manifest, checked and read as tables
+        files.py            Parquet, CSV and JSON Lines as raw batches
+        canonical.py        raw batches to canonical columns
+        column_names.py     which columns there may be
+        text_columns.py     text and lists of whatever type the file has
+        arrow_columns.py    whole Arrow columns as flags, lists and text
+        references.py       paths and URIs made absolute
+        overrides.py        settings that a row sets for itself
+        carried_types.py    types of carried columns
+        pair_ids.py         given and default ids
+        duplicates.py       ids that appear twice, in bounded memory
+        problems.py         what is wrong with rows
+        arrow_errors.py     what Arrow's messages say
+        rows_digest.py      a digest of rows, whatever files hold them
+        cached_check.py     a check kept in the job's record
+        shards.py           rows to windows, windows to shards
+        build.py            a manifest of two folders
+      output/               the dataset on storage
+        schema.py           the one list of columns
+        part.py             rows to the bytes of a part; its footer
+        parts.py            the put that commits a part
+        layout.py           names and numbers of parts
+        paths.py            where an output's files are
+        folder.py           Output: one object for each kind of file
+        job_record.py       job.json: whose output it is
+        records.py          records as plain data, without storage
+        indexes.py          what each window adds up to
+        derived.py          the summary and the estimate
+        live.py             live.json: what a run is doing
+        card.py             the data card
+        reader.py           committed parts, row by row
+      images/               the only importer of Pillow
+        decode.py           files to pixels
+        encode.py           pixels to files
+        resize.py           size rules, and masks that follow
+        icc.py              ICC profiles applied
+        containers.py       PNG chunks and JPEG segments checked
+        sniff.py            what a file looks like that is no picture
+        readers.py          Pillow's readers by format
+      engine/               pure torch, usable alone
+        api.py              stylize: the function a notebook calls
+        stylizer.py         one batch: prepare, optimise in stages, results
+        batching.py         many pairs in batches; out of memory; bisection
+        pair.py             Pair and Result
+        targets.py          style targets and their cache
+        stages.py           coarse stages
+        fine_style.py       fine-scale statistics of another style
+        color.py            keeping the content's colours
+        settings.py         settings of the optimisation and their rules
+        presets.py          papers' and programs' settings
+        losses/
+          gatys.py          the paper's content, style and pixel terms
+          style_statistics.py  Gram matrix and two others
+          objective.py      the sum, and its gradient
+          guides.py         where a style applies
+          tiles.py          a picture evaluated in tiles
+        network/
+          vgg.py            VGG-19 up to the deepest tap
+          weights.py        files of weights, checked
+          normalise.py      mean activations of 1
+          winograd.py       deep convolutions on a CPU
+          ops.py            gradients cheaper than torch's own
+        optim/
+          minimise.py       one optimisation, L-BFGS or Adam
+          lbfgs.py          L-BFGS over a batch of problems
+          history.py        its (s, y) pairs
+          scaling.py        its initial inverse Hessian
+          box_constraint.py bounds on the variables
+          dct.py            cosine coefficients and back
+      storage/              local and S3 behind one interface
+        local.py            files
+        s3.py               objects: range reads, conditional puts
+        s3_client.py        the client and its timeouts
+        s3_listing.py       listings
+        s3_errors.py        botocore's errors as nstray's
+        s3_private.py       what is private in botocore and urllib3
+        uri.py              what a URI is
+        backoff.py          tries again while a store is away
+
+Dive into the code, six files in order: manifest/pair.py, manifest/shards.py, cluster/driver.py,
+worker/worker.py, engine/stylizer.py, output/parts.py. CONTRIBUTING.md says how to add something.
+"""
 
 from __future__ import annotations
 
