@@ -41,7 +41,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     weights = load_weights(arguments.weights, layers=CONV_LAYERS[: CONV_LAYERS.index(arguments.layers_up_to) + 1])
     config = settings("gatys2015", arguments.layers_up_to, style_weight=1e4, init=arguments.init, evaluations=arguments.evaluations)
-    is_faster = winograd.is_faster
+    least_tiles = winograd.LEAST_TILES
     full, half = (Stylizer(dataclasses.replace(config, dtype=d), weights, device) for d in ("float32", "bfloat16"))
     others = ("bfloat16", "moved", *(["direct"] if device == "cpu" else []))
     columns = " ".join(f"{name:>10}" for name in ("float32", *others))
@@ -50,12 +50,12 @@ def main() -> None:
     for i in range(arguments.pairs):
         pair = Pair(picture(i, arguments.size), [picture(1000 + i, arguments.size)], seed=i)
         noise = torch.randn(pair.content.shape, generator=torch.Generator().manual_seed(i))
-        moved = dataclasses.replace(pair, start=(full._start(full._colored(pair)).cpu() + 1e-7 * noise).clamp(0, 1))
+        moved = dataclasses.replace(pair, start=(full._start(pair).cpu() + 1e-7 * noise).clamp(0, 1))
         results = [s.run([p])[0] for s, p in ((full, pair), (half, pair), (full, moved))]
         if "direct" in others:
-            winograd.is_faster = lambda x, weight: False
+            winograd.LEAST_TILES = sys.maxsize  # no picture has so many: every convolution is direct
             results.append(full.run([pair])[0])
-            winograd.is_faster = is_faster
+            winograd.LEAST_TILES = least_tiles
         losses = [float("inf") if r.diverged else written(config, weights, device, pair, r) for r in results]
         ratios.append([loss / losses[0] for loss in losses[1:]])
         lines.append(f"{i:4d} {' '.join(f'{loss:10.5g}' for loss in losses)}   {' '.join(f'{ratio:8.4f}' for ratio in ratios[-1])}")
