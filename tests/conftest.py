@@ -32,15 +32,6 @@ SLOW = {"radosgw", "head", "network"}
 DEV = {"moto_server"}
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """With PYTHONSAFEPATH=1 an installed nstray is meant, not the checkout; but Ray puts the folder of its driver into its workers' path."""
-    if sys.flags.safe_path:
-        folder = tempfile.mkdtemp(prefix="cwd-")
-        before = os.getcwd()
-        os.chdir(folder)
-        config.add_cleanup(lambda: (os.chdir(before), shutil.rmtree(folder)))
-
-
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks that follow from fixtures."""
@@ -66,6 +57,15 @@ def no_ambient_aws(monkeypatch: pytest.MonkeyPatch) -> None:
         "no_proxy": "127.0.0.1,localhost",
     }.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """With PYTHONSAFEPATH=1 an installed nstray is meant, not the checkout; but Ray puts the folder of its driver into its workers' path."""
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.flags.safe_path:
+            patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        yield
 
 
 @pytest.fixture(scope="session")
