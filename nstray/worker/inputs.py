@@ -278,9 +278,9 @@ class Inputs:
         self._on_step()
         return image
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Stop using what is shared with the other workers of this machine."""
-        self._styles.leave()
+        self._styles.close()
 
     def _read(self, role: str, uri: str) -> bytes:
         def fetch() -> bytes:

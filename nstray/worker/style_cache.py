@@ -64,7 +64,7 @@ class StyleCache:
                 self._store(name, data)
         return data
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Stop using the cache; the last process that leaves removes the folder."""
         with self._lock:
             self._off = True

@@ -147,7 +147,7 @@ class Worker:
 
     def close(self) -> None:
         """End the worker's use of what it shares with others on its machine."""
-        self._inputs.leave()
+        self._inputs.close()
 
     def progress(self) -> WorkerProgress:
         """What the worker is doing; answers while the device is busy."""

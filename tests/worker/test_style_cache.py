@@ -113,9 +113,9 @@ def test_the_last_to_leave_removes_it(temporary: Path) -> None:
     store, first, second = Store(), StyleCache("run"), StyleCache("run")
     for cache in (first, second):
         cache.get("s3://b/one", store.fetch("s3://b/one"))
-    first.leave()
+    first.close()
     assert (temporary / "nstray-styles-run").exists()
-    second.leave()
+    second.close()
     assert not list(temporary.iterdir())
     assert first.get("s3://b/one", store.fetch("s3://b/one")) == DATA + b"s3://b/one"  # of the store itself, from now on
     assert not list(temporary.iterdir())
