@@ -20,11 +20,12 @@ NEEDED = {
     ("cluster_files/schemas.py", "jsonschema"),
     ("cluster_files/test_dockerfile.py", "hatchling"),
     ("conftest.py", "moto"),
-    ("test_dataset.py", "datasets"),
-    ("test_images_deep.py", "datasets"),
-    ("test_readers.py", "datasets"),
-    ("test_readers.py", "duckdb"),
-    ("test_readers.py", "pandas"),
+    ("commands/test_verify.py", "datasets"),
+    ("docs/test_site.py", "mkdocs"),
+    ("images/test_tiff.py", "datasets"),
+    ("output/test_readers.py", "datasets"),
+    ("output/test_readers.py", "duckdb"),
+    ("output/test_readers.py", "pandas"),
 }
 
 
@@ -36,7 +37,11 @@ def ours() -> set[str]:
     """Modules that are there without the dev extra: the standard library's, nstray's dependencies, and those of tests/ and scripts/."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {re.split(r"[^\w.-]", line.lower())[0] for line in project["dependencies"]}
-    own = {path.stem for path in (*files(), *(ROOT / "scripts").glob("*.py"))} | {path.parent.name for path in files()}
+    own = (
+        {path.stem for path in (*files(), *(ROOT / "scripts").glob("*.py"))}
+        | {path.parent.name for path in (ROOT / "scripts").glob("*/__init__.py")}
+        | {path.parent.name for path in files()}
+    )
     return {*sys.stdlib_module_names, *own, *needed, *(m for m, d in DISTRIBUTIONS.items() if d in needed), "nstray", "pytest"}
 
 

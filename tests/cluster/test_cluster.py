@@ -671,8 +671,8 @@ def test_progress_of_several_workers_adds_up() -> None:
     display = Recorder(8)
     some = WorkerPool.__new__(WorkerPool)
     some._job_progress, some._past_evaluations = display.job_progress, 5
-    one = WorkerHandle("a", None, ready=True, latest=WorkerProgress(evaluations=30, stages={"optimise": 8.0}, first=100.0, now=110.0))
-    two = WorkerHandle("b", None, ready=True, latest=WorkerProgress(evaluations=10, stages={"optimise": 4.0}, first=105.0, now=115.0))
+    one = WorkerHandle("a", None, ready=True, latest=WorkerProgress(evaluations=30, phase_seconds={"optimise": 8.0}, first=100.0, now=110.0))
+    two = WorkerHandle("b", None, ready=True, latest=WorkerProgress(evaluations=10, phase_seconds={"optimise": 4.0}, first=105.0, now=115.0))
     some._workers = [one, two, WorkerHandle("c", None)]
     some._sum_up()
     assert (display.job_progress.workers, display.job_progress.evaluations, display.job_progress.busy) == (2, 45, 0.6)

@@ -22,6 +22,8 @@ from ray.exceptions import RayActorError
 
 from nstray.cluster import ray_session
 
+pytestmark = pytest.mark.slow  # a cluster of its own
+
 # Actors that raise, exit, and lose their nodes. Prints what the seams make of the errors.
 PROGRAM = """
 import json, os, subprocess, sys, time

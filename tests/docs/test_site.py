@@ -19,6 +19,7 @@ def build(site: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.dev
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     done = build(tmp_path / "site")
@@ -26,6 +27,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert (tmp_path / "site" / "repository" / "SECURITY" / "index.html").is_file()
 
 
+@pytest.mark.dev
 @pytest.mark.parametrize("link", ["no-page.md", "output.md#no-anchor", "../SECURITY.md#no-anchor", "../no-file.md"])
 def test_a_dead_link_fails_the_build(tmp_path: Path, link: str) -> None:
     pytest.importorskip("mkdocs")

@@ -39,7 +39,7 @@ def test_the_pauses_double_up_to_the_longest(pauses: list[float], caplog: pytest
         assert retry("window 3", Unreachable, call, lambda: told.append(len(pauses))) == STORAGE_TRIES
     assert pauses == [1, 2, 4, 8, 16, *[LONGEST_PAUSE] * (STORAGE_TRIES - 6)]
     assert told == list(range(STORAGE_TRIES - 1))  # before each pause
-    assert caplog.messages[0] == "event=storage_retry what=window 3 try=1 error=down"
+    assert caplog.messages[0] == 'event=storage_retry what="window 3" try=1 error=down'
     assert len(caplog.messages) == len(pauses)
 
 
