@@ -20,7 +20,7 @@ output, images, config, engine | storage, errors, text.
         sheet.py            a labelled sheet of pictures
         demo.py             the example's pictures, a job, a sheet
         weights.py          normalise and convert a network's weights
-        groups.py           the click groups `manifest` and `weights`
+        command_groups.py   the click groups `manifest` and `weights`
         options.py          settings as options of the command line
         printing.py         lines, records and tables on stdout
         prepare.py          words to a checked job and its record
@@ -33,13 +33,13 @@ output, images, config, engine | storage, errors, text.
       cluster/              the only importer of ray
         driver.py           hands out shards until all are committed
         windows.py          windows opened in order, closed when all parts are there
-        isolated.py         a shard run pair by pair
+        isolated_shards.py  a shard run pair by pair
         failures.py         what follows when a shard fails
         start_failures.py   what follows when a worker does not start
         worker_pool.py      as many workers as fit; polled and replaced
         worker_handle.py    a worker as the driver sees it
         actor.py            the Ray actor around a Worker
-        policy.py           scheduling rules and blame, without Ray
+        scheduling.py       which shard goes where; whom to blame; no Ray
         resources.py        how many workers fit, and on what
         ray_session.py      connecting to Ray; every private Ray call
         resume.py           what a window still needs
@@ -82,7 +82,7 @@ output, images, config, engine | storage, errors, text.
         build.py            a manifest of two folders
       output/               the dataset on storage
         schema.py           the one list of columns
-        part.py             rows to the bytes of a part; its footer
+        part_file.py        rows to the bytes of a part; its footer
         parts.py            the put that commits a part
         layout.py           names and numbers of parts
         paths.py            where an output's files are
@@ -90,9 +90,9 @@ output, images, config, engine | storage, errors, text.
         job_record.py       job.json: whose output it is
         records.py          records as plain data, without storage
         indexes.py          what each window adds up to
-        derived.py          the summary and the estimate
-        live.py             live.json: what a run is doing
-        card.py             the data card
+        derived_files.py    the summary and the estimate
+        live_status.py      live.json: what a run is doing
+        data_card.py        the data card
         reader.py           committed parts, row by row
       images/               the only importer of Pillow
         decode.py           files to pixels
@@ -138,7 +138,7 @@ output, images, config, engine | storage, errors, text.
         s3_client.py        the client and its timeouts
         s3_listing.py       listings
         s3_errors.py        botocore's errors as nstray's
-        s3_private.py       what is private in botocore and urllib3
+        botocore_internals.py  what is private in botocore and urllib3
         uri.py              what a URI is
         backoff.py          tries again while a store is away
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from nstray.commands.groups import manifest_group, weights_group
+from nstray.commands.command_groups import manifest_group, weights_group
 from nstray.commands.options import (
     JobCommand,
     extend_option,

@@ -20,7 +20,7 @@ from nstray.manifest.pair import pairs
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.folder import Output
 from nstray.output.layout import ids_digest
-from nstray.output.part import encode_part, read_footer
+from nstray.output.part_file import encode_part, read_footer
 from nstray.output.records import FORMAT, Counts
 from nstray.output.schema import encode_schema, part_schema
 

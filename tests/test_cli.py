@@ -19,13 +19,13 @@ from outputs import Made, error_row, footer, make_output, ok_row
 from PIL import Image
 
 from nstray import __version__, cli, config
-from nstray.commands import demo, groups, options, prepare, run
+from nstray.commands import command_groups, demo, options, prepare, run
 from nstray.config import JobConfig
 from nstray.manifest.shards import cut_shards, cut_windows
-from nstray.output.part import encode_part
+from nstray.output.part_file import encode_part
 
 Call = Callable[..., tuple[int, str, str]]
-JOB_COMMANDS = {"run": cli.run_command, "plan": cli.plan_command, "demo": cli.demo_command, "manifest check": groups.manifest_check}
+JOB_COMMANDS = {"run": cli.run_command, "plan": cli.plan_command, "demo": cli.demo_command, "manifest check": command_groups.manifest_check}
 # For every setting a value that is not its default, as it is typed and as it is stored.
 VALUES: dict[str, tuple[str, Any]] = {
     "preset": ("johnson", "johnson"),

@@ -14,11 +14,11 @@ from typing import Any
 
 from nstray.cluster import worker_pool
 from nstray.cluster.failures import ShardFailures
-from nstray.cluster.isolated import IsolatedRunner
-from nstray.cluster.policy import Backlog, ErrorRateBreaker, IsolatedShard
+from nstray.cluster.isolated_shards import IsolatedRunner
 from nstray.cluster.progress import Display
 from nstray.cluster.reporter import Reporter
 from nstray.cluster.resources import Devices
+from nstray.cluster.scheduling import Backlog, ErrorRateBreaker, IsolatedShard
 from nstray.cluster.windows import JobWindows, Stopped
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.cluster.worker_pool import WorkerPool

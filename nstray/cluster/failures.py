@@ -7,9 +7,9 @@ import time
 
 import ray.exceptions as rex
 
-from nstray.cluster.policy import FailureCounter, IsolatedShard
 from nstray.cluster.progress import Display
 from nstray.cluster.ray_session import reason_of
+from nstray.cluster.scheduling import FailureCounter, IsolatedShard
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.cluster.worker_pool import WorkerPool
 from nstray.errors import AccessDenied, OutputError, StorageError

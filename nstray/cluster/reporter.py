@@ -14,7 +14,7 @@ from nstray.cluster.progress import Display
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
-from nstray.output.live import Live, LiveFile
+from nstray.output.live_status import Live, LiveFile
 from nstray.worker.messages import ShardReport
 
 

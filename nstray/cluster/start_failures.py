@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from nstray.cluster.policy import NodeHealth
 from nstray.cluster.progress import Display
 from nstray.cluster.ray_session import failed_node, lost_node, reason_of
 from nstray.cluster.resources import Devices, devices
+from nstray.cluster.scheduling import NodeHealth
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.config import JobConfig
 from nstray.errors import JobFailed, NstrayError

@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from nstray.cluster.policy import Backlog, Window
 from nstray.cluster.progress import JobProgress
 from nstray.cluster.resume import pending_windows
+from nstray.cluster.scheduling import Backlog, Window
 from nstray.errors import Unreachable
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import Shard, cut_windows
 from nstray.output.folder import Output
-from nstray.output.part import read_footer
+from nstray.output.part_file import read_footer
 from nstray.output.records import Counts, PartInfo, total
 from nstray.storage.backoff import retry
 from nstray.worker.messages import JobSpec

@@ -9,9 +9,9 @@ from typing import Any, cast
 import ray
 
 from nstray.cluster.eta import ShardTimes
-from nstray.cluster.policy import ShardKey
+from nstray.cluster.scheduling import ShardKey
 from nstray.manifest.shards import Shard
-from nstray.output.live import WorkerState, WorkerStatus
+from nstray.output.live_status import WorkerState, WorkerStatus
 from nstray.worker.messages import ShardReport, WorkerProgress
 
 RECENT_STYLES = 8  # styles a worker is taken to have cached

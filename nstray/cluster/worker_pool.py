@@ -12,16 +12,16 @@ from typing import Any
 import ray
 import ray.exceptions as rex
 
-from nstray.cluster.policy import NodeHealth, ShardKey
 from nstray.cluster.progress import Display
 from nstray.cluster.ray_session import reason_of, shutdown_actors
 from nstray.cluster.resources import Devices, devices
+from nstray.cluster.scheduling import NodeHealth, ShardKey
 from nstray.cluster.start_failures import StartFailures
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.config import JobConfig
 from nstray.errors import JobFailed
 from nstray.manifest.shards import Shard
-from nstray.output.live import WorkerStatus
+from nstray.output.live_status import WorkerStatus
 
 POLL = 2.0  # seconds between two polls of the workers
 HEAD_GRACE = 10.0  # seconds without an answer from the cluster's head before that is said

@@ -35,7 +35,7 @@ from nstray.errors import JobFailed, UsageError
 from nstray.manifest.overrides import OVERRIDE_TYPES
 from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.shards import Shard, cut_shards, cut_windows
-from nstray.output.part import encode_part
+from nstray.output.part_file import encode_part
 from nstray.output.schema import COLUMNS, OUTCOME_COLUMNS, ok_row
 from nstray.text import duration
 from nstray.worker.messages import JobSpec, ShardReport

@@ -12,7 +12,7 @@ from nstray import storage
 from nstray.commands.cost import cost_summary
 from nstray.commands.printing import table_lines
 from nstray.output.folder import Output
-from nstray.output.live import read
+from nstray.output.live_status import read
 from nstray.output.parts import FOOTER_THREADS
 from nstray.output.reader import parts_by_window
 from nstray.output.records import Counts, iso_time

@@ -21,7 +21,7 @@ from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.shards import Shard, cut_shards, cut_windows
 from nstray.output.folder import Output
 from nstray.output.layout import ids_digest, parse_part, part_name
-from nstray.output.part import open_part
+from nstray.output.part_file import open_part
 from nstray.output.reader import MAX_PIXELS, part_uris, parts_by_window, read_rows
 from nstray.output.records import PICTURE_NAME, PartInfo, known_settings
 from nstray.output.schema import carried_schema, part_schema, stored_schema

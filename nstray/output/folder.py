@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nstray.output.card import Card
-from nstray.output.derived import DerivedFile
+from nstray.output.data_card import Card
+from nstray.output.derived_files import DerivedFile
 from nstray.output.indexes import Indexes
 from nstray.output.job_record import JobRecord
 from nstray.output.parts import Parts

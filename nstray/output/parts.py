@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from nstray import storage
 from nstray.errors import AlreadyExists, Changed, OutputError
 from nstray.output.layout import parse_part, part_name
-from nstray.output.part import damaged, footer_of, read_footer
+from nstray.output.part_file import damaged, footer_of, read_footer
 from nstray.output.paths import Paths
 from nstray.output.records import PartInfo
 from nstray.output.schema import COLUMNS

@@ -12,7 +12,7 @@ from nstray import config, storage
 from nstray.errors import OutputError
 from nstray.output.folder import Output
 from nstray.output.layout import parts_per_window
-from nstray.output.part import damaged, open_part
+from nstray.output.part_file import damaged, open_part
 from nstray.output.schema import part_schema, stored_schema
 
 # The most pixels of a picture that a reader decodes. An output from elsewhere may hold pictures

@@ -33,7 +33,7 @@ from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
 
 from nstray.errors import AlreadyExists, Changed, NotFound, StorageError, TooLarge
-from nstray.storage import s3_client, s3_private
+from nstray.storage import botocore_internals, s3_client
 from nstray.storage.s3_client import client, log_retry
 from nstray.storage.s3_errors import NETWORK, answer_of, errors
 from nstray.storage.s3_listing import Stored
@@ -138,7 +138,7 @@ def _deadline(stream: Any, seconds: float) -> Iterator[None]:
     A socket's own timeout never ends a peer that sends a byte now and then. With urllib3 below 2.3
     there is only READ_TIMEOUT between two bytes.
     """
-    timer = threading.Timer(seconds, s3_private.break_off, (stream,))
+    timer = threading.Timer(seconds, botocore_internals.break_off, (stream,))
     timer.daemon = True
     timer.start()
     try:

@@ -14,7 +14,7 @@ import botocore.session
 from botocore.config import Config
 
 from nstray.errors import UsageError
-from nstray.storage import s3_private
+from nstray.storage import botocore_internals
 from nstray.text import log_event, redact
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _make_client() -> S3Client:
 
 
 def _prepared(made: S3Client) -> S3Client:
-    s3_private.read_listings(made)
+    botocore_internals.read_listings(made)
     _log_repeats(made)
     return made
 
@@ -108,7 +108,7 @@ def _log_repeats(made: S3Client) -> None:
         request_dict["context"]["nstray_reason"] = reason
 
     def tell(request: Any, **_: Any) -> None:
-        attempt = s3_private.attempt_of(request)
+        attempt = botocore_internals.attempt_of(request)
         if attempt > 1:
             reason = request.context.get("nstray_reason")
             log_retry(f"{request.method} {request.url}", attempt - 1, reason)

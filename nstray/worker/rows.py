@@ -19,7 +19,7 @@ from nstray.errors import PairError
 from nstray.images.encode import encode, extension, quantize
 from nstray.manifest.column_names import IMAGE_COLUMNS
 from nstray.manifest.shards import Shard
-from nstray.output.part import encode_part
+from nstray.output.part_file import encode_part
 from nstray.output.schema import error_row, ok_row
 from nstray.worker.inputs import LoadedPair
 from nstray.worker.messages import JobSpec, ShardReport

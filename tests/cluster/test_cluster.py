@@ -24,18 +24,18 @@ from nstray.cluster import actor, ray_session, worker_handle, worker_pool
 from nstray.cluster.actor import WorkerActor
 from nstray.cluster.driver import Driver, Outcome
 from nstray.cluster.failures import STORAGE_TRIES
-from nstray.cluster.policy import Backlog, FailureCounter, IsolatedShard
 from nstray.cluster.progress import Display, JobProgress
 from nstray.cluster.reporter import Reporter
 from nstray.cluster.resources import Devices, devices
+from nstray.cluster.scheduling import Backlog, FailureCounter, IsolatedShard
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.cluster.worker_pool import WorkerPool
 from nstray.commands import prepare, verify
 from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, StorageError, Unreachable
 from nstray.manifest.shards import Shard
-from nstray.output import live
+from nstray.output import live_status
 from nstray.output.folder import Output
-from nstray.output.part import read_footer
+from nstray.output.part_file import read_footer
 from nstray.worker.messages import WorkerProgress
 
 pytestmark = pytest.mark.usefixtures("weights_once")
@@ -356,7 +356,7 @@ def test_a_file_for_status_that_can_t_be_written_hurts_no_job(local_ray: None, t
         tried.append(uri)
         raise AccessDenied("s3://bucket/out/.nstray/live.json: 403")
 
-    monkeypatch.setattr(live, "EVERY", 0.0)
+    monkeypatch.setattr(live_status, "EVERY", 0.0)
     monkeypatch.setattr(storage, "put_over", put_over)
     small = Small(tmp_path, contents=2, styles=3, evaluations=100)
     assert small.run().complete

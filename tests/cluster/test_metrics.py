@@ -24,7 +24,7 @@ SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)$")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 # nstray with the file behind `nstray status` written every second, and its workers looked at as often
 LIVELY = (
-    "from nstray.output import live\nfrom nstray.cluster import worker_pool\nlive.EVERY, worker_pool.POLL = 1.0, 0.5\n"
+    "from nstray.output import live_status as live\nfrom nstray.cluster import worker_pool\nlive.EVERY, worker_pool.POLL = 1.0, 0.5\n"
     "from nstray.cli import main\nmain()"
 )
 

@@ -16,7 +16,7 @@ from nstray.errors import Unreachable
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output import layout
-from nstray.output.part import read_footer
+from nstray.output.part_file import read_footer
 from nstray.output.parts import Parts
 
 __all__ = ["weights"]  # a fixture

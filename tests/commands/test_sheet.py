@@ -20,7 +20,7 @@ from nstray.errors import OutputError, UsageError
 from nstray.manifest.manifest import Manifest
 from nstray.output.folder import Output
 from nstray.output.layout import part_name
-from nstray.output.part import encode_part
+from nstray.output.part_file import encode_part
 from nstray.output.schema import encode_schema, part_schema
 from nstray.reports import drawing
 from nstray.reports.figure import MOST, label

@@ -23,7 +23,7 @@ from nstray.commands.verify import verify
 from nstray.errors import ManifestError, NstrayError, OutputError
 from nstray.images.encode import encode
 from nstray.output.folder import Output
-from nstray.output.part import FOOTER_KEY, encode_part
+from nstray.output.part_file import FOOTER_KEY, encode_part
 from nstray.output.records import dump
 from nstray.output.schema import encode_schema, part_schema
 

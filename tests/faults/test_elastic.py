@@ -14,7 +14,7 @@ import jobs
 import pytest
 
 from nstray import storage
-from nstray.output.part import read_footer
+from nstray.output.part_file import read_footer
 
 CONTENTS, STYLES = 20, 15
 WORKERS = "ray::WorkerActor"

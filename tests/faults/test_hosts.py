@@ -18,7 +18,7 @@ import saboteur
 
 from nstray import storage
 from nstray.commands import verify
-from nstray.output.part import read_footer
+from nstray.output.part_file import read_footer
 
 PAIRS = 15
 

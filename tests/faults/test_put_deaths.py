@@ -19,7 +19,7 @@ from nstray import storage
 from nstray.errors import NotFound
 from nstray.output.folder import Output
 from nstray.output.layout import part_name
-from nstray.output.part import encode_part
+from nstray.output.part_file import encode_part
 from nstray.output.schema import part_schema
 from nstray.storage import local
 

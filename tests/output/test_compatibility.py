@@ -21,7 +21,7 @@ from nstray.errors import OutputError
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output import records
 from nstray.output.folder import Output
-from nstray.output.part import encode_part
+from nstray.output.part_file import encode_part
 
 # A record as nstray 0.1.0 wrote it, of the job that `make_output` makes; MANIFEST stands for the manifest's path.
 RECORD_0_1 = """{

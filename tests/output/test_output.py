@@ -20,10 +20,10 @@ from nstray import config, storage
 from nstray.errors import OutputError
 from nstray.manifest import manifest, pair
 from nstray.manifest.shards import cut_shards, cut_windows
-from nstray.output import part
+from nstray.output import part_file
 from nstray.output.folder import Output
 from nstray.output.layout import part_name
-from nstray.output.part import encode_part, read_footer
+from nstray.output.part_file import encode_part, read_footer
 from nstray.output.schema import COLUMNS, RESERVED, carried_schema, encode_schema, part_schema, stored_schema
 
 SCHEMA = part_schema(CARRIED)
@@ -76,7 +76,7 @@ def test_a_row_group_has_at_most_100_rows() -> None:
 
 
 def test_a_row_group_has_at_most_64_mib_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part, "BYTES_PER_GROUP", 1000)
+    monkeypatch.setattr(part_file, "BYTES_PER_GROUP", 1000)
     rows = [ok_row(f"p{i}", image={"bytes": bytes(size), "path": f"p{i}.png"}) for i, size in enumerate([400, 600, 1, 5000, 10])]
     metadata = pq.read_metadata(io.BytesIO(encode_part(rows, SCHEMA, footer([r["pair_id"] for r in rows]))))
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [2, 1, 1, 1]
@@ -136,7 +136,7 @@ def test_carried_columns_of_many_types_go_through() -> None:
 
 
 def test_what_python_cannot_hold_is_carried_from_manifest_to_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part, "ROWS_PER_GROUP", 2)
+    monkeypatch.setattr(part_file, "ROWS_PER_GROUP", 2)
     extra = {
         "late": pa.array([568_971_820_800_000_000, None, 1], pa.timestamp("us")),
         "late_there": pa.array([568_971_820_800_000_000, 0, None], pa.timestamp("us", tz="Europe/Berlin")),

@@ -1,4 +1,4 @@
-"""nstray.storage.s3_private: what is relied on inside botocore and urllib3 is still there. A failure here names the seam to mend."""
+"""nstray.storage.botocore_internals: what is relied on inside botocore and urllib3 is still there. A failure here names the seam to mend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from botocore import exceptions as boto
 
 from nstray import storage
-from nstray.storage import s3_client, s3_private
+from nstray.storage import botocore_internals, s3_client
 
 
 def test_our_reader_of_listings_comes_before_botocores_own(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,11 +73,11 @@ def trickle(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Trickle]
 
 def test_a_repeated_request_says_which_attempt_it_is_and_a_body_is_broken_off(trickle: type[_Trickle]) -> None:
     client, attempts = s3_client.client(), list[int]()
-    client.meta.events.register("request-created.s3", lambda request, **_: attempts.append(s3_private.attempt_of(request)))
+    client.meta.events.register("request-created.s3", lambda request, **_: attempts.append(botocore_internals.attempt_of(request)))
     body = client.get_object(Bucket="b", Key="k")["Body"]
     assert attempts == [1, 2]
     assert callable(body._raw_stream.shutdown)  # urllib3 from 2.3 on
-    threading.Timer(0.2, s3_private.break_off, (body,)).start()
+    threading.Timer(0.2, botocore_internals.break_off, (body,)).start()
     with pytest.raises((boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)):
         body.read()
 
@@ -86,5 +86,5 @@ def test_breaking_off_a_body_that_was_read_is_no_error(s3: str) -> None:
     storage.put_new(f"{s3}/k", b"whole")
     body = s3_client.client().get_object(Bucket=s3.removeprefix("s3://"), Key="k")["Body"]
     assert body.read() == b"whole"
-    s3_private.break_off(body)
+    botocore_internals.break_off(body)
     assert storage.read(f"{s3}/k") == b"whole"

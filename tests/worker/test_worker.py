@@ -28,7 +28,7 @@ from nstray.images.encode import encode
 from nstray.images.resize import fit
 from nstray.manifest.pair import pairs
 from nstray.manifest.shards import Shard
-from nstray.output.part import read_footer
+from nstray.output.part_file import read_footer
 from nstray.output.parts import Parts
 from nstray.storage.backoff import STORAGE_TRIES
 from nstray.worker import inputs as worker_inputs

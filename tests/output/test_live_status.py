@@ -1,4 +1,4 @@
-"""nstray.output.live: what a driver writes of a running job, and what `nstray status` makes of it."""
+"""nstray.output.live_status: what a driver writes of a running job, and what `nstray status` makes of it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from outputs import begun, make_output
 from nstray import storage
 from nstray.commands import status
 from nstray.errors import StorageError
-from nstray.output import live
+from nstray.output import live_status
 from nstray.output.folder import Output
-from nstray.output.live import Live, LiveFile, WorkerStatus
+from nstray.output.live_status import Live, LiveFile, WorkerStatus
 
 Call = Callable[..., tuple[int, str, str]]
 
 
-def worker(name: str, state: live.WorkerState = "busy", **more: Any) -> WorkerStatus:
+def worker(name: str, state: live_status.WorkerState = "busy", **more: Any) -> WorkerStatus:
     busy = {"part": "part-00000-0003.parquet", "rows": 16, "seconds": 60.0, "quiet": 1.0, "pairs": ("c0-s1",)} if state == "busy" else {}
     where = {"node": "3f" * 28, "host": "host-1", "device": "NVIDIA H100"}
     return WorkerStatus(name=name, state=state, evaluations=1200, **{**where, **busy, **more})
@@ -59,7 +59,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def file(output: Output, said: list[str], monkeypatch: pytest.MonkeyPatch) -> LiveFile:
-    monkeypatch.setattr(live, "EVERY", 0.0)
+    monkeypatch.setattr(live_status, "EVERY", 0.0)
     return LiveFile(output, said.append)
 
 
@@ -77,19 +77,19 @@ def put(output: Output, text: Live) -> None:
 
 
 def test_a_run_s_file_is_there_until_it_ends(output: Output, file: LiveFile, said: list[str]) -> None:
-    assert live.read(output) is None
+    assert live_status.read(output) is None
     now = standing(worker("worker-1"), writer=file.writer)
     write(file, now)
-    assert live.read(output) == now
+    assert live_status.read(output) == now
     file.end()
     assert not Path(output.live_uri).exists()
     assert said == []
 
 
 def test_it_is_written_every_15_s_and_never_twice_at_once(output: Output, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert live.EVERY == 15
+    assert live_status.EVERY == 15
     clock, gate = [100.0], threading.Event()
-    monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(live_status.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(storage, "put_over", lambda *_: gate.wait(30))
     file = LiveFile(output, said.append)
     assert file.due()
@@ -119,7 +119,7 @@ def test_a_store_that_refuses_is_said_once(output: Output, file: LiveFile, said:
 
 
 def test_a_store_that_hangs_holds_up_no_end(output: Output, file: LiveFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "END", 0.05)
+    monkeypatch.setattr(live_status, "END", 0.05)
     gate = threading.Event()
     monkeypatch.setattr(storage, "put_over", lambda *_: gate.wait(60))
     file.write(standing())
@@ -141,13 +141,13 @@ def test_an_output_that_was_removed_is_not_made_again(output: Output, file: Live
 
 def test_two_drivers_know_of_each_other(output: Output, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(live_status.time, "monotonic", lambda: clock[0])
     put(output, standing(writer="dead"))  # what a killed one left
     one, two = LiveFile(output, said.append), LiveFile(output, said.append)
 
     def of(file: LiveFile) -> tuple[str, ...]:
         write(file, standing(writer=file.writer))
-        found = live.read(output)
+        found = live_status.read(output)
         assert found is not None
         assert found.writer == file.writer
         return found.others
@@ -157,12 +157,12 @@ def test_two_drivers_know_of_each_other(output: Output, said: list[str], monkeyp
     assert of(one) == (two.writer,)
     assert of(two) == (one.writer,)
     one.end()
-    assert live.read(output) is not None  # the other's
+    assert live_status.read(output) is not None  # the other's
     assert of(two) == (one.writer,)
-    clock[0] += live.MEETING
+    clock[0] += live_status.MEETING
     assert of(two) == ()
     two.end()
-    assert live.read(output) is None
+    assert live_status.read(output) is None
     assert said == []
 
 

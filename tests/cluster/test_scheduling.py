@@ -1,4 +1,4 @@
-"""nstray.cluster.policy: what goes to whom, and whose fault a death is."""
+"""nstray.cluster.scheduling: what goes to whom, and whose fault a death is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from nstray.cluster.policy import (
+from nstray.cluster.scheduling import (
     LOOK_AHEAD,
     MAX_DEATHS,
     MAX_NODE_FAULTS,

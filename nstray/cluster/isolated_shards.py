@@ -8,9 +8,9 @@ import time
 import ray.exceptions as rex
 
 from nstray.cluster.failures import ShardFailures
-from nstray.cluster.policy import MAX_DEATHS, IsolatedShard
 from nstray.cluster.progress import Display
 from nstray.cluster.ray_session import reason_of
+from nstray.cluster.scheduling import MAX_DEATHS, IsolatedShard
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.cluster.worker_pool import WorkerPool
 from nstray.errors import AccessDenied, ErrorCode, JobFailed, NstrayError, StorageError
