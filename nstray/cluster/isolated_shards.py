@@ -88,7 +88,7 @@ class IsolatedRunner:
             isolated.commit_deaths += 1
             if isolated.commit_deaths >= MAX_DEATHS:
                 raise JobFailed(
-                    f"{shard.name}: writing it took its worker along {MAX_DEATHS} times "
+                    f"{shard.name}: writing it killed its worker {MAX_DEATHS} times "
                     f"({reason}); use a smaller shard_size"
                 )
         if isolated.touching is not None and worker.node:

@@ -107,7 +107,7 @@ class IsolatedShard:
         self.kills[i] = self.kills.get(i, 0) + 1
         if self.kills[i] >= MAX_DEATHS:
             code = ErrorCode.TIMED_OUT if stalled else ErrorCode.WORKER_DIED
-            what = "made no progress before its deadline" if stalled else "took its worker along"
+            what = "made no progress before its deadline" if stalled else "killed its worker"
             self.lost[i] = (code.value, f"{what} {MAX_DEATHS} times, alone: {reason}")
         self.touching = None
 

@@ -222,7 +222,7 @@ def test_bad_pairs_take_nobody_along(local_ray: None, tmp_path: Path) -> None:
     assert outcome.counts.errors == {"worker_died": 1, "timed_out": 1, "internal": 1}
     small.check({"c1-s0": "worker_died", "c0-s1": "timed_out", "c1-s2": "internal"})
     reasons = {r["pair_id"]: r for r in jobs.rows(small.out)}
-    assert "took its worker along 2 times, alone: ActorDiedError" in reasons["c1-s0"]["error_message"]
+    assert "killed its worker 2 times, alone: ActorDiedError" in reasons["c1-s0"]["error_message"]
     assert "made no progress before its deadline 2 times, alone" in reasons["c0-s1"]["error_message"]
     assert "ValueError: this pair is wrong" in reasons["c1-s2"]["error_message"]
     assert reasons["c1-s0"]["attempt"] == 3

@@ -68,7 +68,7 @@ def test_pair_by_pair_as_after_a_death(bench: Bench) -> None:
     retrying = again(bench, worker, "not_found", "not_an_image")
     rows = [retrying.process_single(shard, i, 1) for i in range(4)]
     order = shard.table["pair_id"].to_pylist()
-    died = (2, "worker_died", "took its worker along")
+    died = (2, "worker_died", "killed its worker")
     rows.append(retrying.failed_row(shard, 4, *died) if order[4] in "bcd" else retrying.process_single(shard, 4, 1))
     assert retrying.commit_isolated(shard, rows, 0.0, 1).won
     after = read(worker, shard)

@@ -399,7 +399,7 @@ def test_pairs_one_by_one_make_the_same_part(bench: Bench) -> None:
     worker, shard = bench.worker(rows)
     ids = shard.table["pair_id"].to_pylist()
     made = [
-        worker.failed_row(shard, i, 3, "worker_died", "took its worker along") if pair_id == "d" else worker.process_single(shard, i, 3)
+        worker.failed_row(shard, i, 3, "worker_died", "killed its worker") if pair_id == "d" else worker.process_single(shard, i, 3)
         for i, pair_id in enumerate(ids)
     ]
     report = worker.commit_isolated(shard, made, 0.0, 3)
