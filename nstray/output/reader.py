@@ -65,7 +65,35 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if "[ns" not in str(column.type):
         with contextlib.suppress(ValueError, OverflowError, TypeError, pa.ArrowException):
             return cast("list[Any]", column.to_pylist())
-    return [str(value) if value.is_valid else None for value in column]
+    return [_plain(value) for value in column]
+
+
+def _plain(value: pa.Scalar) -> Any:
+    """A value as Python has it; times that Python lacks as Arrow's text, at their full resolution.
+
+    `Scalar.as_py` needs pandas for nanoseconds, and drops those of a time of day. A duration, or a
+    time that Arrow has no text for, is its number with its unit, such as ``1500 ns``.
+    """
+    kind = value.type
+    if not value.is_valid:
+        return None
+    if pa.types.is_map(kind):
+        return [tuple(_plain(item) for item in pair.values()) for pair in value.values]
+    if isinstance(value, pa.ListScalar):
+        return [_plain(item) for item in value.values]
+    if pa.types.is_struct(kind):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, pa.DictionaryScalar):
+        return _plain(value.value)
+    if pa.types.is_temporal(kind):
+        text = None if pa.types.is_duration(kind) else str(value.cast(pa.string()).as_py())
+        if text is None or text.startswith("<"):  # <value out of range: 1000000000000>
+            return f"{value.cast(pa.int64()).as_py()} {kind.unit}"
+        return text
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError, TypeError, pa.ArrowException):
+        return str(value)
 
 
 def part_uris(output: Output, job: Mapping[str, Any]) -> Iterator[str]:
