@@ -96,8 +96,8 @@ SUBMITTED = [b for b in ALL if b.language == "bash" and b.first == SUBMIT]
 def params(language: str, slow: re.Pattern[str]) -> list[object]:
     chosen = [b for b in ALL if b.language == language and b not in LISTED and b not in SUBMITTED]
     needs = re.compile(rf"import ({'|'.join(OPTIONAL)})\b")
-    marked = {pytest.mark.slow: slow, pytest.mark.dev: needs}
-    return [pytest.param(b, id=str(b), marks=[mark for mark, found in marked.items() if found.search(b.text)]) for b in chosen]
+    marked = [(pytest.mark.slow, slow), (pytest.mark.dev, needs)]
+    return [pytest.param(b, id=str(b), marks=[mark for mark, found in marked if found.search(b.text)]) for b in chosen]
 
 
 def test_every_block_is_of_a_kind_that_is_checked() -> None:

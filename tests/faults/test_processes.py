@@ -168,7 +168,7 @@ def test_the_head_of_the_cluster_dies_and_a_rerun_on_a_new_one_completes(run: Ru
                 head.end()
         text = run.log.read_text()
         assert 'event=head_silent seconds=10 hint="Ray ends this run' in text
-        assert "run_the_same_command_again_on_a_new_head_to_resume" in text
+        assert "run the same command again on a new head to resume" in text
         kept = jobs.parts(run.out)
         assert 0 < len(kept) < PAIRS
 
