@@ -49,6 +49,8 @@ NOT_RUN = {
     "python3 -m venv .venv && . .venv/bin/activate": "installs packages",
     "pip install pytest && python -m pytest": "would run this test suite inside itself",
     "pip install -e '.[dev]' && python -m pytest -m 'slow or not slow'": "would run this test suite inside itself",
+    "python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev,docs]'": "installs packages; .ci/run installs both extras",
+    "ruff check . && ruff format --check . && mypy && lint-imports && python -m pytest": "would run this test suite inside itself",
     "pip install '.[docs]' && mkdocs serve": "installs packages and serves until it is stopped; test_site builds the site",
     "pip install . 'ray[default]==2.60.0' && export RAY_AUTH_MODE=token": "needs an AWS account",
     "aws ec2 describe-instances --filters Name=tag:ray-cluster-name,Values=nstray Name=instance-state-name,Values=running": "needs an AWS account",
