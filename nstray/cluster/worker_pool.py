@@ -97,6 +97,8 @@ class WorkerPool:
 
         Those on the nodes `avoid` are among them only if no worker is ready elsewhere.
         """
+        if not avoid:  # asked for every shard that is handed out
+            return [w for w in self._workers if w.free]
         elsewhere = [
             w
             for w in self._workers
