@@ -22,6 +22,8 @@ def dump(info: ManifestInfo) -> dict[str, Any]:
     return {
         "schema": encode_schema(info.schema),
         "local": info.local,
+        "carried_apart": info.carried_apart,
+        "file_rows": list(info.file_rows),
         **{name: list(getattr(info, name)) for name in _TEXTS},
     }
 
@@ -56,6 +58,7 @@ def load(
             tuple(map(str, checked[name])) for name in _TEXTS
         )
         local, rows_digest = bool(checked["local"]), str(stored["rows_digest"])
+        apart, file_rows = bool(checked["carried_apart"]), tuple(map(int, checked["file_rows"]))
         return ManifestInfo(
             uri=uri,
             rows=stored["rows"],
@@ -68,7 +71,9 @@ def load(
             images=images,
             local=local,
             rows_digest=rows_digest,
+            carried_apart=apart,
+            file_rows=file_rows,
         )
-    except (KeyError, TypeError, OutputError):
+    except (KeyError, TypeError, ValueError, OutputError):
         # The entry is damaged or of a development version: a new check replaces it.
         return None

@@ -60,6 +60,9 @@ class ManifestInfo:
         rows_digest: ``sha256:...`` of its rows, whatever files hold them (`RowsDigest`).
         marked_digest: the same of its first rows, as many as the argument `mark` of
             `Manifest.check`; None if it has fewer.
+        carried_apart: whether the carried columns are too large to travel with the rows. Workers
+            then read their rows' values from the manifest (`CarriedRows`).
+        file_rows: the number of rows of each of its files, in order.
     """
 
     uri: str
@@ -74,6 +77,8 @@ class ManifestInfo:
     local: bool = False
     rows_digest: str = ""
     marked_digest: str | None = None
+    carried_apart: bool = False
+    file_rows: tuple[int, ...] = ()
 
     @property
     def carried_schema(self) -> pa.Schema:
