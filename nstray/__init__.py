@@ -56,6 +56,7 @@ output, images, config, engine | storage, errors, text.
       worker/               one shard, without Ray
         worker.py           fetch, decode, optimise, encode, commit
         inputs.py           a pair's images and masks, or its error
+        requests.py         which images a pair needs, and at what size
         rows.py             outcomes as rows, rows as a part
         previous_rows.py    rows that a retry carries over
         style_cache.py      style images shared on one machine

@@ -53,6 +53,8 @@ WeightsInput = Literal["auto", "rgb", "bgr"]
 
 VERSION = version("nstray")
 
+ORIGINAL = "original"  # the size of a picture that keeps its own
+
 _D = StylizeConfig()
 
 
@@ -65,12 +67,15 @@ def _split(value: Any) -> Any:
 
 
 def _size(value: Any) -> int | str:
-    """A size: ``512`` or, for ``size_rule: exact``, ``640x480`` (width x height)."""
+    """A size: ``512``, ``original`` or, for ``size_rule: exact``, ``640x480`` (width x height)."""
     text = str(value).strip().lower()
+    if text == ORIGINAL:
+        return ORIGINAL
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if isinstance(value, bool) or not match:
         raise ValueError(
-            f"must be a number of pixels (512) or WIDTHxHEIGHT (640x480); got {value!r}"
+            "must be a number of pixels (512), original (each picture's own size) or "
+            f"WIDTHxHEIGHT (640x480); got {value!r}"
         )
     sides = [int(s) for s in match.groups() if s]
     if not all(1 <= s <= 65_536 for s in sides):
@@ -200,7 +205,11 @@ class JobConfig(BaseModel):
         "it). Losses stay float32.",
     )
     # images
-    size: Size = _setting(512, "Pixels, as size_rule reads them; WIDTHxHEIGHT with exact.")
+    size: Size = _setting(
+        512,
+        "Pixels, as size_rule reads them; WIDTHxHEIGHT with exact; or original, each picture's own "
+        "size up to max_side.",
+    )
     size_rule: SizeRule = _setting(
         "longest",
         "longest or shortest side, area (size x size pixels at the image's own aspect), or exact "
@@ -210,6 +219,9 @@ class JobConfig(BaseModel):
         1.0,
         "Size of the style image as a multiple of size. Larger gives larger strokes; never above "
         "the image's own size.",
+    )
+    max_side: Annotated[int, Field(ge=1, le=65_536)] = _setting(
+        2048, "With size original: the longest side that a picture keeps; larger ones shrink to it."
     )
     upsample: bool = _setting(
         False,
@@ -275,6 +287,8 @@ class JobConfig(BaseModel):
         check_terms(self.content_weight, self.style_weight, self.content_layers, self.style_layers)
         check_layer_weights(self.style_layers, self.style_layer_weights)
         check_size(self.size, self.size_rule)
+        if self.size == ORIGINAL and self.upsample:
+            raise ValueError("upsample has no meaning for size original; omit one of the two")
         if self.weights in ("imagenet", "random") and self.weights_input != "auto":
             raise ValueError(f"weights_input is for a file of weights; {self.weights} has its own")
         check_quality(self.image_format, self.quality)
@@ -361,8 +375,14 @@ ROW_FIELDS = (
 
 
 def check_size(size: int | str, size_rule: str) -> None:
-    """Raise ValueError if WIDTHxHEIGHT is given with a rule that takes one number."""
-    if isinstance(size, str) and size_rule != "exact":
+    """Raise ValueError if a size does not go with its rule."""
+    if size == ORIGINAL:
+        if size_rule != "longest":
+            raise ValueError(
+                f"size original keeps each picture's own size; omit size_rule {size_rule} "
+                "(max_side bounds the longest side)"
+            )
+    elif isinstance(size, str) and size_rule != "exact":
         raise ValueError(
             f"size {size!r} needs size_rule exact; {size_rule} takes one number of pixels"
         )

@@ -42,7 +42,7 @@ def kind(name: str, annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{word}`" for word in get_args(annotation))
     if name == "size":
-        return "whole number, or `WIDTHxHEIGHT`"
+        return "whole number, `original`, or `WIDTHxHEIGHT`"
     if get_origin(annotation) is tuple:
         return "layers, comma-separated" if get_args(annotation)[0] is str else "numbers, comma-separated"
     while get_args(annotation):  # Annotated[int, ...] | None is int

@@ -54,6 +54,8 @@ def ok_row(pair_id: str, *, seed: int = 0, content: str = "c.png", style: tuple[
         "style_sha256": [hashlib.sha256(s.encode()).hexdigest() for s in style],
         "width": pixels.shape[1],
         "height": pixels.shape[0],
+        "content_width": 60,
+        "content_height": 40,
         "loss_total": 3.5,
         "loss_content": 0.5,
         "loss_style": 0.003,
@@ -164,6 +166,7 @@ def make_output(
     skip: Collection[str] = (),
     change: Callable[[str, list[dict[str, Any]], dict[str, Any]], None] | None = None,
     finish: bool = True,
+    without: Collection[str] = (),
 ) -> Made:
     """A job of contents x styles under `base`.
 
@@ -173,6 +176,7 @@ def make_output(
         skip: names of parts that are not there.
         change: called with a part's name, rows and footer before they are encoded; may change both.
         finish: write the indexes and the summary.
+        without: own columns that the parts lack.
     """
     inputs = base / "inputs"
     inputs.mkdir(parents=True)
@@ -223,7 +227,10 @@ def make_output(
                 change(shard.name, rows, foot)
             made.rows[shard.name] = rows
             if shard.name not in skip:
-                assert output.parts.commit(shard.name, encode_part(rows, part_schema(carried), foot))
+                assert output.parts.commit(
+                    shard.name,
+                    encode_part([{k: v for k, v in row.items() if k not in without} for row in rows], part_schema(carried, without=without), foot),
+                )
         parts = [read_footer(i.uri) for i in output.parts.list_window(window).values()]
         for part in parts:
             total.add(part)

@@ -12,8 +12,10 @@ from typing import Any, TypeGuard
 
 import pyarrow as pa
 
-from nstray.config import JobConfig
+from nstray.config import ORIGINAL, JobConfig
 from nstray.engine import settings
+from nstray.images.resize import target_shape
+from nstray.manifest.column_names import HINTS
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo
 
@@ -31,6 +33,22 @@ class PairCost:
     coarse: str
     size: str
     size_rule: str
+
+    def at(self, width: int | None, height: int | None, config: JobConfig) -> PairCost:
+        """The same cost for a content of width x height, if the manifest gives them.
+
+        A picture that is smaller than its size keeps its own, and one of size original does too.
+        The picture's side, as of a square, is rounded to 16 pixels, so that there are few costs.
+        """
+        original = self.size == ORIGINAL
+        size, upsample = str(config.max_side) if original else self.size, config.upsample
+        if width is None or height is None or self.size_rule == "exact":
+            return replace(self, size=size)
+        shape = target_shape(width, height, size, self.size_rule, upsample and not original)
+        if not original and shape == target_shape(width, height, size, self.size_rule, True):
+            return self
+        side = math.sqrt(shape[0] * shape[1])
+        return replace(self, size=str(max(1, round(side / 16)) * 16), size_rule="area")
 
     @property
     def stages(self) -> list[tuple[float, int]]:
@@ -75,48 +93,65 @@ class PairCost:
 
 
 COST_FIELDS = tuple(field.name for field in fields(PairCost))
+_READ = (*COST_FIELDS, *HINTS)  # the columns that decide a row's cost
 
 
 def cost_of(config: JobConfig) -> PairCost:
     """The cost of a pair without settings of its own."""
-    return PairCost(config.evaluations, config.coarse, str(config.size), config.size_rule)
-
-
-def picture_bytes(config: JobConfig) -> float:
-    """About how many bytes the picture of a pair without settings of its own has."""
-    return cost_of(config).pixels * BYTES_PER_PIXEL[config.image_format]
+    size = config.max_side if config.size == ORIGINAL else config.size
+    return PairCost(config.evaluations, config.coarse, str(size), config.size_rule)
 
 
 def row_costs(table: pa.Table, config: JobConfig) -> list[PairCost]:
     """The cost of every row of a canonical table."""
-    default = cost_of(config)
-    own = [name for name in COST_FIELDS if name in table.column_names]
+    costs = _Costs(config)
+    own = [name for name in _READ if name in table.column_names]
     if not own:
-        return [default] * table.num_rows
-    costs: dict[tuple[Any, ...], PairCost] = {}
+        return [costs.of({})] * table.num_rows
+    found: dict[tuple[Any, ...], PairCost] = {}
     rows = list(zip(*(table[name].to_pylist() for name in own), strict=True))
     for row in rows:
-        if row not in costs:
-            costs[row] = _with(default, dict(zip(own, row, strict=True)))
-    return [costs[row] for row in rows]
+        if row not in found:
+            found[row] = costs.of(dict(zip(own, row, strict=True)))
+    return [found[row] for row in rows]
 
 
-def _with(default: PairCost, own: Mapping[str, Any]) -> PairCost:
-    """The cost of a row with settings of its own; those that are None are the job's."""
-    return replace(default, **{name: value for name, value in own.items() if value is not None})
+class _Costs:
+    """The costs of rows by their own settings and their contents' sizes; None is not given."""
+
+    def __init__(self, config: JobConfig) -> None:
+        self._config = config
+        self._default = replace(cost_of(config), size=str(config.size))
+
+    def of(self, own: Mapping[str, Any]) -> PairCost:
+        """The cost of a row with these values of the columns `_READ`."""
+        given = {name: own[name] for name in COST_FIELDS if own.get(name) is not None}
+        cost = replace(self._default, **given)
+        return cost.at(own.get("width"), own.get("height"), self._config)
 
 
-def evaluations(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> int:
-    """Evaluations of the whole job, coarse stages included."""
-    default = cost_of(config)
-    own = [name for name in COST_FIELDS if name in info.overrides]
+@dataclass(frozen=True)
+class Total:
+    """What a job's rows add up to: evaluations, coarse stages included, and pictures' pixels."""
+
+    evaluations: int
+    pixels: float
+
+
+def total(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> Total:
+    """What the whole job costs. The manifest is read if its rows cost differently."""
+    costs = _Costs(config)
+    own = [name for name in _READ if name in info.schema.names]
     if not own:
-        return info.rows * default.budget
-    total = 0
+        each = costs.of({})
+        return Total(info.rows * each.budget, info.rows * each.pixels)
+    evaluations, pixels = 0, 0.0
     for table in manifest.tables(info, carried=False):
         for group in table.select(own).group_by(own).aggregate([([], "count_all")]).to_pylist():
-            total += group.pop("count_all") * _with(default, group).budget
-    return total
+            rows, each = group.pop("count_all"), costs.of(group)
+            evaluations += rows * each.budget
+            pixels += rows * each.pixels
+    return Total(evaluations, pixels)
 
 
 def shape(size: int | str, size_rule: str) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from nstray.errors import AlreadyExists, OutputError
 from nstray.output.folder import Output
 from nstray.output.reader import part_uris, read_rows
 from nstray.output.records import PICTURE_NAME
-from nstray.output.schema import carried_schema, part_schema
+from nstray.output.schema import job_schema
 
 
 def export(out: str, to: str, *, overwrite: bool = False) -> dict[str, int]:
@@ -33,7 +33,7 @@ def export(out: str, to: str, *, overwrite: bool = False) -> dict[str, int]:
     listing = storage.join(folder, "metadata.jsonl")
     if not overwrite:
         _refuse_other_listing(listing, to, job)
-    columns = [c for c in part_schema(carried_schema(job)).names if c != "loss_curve"]
+    columns = [c for c in job_schema(job).names if c != "loss_curve"]
     counts = {"images": 0, "errors": 0, "bytes": 0}
     with tempfile.SpooledTemporaryFile(max_size=64 * 2**20) as lines:
         for uri in part_uris(output, job):

@@ -24,7 +24,8 @@ GROUPS: dict[str, str] = {
     "Start and optimiser": "init coarse seed optimizer learning_rate evaluations dtype",
     "Colour": "color color_match",
     "Images": (
-        "size size_rule style_scale upsample max_bytes max_pixels allow_local image_format quality"
+        "size size_rule style_scale max_side upsample max_bytes max_pixels allow_local "
+        "image_format quality"
     ),
     "Layout and run": (
         "batch_size tile_size shard_size device actors gpus_per_actor"

@@ -25,7 +25,8 @@ def plan(job: Job) -> dict[str, Any]:
             if counts is not None:
                 done.merge(counts)
     share = 1 - done.rows / job.info.rows
-    per_row = done.bytes / done.rows if done.rows else cost.picture_bytes(job.config)
+    about = job.total.pixels * cost.BYTES_PER_PIXEL[job.config.image_format] / job.info.rows
+    per_row = done.bytes / done.rows if done.rows else about
     return {
         "manifest": storage.redact(job.info.uri),
         "output": str(job.output),

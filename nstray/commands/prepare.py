@@ -37,8 +37,13 @@ class Job:
     output: Output
     weights: load_weights.Weights
     spec: JobSpec
-    evaluations: int
+    total: cost.Total
     init_id: str  # content, noise, style, or the digest of an image
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the whole job, coarse stages included."""
+        return self.total.evaluations
 
     @property
     def layout(self) -> list[int]:
@@ -102,14 +107,15 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         init,
         cuts=cuts,
     )
-    evaluations = cost.evaluations(manifest, info, config)
-    part_bytes = config.shard_size * cost.picture_bytes(config)
+    total = cost.total(manifest, info, config)
+    picture_bytes = total.pixels / info.rows * cost.BYTES_PER_PIXEL[config.image_format]
+    part_bytes = config.shard_size * picture_bytes
     if part_bytes > PART_BYTES:
         raise UsageError(
             f"shard_size {config.shard_size}: a part would have about {part_bytes / 1e9:.1f} GB, "
             "and one put takes 5 GB at most; use a smaller shard_size"
         )
-    return Job(config, manifest, info, output, loaded, spec, evaluations, init_id)
+    return Job(config, manifest, info, output, loaded, spec, total, init_id)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from nstray.output.layout import ids_digest, parse_part, part_name
 from nstray.output.part_file import open_part
 from nstray.output.reader import MAX_PIXELS, part_uris, parts_by_window, read_rows
 from nstray.output.records import PICTURE_NAME, PartInfo, known_settings
-from nstray.output.schema import carried_schema, part_schema, stored_schema
+from nstray.output.schema import job_schema, stored_schema
 
 _DECODE_THREADS = 4
 MAX_PROBLEMS = 1000
@@ -114,7 +114,7 @@ def verify(
     expected = dict(windows)
     total = sum(expected.values())
     _check_names(output, expected, report)
-    schema = stored_schema(part_schema(carried_schema(job)))
+    schema = stored_schema(job_schema(job))
     missing: list[str] = []
     tables = (
         cut_windows(source.tables(info, carried=False), job["cuts"])

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter, ValidationError
 
-from nstray.config import JobConfig, check_size, row_adapter
+from nstray.config import ORIGINAL, JobConfig, check_size, row_adapter
 from nstray.engine.settings import check_layer_weights, check_terms
 from nstray.errors import ManifestError
 from nstray.manifest.arrow_columns import Lists, indices, is_text, to_flags
@@ -190,7 +190,12 @@ def check_rules(
     )
     if "size" in overrides or "size_rule" in overrides:
         sizes, rules = pc.cast(merged("size"), pa.string()), merged("size_rule")
-        bad = to_flags(pc.and_(pc.match_substring(sizes, "x"), pc.not_equal(rules, "exact")))
+        bad = to_flags(
+            pc.or_(
+                pc.and_(pc.match_substring(sizes, "x"), pc.not_equal(rules, "exact")),
+                pc.and_(pc.equal(sizes, ORIGINAL), pc.not_equal(rules, "longest")),
+            )
+        )
         problems.add(
             bad, lambda i: _complaint(lambda: check_size(sizes[i].as_py(), rules[i].as_py()))
         )

@@ -13,7 +13,7 @@ from nstray.errors import OutputError
 from nstray.output.folder import Output
 from nstray.output.layout import parts_per_window
 from nstray.output.part_file import damaged, open_part
-from nstray.output.schema import part_schema, stored_schema
+from nstray.output.schema import SINCE_FORMAT_3, part_schema, stored_schema
 
 # The most pixels of a picture that a reader decodes. An output from elsewhere may hold pictures
 # that unpack to anything; no optimiser's memory has held one as large as this.
@@ -43,6 +43,8 @@ def _check_columns(uri: str, there: pa.Schema, columns: Sequence[str] | None) ->
     """Raise `OutputError` if one of `columns` is missing, or an own column is of another type."""
     own = stored_schema(part_schema(pa.schema([])))
     for name in own.names if columns is None else columns:
+        if columns is None and name in SINCE_FORMAT_3 and name not in there.names:
+            continue
         if there.names.count(name) != 1 or (
             name in own.names and there.field(name).type != own.field(name).type
         ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -38,6 +38,8 @@ COLUMNS: tuple[Column, ...] = tuple(
         ("style_sha256", pa.list_(pa.string()), "of the style files' bytes"),
         ("width", pa.int32(), "of the picture, pixels"),
         ("height", pa.int32(), "of the picture, pixels"),
+        ("content_width", pa.int32(), "of the content image, once oriented, pixels"),
+        ("content_height", pa.int32(), "of the content image, once oriented, pixels"),
         (
             "loss_total",
             pa.float64(),
@@ -66,6 +68,8 @@ COLUMNS: tuple[Column, ...] = tuple(
         ("created_at", pa.timestamp("us", tz="UTC"), "when the row was made"),
     )
 )
+# Parts of records before format 3 lack these.
+SINCE_FORMAT_3 = ("content_width", "content_height")
 # The names that a manifest's carried columns may not have.
 RESERVED: tuple[str, ...] = tuple(column.name for column in COLUMNS)
 # The columns that `ok_row` and `error_row` fill by themselves.
@@ -73,9 +77,17 @@ OUTCOME_COLUMNS = ("image", "status", "error_code", "error_message")
 _HUGGINGFACE = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
 
 
-def part_schema(carried: pa.Schema) -> pa.Schema:
-    """The schema of a job's parts: the output's own columns, then the manifest's `carried` ones."""
-    own = [pa.field(name, kind, nullable=name != "pair_id") for name, kind, _ in COLUMNS]
+def part_schema(carried: pa.Schema, *, without: Collection[str] = ()) -> pa.Schema:
+    """The schema of a job's parts: the output's own columns, then the manifest's `carried` ones.
+
+    Args:
+        without: own columns that the parts lack.
+    """
+    own = [
+        pa.field(name, kind, nullable=name != "pair_id")
+        for name, kind, _ in COLUMNS
+        if name not in without
+    ]
     return pa.schema([*own, *carried], metadata={"huggingface": _HUGGINGFACE})
 
 
@@ -121,6 +133,11 @@ def decode_schema(text: str, name: str) -> pa.Schema:
 def carried_schema(job: Mapping[str, Any]) -> pa.Schema:
     """The schema of the carried columns of a job record."""
     return decode_schema(job["carried_schema"], "carried_schema")
+
+
+def job_schema(job: Mapping[str, Any]) -> pa.Schema:
+    """The schema of the parts of a job record, of any format."""
+    return part_schema(carried_schema(job), without=() if job["format"] >= 3 else SINCE_FORMAT_3)
 
 
 def empty_part(schema: pa.Schema) -> pq.ParquetFile:

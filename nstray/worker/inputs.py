@@ -5,12 +5,12 @@ If one of them can't be had, the pair ends here with the reason. No torch runs h
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +37,7 @@ from nstray.manifest.pair import Pair, pairs
 from nstray.manifest.shards import Shard
 from nstray.storage.backoff import retry
 from nstray.worker.messages import JobSpec
+from nstray.worker.requests import Request, Requests
 from nstray.worker.style_cache import StyleCache
 from nstray.worker.timing import PhaseTimes
 
@@ -52,31 +53,6 @@ class Picture:
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
     sha256: str
     source: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Request:
-    """An image that a pair needs, and how.
-
-    Attributes:
-        role: what the image is to its pair; an error names it.
-        size: as the setting of that name; None leaves the image as it is.
-        rule: the size rule for `size`.
-        upsample: as the setting of that name.
-        mask: decoded to one channel; it is fitted to its picture later.
-    """
-
-    role: str
-    uri: str
-    size: int | str | None = None
-    rule: str = ""
-    upsample: bool = False
-    mask: bool = False
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What decides the pixels, for the cache: all but the role."""
-        return (self.uri, self.size, self.rule, self.upsample, self.mask)
 
 
 @dataclass
@@ -122,6 +98,7 @@ class Inputs:
     ) -> None:
         self.spec, self._pool, self._merged = spec, pool, merged
         self._phases, self._on_step = phases, on_step
+        self._requests = Requests(spec.config, spec.init)
         self._cache = _ImageCache(CACHE_BYTES)
         self._styles = StyleCache(spec.run)
         self._given: dict[str, str] = {}  # the image that each store gave last
@@ -132,39 +109,34 @@ class Inputs:
         Raises `StorageError` if a store stays out of reach.
         """
         rows = pairs(shard.table, self.spec.info)
-        # The role is part of a request, since an error names it.
-        wanted = dict.fromkeys(request for pair in rows for request in self._requests(pair))
-        futures = {request: self._pool.submit(self._fetch, request) for request in wanted}
+        futures: dict[Request, Future[Picture]] = {}
+
+        def submit(requests: Iterable[Request]) -> None:
+            # The role is part of a request, since an error names it.
+            for request in requests:
+                if request not in futures:
+                    futures[request] = self._pool.submit(self._fetch, request)
+
+        submit(self._requests.content(pair) for pair in rows)
+        waiting = [pair for pair in rows if self._requests.depend_on_content(pair)]
+        submit(r for p in rows if p not in waiting for r in self._requests.others(p))
+        for pair in waiting:
+            with contextlib.suppress(PairError, StorageError):  # `_assemble` meets it again
+                submit(self._others(pair, futures[self._requests.content(pair)].result()))
         return [self._assemble(pair, futures) for pair in rows]
 
-    def _requests(self, pair: Pair) -> list[Request]:
-        """Every image that a pair needs."""
-        config, own = self.spec.config, pair.overrides
-        size, rule = own.get("size", config.size), own.get("size_rule", config.size_rule)
-        out = [Request("content", pair.content or "", size, rule, config.upsample)]
-        # A style keeps its own aspect: the rule that crops would cut away statistics, so the style
-        # takes the area of the crop.
-        style_size, style_rule = (_area(size), "area") if rule == "exact" else (size, rule)
-        style_size = max(1, round(style_size * own.get("style_scale", config.style_scale)))
-        out += [Request("style", uri, style_size, style_rule) for uri in pair.styles]
-        if pair.fine_style:
-            out.append(Request("fine style", pair.fine_style, style_size, style_rule))
-        for role, masks in (("content mask", pair.content_masks), ("style mask", pair.style_masks)):
-            out += [Request(role, uri, mask=True) for uri in masks if uri]
-        init = own.get("init", self.spec.init)
-        if init not in settings.INITS:
-            out.append(Request("init", init))
-        return out
+    def _others(self, pair: Pair, content: Picture) -> list[Request]:
+        height, width = content.pixels.shape[:2]
+        return self._requests.others(pair, width * height)
 
     def _assemble(self, pair: Pair, futures: Mapping[Request, Future[Picture]]) -> LoadedPair:
         ready = LoadedPair(pair, self.seed(pair))
         try:
             masks: dict[str, list[Picture]] = {"content mask": [], "style mask": []}
-            for request in self._requests(pair):
+            ready.content = futures[self._requests.content(pair)].result()
+            for request in self._others(pair, ready.content):
                 role, image = request.role, futures[request].result()
-                if role == "content":
-                    ready.content = image
-                elif role == "style":
+                if role == "style":
                     ready.styles.append(image)
                 elif role == "fine style":
                     ready.fine = image
@@ -366,11 +338,3 @@ def _fitted(mask: Picture, picture: Picture, rule: str, what: str) -> Picture:
     height, width = picture.pixels.shape[:2]
     pixels = fit_mask(mask.pixels, picture.source, (height, width), rule, what=what)
     return Picture(pixels, mask.sha256, mask.source)
-
-
-def _area(size: int | str) -> int:
-    """The side of the square with as many pixels as ``WIDTHxHEIGHT``."""
-    if isinstance(size, int):
-        return size
-    width, height = (int(s) for s in size.split("x"))
-    return max(1, round(math.sqrt(width * height)))

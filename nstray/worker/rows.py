@@ -99,6 +99,8 @@ class Rows:
             "content_uri": storage.redact(pair.content or ""),
             "style_uri": [storage.redact(uri) for uri in pair.styles],
             "content_sha256": ready.content.sha256 if ready.content else None,
+            "content_width": ready.content.source[1] if ready.content else None,
+            "content_height": ready.content.source[0] if ready.content else None,
             "style_sha256": (
                 [style.sha256 for style in styles] if len(styles) == len(pair.styles) else None
             ),

@@ -219,22 +219,18 @@ class Worker:
             os._exit(1)
 
     def _engine_pair(self, ready: LoadedPair) -> EnginePair:
-        own = ready.pair.overrides
         assert ready.content is not None
-        config = self.spec.config
-        size, rule = own.get("size", config.size), own.get("size_rule", config.size_rule)
-        scale = own.get("style_scale", config.style_scale)
         style_masks = ready.style_masks or [None] * len(ready.styles)
         return EnginePair(
             content=_tensor(ready.content),
             styles=[_tensor(s) for s in ready.styles],
             blend=ready.pair.style_weights,
-            style_keys=[(s.sha256, size, rule, scale) for s in ready.styles],
+            style_keys=[_resized_key(s) for s in ready.styles],
             style_guide_keys=[m and m.sha256 for m in style_masks],
             guides=[_tensor(m) for m in ready.masks] or None,
             style_guides=[None if m is None else _tensor(m) for m in style_masks],
             fine=None if ready.fine is None else _tensor(ready.fine),
-            fine_key=ready.fine and (ready.fine.sha256, size, rule, scale),
+            fine_key=ready.fine and _resized_key(ready.fine),
             seed=ready.seed,
             start=None if ready.start is None else _tensor(ready.start),
             settings=self._inputs.own_settings(ready.pair),
@@ -266,6 +262,12 @@ class Worker:
             return self.output.parts.replace(name, data, etag)
 
         return retry(name, StorageError, put, self._step)
+
+
+def _resized_key(image: Picture) -> tuple[str, int, int]:
+    """What tells a resized style from others: a style keeps its aspect, so its height and width."""
+    height, width = image.pixels.shape[:2]
+    return image.sha256, height, width
 
 
 def _tensor(image: Picture) -> torch.Tensor:

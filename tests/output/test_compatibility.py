@@ -22,6 +22,7 @@ from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output import records
 from nstray.output.folder import Output
 from nstray.output.part_file import encode_part
+from nstray.output.schema import SINCE_FORMAT_3
 
 # A record as nstray 0.1.0 wrote it, of the job that `make_output` makes; MANIFEST stands for the manifest's path.
 RECORD_0_1 = """{
@@ -77,7 +78,7 @@ def with_a_setting_that_is_gone(record: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("change", [as_it_is, from_before_manifests_could_grow, with_a_setting_that_is_gone])
 def test_an_output_of_0_1_is_read(tmp_path: Path, change: Callable[[dict[str, object]], None]) -> None:
-    made = make_output(tmp_path, errors={"c0-s1": "not_found"})
+    made = make_output(tmp_path, errors={"c0-s1": "not_found"}, without=SINCE_FORMAT_3)
     record = json.loads(RECORD_0_1.replace("MANIFEST", made.manifest))
     change(record)
     Path(Output(made.out).job_uri).write_text(json.dumps(record))

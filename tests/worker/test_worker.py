@@ -68,6 +68,7 @@ def test_a_part_holds_the_rows_of_its_shard_with_everything_known_about_them(ben
     assert len(row["content_sha256"]) == len(row["style_sha256"][0]) == 64
     assert row["content_sha256"] != rows["a"]["content_sha256"]
     assert (row["width"], row["height"]) == (24, 20)
+    assert (row["content_width"], row["content_height"]) == (36, 30)
     assert pixels(row).shape == (20, 24, 3)
     assert row["image"]["path"] == "b.png"
     assert (row["error_code"], row["error_message"], row["attempt"]) == (None, None, 2)
@@ -254,6 +255,7 @@ def test_unusual_but_good_images_are_stylised(bench: Bench) -> None:
     rows = bench.run([pair(f"c-{n}", content=n) for n in names] + [pair(f"s-{n}", style=n) for n in names])
     assert {r["status"] for r in rows.values()} == {"ok"}, [r["error_message"] for r in rows.values()]
     assert (rows["c-turned.jpg"]["width"], rows["c-turned.jpg"]["height"]) == (20, 24)
+    assert (rows["c-turned.jpg"]["content_width"], rows["c-turned.jpg"]["content_height"]) == (30, 36)
     assert (rows["s-turned.jpg"]["width"], rows["s-turned.jpg"]["height"]) == (24, 20)
 
 
