@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from nstray import storage
 from nstray.config import ROW_FIELDS, JobConfig
 from nstray.errors import ManifestError
-from nstray.manifest.arrow_columns import DOUBLES, STRINGS
+from nstray.manifest.arrow_columns import DOUBLES, STRINGS, Lists
 from nstray.manifest.canonical import IMAGE_TYPES, Canonical, canonical
 from nstray.manifest.carried_types import check_writable, holds_large_integers, merge_types
 from nstray.manifest.column_names import HINTS, IMAGE_COLUMNS, check_names, near_miss
@@ -21,7 +21,9 @@ from nstray.manifest.files import ManifestFile, RawBatch, digest, find, read
 from nstray.manifest.overrides import OVERRIDE_TYPES
 from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.problems import Problems
+from nstray.manifest.references import resolve
 from nstray.manifest.rows_digest import RowsDigest
+from nstray.manifest.shards import ORDER_KEYS
 
 
 class Manifest:
@@ -32,6 +34,10 @@ class Manifest:
 
     def __init__(self, uri: str) -> None:
         self.uri = storage.absolute(uri)
+
+    def base(self) -> str:
+        """The folder that its relative paths start from; raises as `digest` does."""
+        return find(self.uri)[0]
 
     def digest(self) -> str:
         """``sha256:...`` of its bytes (`ManifestInfo.digest`).
@@ -49,7 +55,7 @@ class Manifest:
         The whole manifest is read once, as a stream.
 
         Args:
-            mark: how many first rows get a digest of their own (`ManifestInfo.marked_digest`).
+            mark: how many first rows get digests of their own (`ManifestInfo.marked_digest`).
             known_digest: what `digest` has just returned.
         Raises: `ManifestError` with the first ten problems, a line each; `StorageError` for files
             that can't be read.
@@ -62,7 +68,7 @@ class Manifest:
         large: set[str] = set()  # columns with integers that a double does not hold
         layers: set[str] = set()
         rows = 0
-        rows_digest = RowsDigest(mark)
+        rows_digest, carried_digest = RowsDigest(mark), RowsDigest(mark)
         with IdHashes() as hashes:
             for batch in _batches(files):
                 check_names(batch.file.name, batch.names, config)
@@ -82,7 +88,8 @@ class Manifest:
                             for layer in text.split(",")
                             if layer
                         )
-                rows_digest.add({**found.columns, **found.carried}, batch.rows)
+                rows_digest.add({**found.columns, **found.written}, batch.rows)
+                carried_digest.add(found.carried, batch.rows)
                 hashes.add(IdHashes.of(found.columns["pair_id"].to_pylist()))
                 rows += batch.rows
             problems.raise_any()
@@ -103,13 +110,17 @@ class Manifest:
             images=tuple(name for name in IMAGE_COLUMNS if name in present),
             local=local,
             rows_digest=str(rows_digest),
+            carried_digest=str(carried_digest),
             marked_digest=rows_digest.marked,
+            marked_carried=carried_digest.marked,
         )
         check_writable(self.uri, info)
         return info
 
     def tables(self, info: ManifestInfo) -> Iterator[pa.Table]:
         """The rows in order, as tables of `info.schema` of bounded size.
+
+        With `info.order_base` they have the columns `shards.ORDER_KEYS` too.
 
         A manifest that changed after `check` is noticed only by its number of rows and by rows
         that are wrong. Other rows of the same number are not noticed.
@@ -123,7 +134,8 @@ class Manifest:
         for batch in _batches(files):
             found = canonical(batch, base, None, problems, local=info.local)
             problems.raise_any()
-            yield _table(found, batch, rows, info.schema)
+            table = _table(found, batch, rows, info.schema)
+            yield table if info.order_base is None else _with_order(table, found, info.order_base)
             rows += batch.rows
         if rows != info.rows:
             raise ManifestError(
@@ -172,6 +184,16 @@ def _table(found: Canonical, batch: RawBatch, start: int, schema: pa.Schema) -> 
             ) from None
         arrays.append(array)
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _with_order(table: pa.Table, found: Canonical, base: str) -> pa.Table:
+    """`table` with contents and styles as they were resolved when the job was begun."""
+    styles, problems = Lists(found.written["style"]), Problems()
+    content = resolve(base, found.written["content"], "content", None, problems, True)
+    style = styles.wrap(resolve(base, styles.values, "style", styles.parents, problems, True))
+    return table.append_column(ORDER_KEYS["content"], content).append_column(
+        ORDER_KEYS["style"], style
+    )
 
 
 def _raise_duplicates(

@@ -23,6 +23,7 @@ from nstray.output.part_file import encode_part
 from nstray.output.schema import error_row, ok_row
 from nstray.worker.inputs import LoadedPair
 from nstray.worker.messages import JobSpec, ShardReport
+from nstray.worker.previous_rows import PreviousRows
 from nstray.worker.timing import PhaseTimes
 
 
@@ -132,11 +133,20 @@ class Rows:
             "attempt": attempt,
         }
 
-    def part(self, shard: Shard, rows: list[dict[str, Any]], footer: dict[str, Any]) -> bytes:
-        """The bytes of a shard's part: `rows` with the carried columns of the manifest."""
+    def part(
+        self,
+        shard: Shard,
+        rows: list[dict[str, Any]],
+        footer: dict[str, Any],
+        previous: PreviousRows,
+    ) -> bytes:
+        """The bytes of a shard's part: `rows` with the carried columns of the manifest.
+
+        Rows that `previous` keeps keep theirs.
+        """
         names = self._spec.info.carried_schema.names
         with self._phases.timed("encode"):
-            carried = _redacted(shard.table.select(names)) if names else None
+            carried = previous.carried_over(_redacted(shard.table.select(names))) if names else None
             return encode_part(rows, self._spec.schema, footer, carried)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from manifests import ODD_NAMES
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ManifestError, StorageError
@@ -157,49 +158,6 @@ def test_names_whose_hashes_collide_get_longer_ones(monkeypatch: pytest.MonkeyPa
         assert name.startswith("a-")
         assert hashlib.blake2b(path.encode()).hexdigest().startswith(name[2:])
     assert build_module._slugs(paths[:1]) == ["a-" + hashlib.blake2b(b"0/a.png").hexdigest()[:1]]
-
-
-ODD_NAMES = [
-    "é.png",
-    "e\u0301.png",
-    "日本語.png",
-    "🎨.png",
-    "new\nline.png",
-    "car\rriage.png",
-    "cr\r\nlf.png",
-    "tab\there.png",
-    'quo"te.png',
-    "'.png",
-    "com,ma.png",
-    "semi;colon.png",
-    "pi|pe.png",
-    "[bracket.png",
-    '["json"].png',
-    "{brace}.png",
-    " leading.png",
-    "trail /x.png",
-    "a ::b.png",
-    "#hash.png",
-    "q?x=1&y=2.png",
-    "100%.png",
-    "%20.png",
-    "back\\slash.png",
-    "C:\\pictures\\a.png",
-    "s3:x.png",
-    "s3:/bucket/key.png",
-    "file:/x.png",
-    "~home.png",
-    "-dash.png",
-    "=1+1.png",
-    "@at.png",
-    "NA.png",
-    "null.png",
-    "\u2028line.png",
-    "\u202eright.png",
-    "\ufeffbom.png",
-    "\x01control.png",
-    "sep=;.png",
-]
 
 
 @pytest.mark.parametrize("relative", [True, False])
