@@ -171,7 +171,7 @@ def _cuts(
             raise OutputError(
                 f"{output}: --extend takes rows added at the manifest's end, but its first "
                 f"{before} rows are no longer those that the job was begun with; "
-                "put them back, or use another OUT"
+                "put them back before the new ones, or use another OUT"
             )
         return cuts  # `JobRecord.compare` says what differs
     there, here = (
@@ -206,11 +206,11 @@ def _carried_changes(stored: Mapping[str, Any], info: ManifestInfo) -> tuple[str
         or info.marked_digest != stored["rows_digest"]
         or info.marked_carried == stored["carried_digest"]
     )
-    return before if same else (*before, _now())
+    return before if same else (*before, _now("milliseconds"))
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _now(unit: str = "seconds") -> str:
+    return datetime.now(UTC).isoformat(timespec=unit)
 
 
 def _digest(init: str, config: JobConfig) -> str:

@@ -287,7 +287,10 @@ def updated(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     if has_grown(old, new):
         record["cuts"] = [*old["cuts"], old["rows"]]
     if carried_changed(old, new):
-        record["carried_changes"] = [*old["carried_changes"], new["created_at"]]
+        # Another run may have changed the record since `new` was made.
+        known = len(new["carried_changes"]) > len(old["carried_changes"])
+        time = new["carried_changes"][-1] if known else new["created_at"]
+        record["carried_changes"] = [*old["carried_changes"], time]
     return record
 
 

@@ -227,5 +227,5 @@ def test_a_whole_job_moves_and_grows(tmp_path: Path, local_ray: None, call: Call
     assert len(after) == 4
     code, _, said = call("verify", there / "out")
     assert (code, said) == (0, "")
-    code, _, said = call("retry", there / "out")
+    code, _, said = call("retry", there / "out", "--weights", there / "weights.safetensors")
     assert code == 0, said
