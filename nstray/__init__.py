@@ -65,6 +65,7 @@ output, images, config, engine | storage, errors, text.
         pair.py             Pair, and ManifestInfo: what a check found
         manifest.py         a manifest, checked and read as tables
         files.py            Parquet, CSV and JSON Lines as raw batches
+        parquet_files.py    Parquet in batches bounded in bytes
         canonical.py        raw batches to canonical columns
         column_names.py     which columns there may be
         text_columns.py     text and lists of whatever type the file has
@@ -72,6 +73,7 @@ output, images, config, engine | storage, errors, text.
         references.py       paths and URIs made absolute
         overrides.py        settings that a row sets for itself
         carried_types.py    types of carried columns
+        carried_rows.py     carried columns that workers read
         pair_ids.py         given and default ids
         duplicates.py       ids that appear twice, in bounded memory
         problems.py         what is wrong with rows

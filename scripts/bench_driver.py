@@ -1,6 +1,6 @@
 """How fast the driver hands out work, and in how much memory: the real Driver with actors that do nothing.
 
-    python scripts/bench_driver.py [--rows 1000000] [--actors 8] [--shard-size 16] [--out FILE]
+    python scripts/bench_driver.py [--rows 1000000] [--actors 8] [--shard-size 16] [--carried 40000] [--out FILE]
 
 The same run also times a bare loop: the same shards to the same number of no-op actors with nothing but `ray.wait`. The ratio says what
 planning, policy and bookkeeping cost on top of Ray itself. Nothing is computed and no part is written. Windows are listed and indexes are
@@ -58,15 +58,19 @@ class Noop:
         return ShardReport(shard.window, shard.number, rows, rows, {}, 0, 0.0, 0, footer=footer)
 
 
-def write_manifest(path: Path, rows: int) -> None:
-    """A manifest of `rows` pairs with 1,000 styles; each pair has its own content."""
+def write_manifest(path: Path, rows: int, carried: int) -> None:
+    """A manifest of `rows` pairs with 1,000 styles; each pair has its own content, and carries a value of so many bytes."""
     schema = pa.schema([("pair_id", pa.string()), ("content", pa.string()), ("style", pa.string())])
+    if carried:
+        schema = schema.append(pa.field("jpg", pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
+    step = 1000 if carried else 100_000
     with pq.ParquetWriter(path, schema) as writer:
-        for start in range(0, rows, 100_000):
-            n = range(start, min(rows, start + 100_000))
-            writer.write_table(
-                pa.table([[f"pair-{i:09d}" for i in n], [f"content/{i:09d}.jpg" for i in n], [f"style/{i % 1000:04d}.jpg" for i in n]], schema=schema)
-            )
+        for start in range(0, rows, step):
+            n = range(start, min(rows, start + step))
+            columns = [[f"pair-{i:09d}" for i in n], [f"content/{i:09d}.jpg" for i in n], [f"style/{i % 1000:04d}.jpg" for i in n]]
+            if carried:
+                columns.append([{"bytes": os.urandom(8) * (carried // 8), "path": f"{i}.jpg"} for i in n])
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def bare_loop(manifest: Manifest, info: Any, actors: list[Any], depth: int, shard_size: int, rows: int) -> float:
@@ -94,12 +98,13 @@ def main() -> None:
     parser.add_argument("--actors", type=int, default=8)
     parser.add_argument("--shard-size", type=int, default=16)
     parser.add_argument("--bare-rows", type=int, default=65_536, help="rows of the bare loop beside it")
+    parser.add_argument("--carried", type=int, default=0, help="bytes of a picture that each row carries")
     parser.add_argument("--out", help="file for the results")
     arguments = parser.parse_args()
     lines = [f"date {datetime.datetime.now(datetime.UTC):%Y-%m-%d}   cores {os.cpu_count()}   ray {ray.__version__}   command {' '.join(sys.argv)}"]
 
     with tempfile.TemporaryDirectory() as folder:
-        write_manifest(Path(folder) / "manifest.parquet", arguments.rows)
+        write_manifest(Path(folder) / "manifest.parquet", arguments.rows, arguments.carried)
         config = JobConfig(shard_size=arguments.shard_size, actors=arguments.actors)
         manifest = Manifest(f"{folder}/manifest.parquet")
         started = time.perf_counter()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -50,15 +51,18 @@ class Bench:
             image.save(self.folder / name, **options)
         return name
 
-    def worker(self, rows: Sequence[Mapping[str, Any]], **settings: Any) -> tuple[Worker, Shard]:
-        """A worker of a fresh job over `rows`, and its one shard."""
+    def worker(self, rows: Sequence[Mapping[str, Any]] | pa.Table, **settings: Any) -> tuple[Worker, Shard]:
+        """A worker of a fresh job over `rows`, which become a CSV file or, of an Arrow table, a Parquet file; and its one shard."""
         self.jobs += 1
-        path = self.folder / f"pairs-{self.jobs}.csv"
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        with path.open("w", newline="") as file:
-            lines = csv.DictWriter(file, names)
-            lines.writeheader()
-            lines.writerows(rows)
+        path = self.folder / f"pairs-{self.jobs}.{'parquet' if isinstance(rows, pa.Table) else 'csv'}"
+        if isinstance(rows, pa.Table):
+            pq.write_table(rows, path, row_group_size=2)
+        else:
+            names = list(dict.fromkeys(name for row in rows for name in row))
+            with path.open("w", newline="") as file:
+                lines = csv.DictWriter(file, names)
+                lines.writeheader()
+                lines.writerows(rows)
         settled = config.make({"weights": "random", **SETTINGS, **settings})
         source = Manifest(str(path))
         info = source.check(settled)
@@ -69,7 +73,7 @@ class Bench:
         (shard,) = cut_shards(window, table, 1000)
         return Worker(spec, lambda: self.weights, "cpu"), shard
 
-    def run(self, rows: Sequence[Mapping[str, Any]], **settings: Any) -> dict[str, dict[str, Any]]:
+    def run(self, rows: Sequence[Mapping[str, Any]] | pa.Table, **settings: Any) -> dict[str, dict[str, Any]]:
         """The rows of the part that comes out, by pair id."""
         worker, shard = self.worker(rows, **settings)
         report = worker.process(shard)

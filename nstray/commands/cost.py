@@ -113,7 +113,7 @@ def evaluations(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> in
     if not own:
         return info.rows * default.budget
     total = 0
-    for table in manifest.tables(info):
+    for table in manifest.tables(info, carried=False):
         for group in table.select(own).group_by(own).aggregate([([], "count_all")]).to_pylist():
             total += group.pop("count_all") * _with(default, group).budget
     return total

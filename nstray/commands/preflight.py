@@ -25,7 +25,7 @@ def preflight(job: Job) -> None:
     Raises `UsageError` if none of at least `PREFLIGHT` images exists anywhere: the manifest was
     then moved without its pictures. A missing picture among others is its pair's error row.
     """
-    first = next(job.manifest.tables(job.info)).slice(0, _ROWS)
+    first = next(job.manifest.tables(job.info, carried=False)).slice(0, _ROWS)
     places: dict[str, list[str]] = {}
     for uri in dict.fromkeys(
         [

@@ -133,7 +133,7 @@ def verify(
     schema = stored_schema(part_schema(carried_schema(job)))
     missing: list[str] = []
     tables = (
-        cut_windows(source.tables(info), job["cuts"])
+        cut_windows(source.tables(info, carried=False), job["cuts"])
         if same
         else ((window, None) for window in expected)
     )

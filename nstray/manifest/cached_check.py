@@ -25,6 +25,8 @@ def dump(info: ManifestInfo) -> dict[str, Any]:
     return {
         "schema": encode_schema(info.schema),
         "local": info.local,
+        "carried_apart": info.carried_apart,
+        "file_rows": list(info.file_rows),
         **{name: list(getattr(info, name)) for name in _TEXTS},
     }
 
@@ -59,6 +61,7 @@ def load(
             tuple(map(str, checked[name])) for name in _TEXTS
         )
         local = bool(checked["local"])
+        apart, file_rows = bool(checked["carried_apart"]), tuple(map(int, checked["file_rows"]))
         return ManifestInfo(
             uri=uri,
             rows=stored["rows"],
@@ -72,8 +75,10 @@ def load(
             local=local,
             rows_digest=str(stored["rows_digest"]),
             carried_digest=str(stored["carried_digest"]),
+            carried_apart=apart,
+            file_rows=file_rows,
         )
-    except (KeyError, TypeError, OutputError):
+    except (KeyError, TypeError, ValueError, OutputError):
         # The entry is damaged or of a development version: a new check replaces it.
         return None
 

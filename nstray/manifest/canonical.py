@@ -16,6 +16,7 @@ from nstray.config import ROW_FIELDS, JobConfig
 from nstray.engine.settings import INITS
 from nstray.errors import ManifestError
 from nstray.manifest.arrow_columns import DOUBLES, STRINGS, Flags, Lists, to_flags
+from nstray.manifest.carried_types import without_views
 from nstray.manifest.column_names import HINTS, IMAGE_COLUMNS, MASKS
 from nstray.manifest.files import RawBatch
 from nstray.manifest.overrides import check_rules, parse_override
@@ -108,16 +109,9 @@ def canonical(
         **overrides,
         **{name: _parse_hint(name, raw[name], batch, problems) for name in HINTS if name in raw},
     }
-    carried = {name: _without_views(array) for name, array in raw.items() if name not in columns}
+    carried = {name: without_views(array) for name, array in raw.items() if name not in columns}
     problems.settle(batch)
     return Canonical(columns, carried, written, default)
-
-
-def _without_views(array: pa.Array) -> pa.Array:
-    """String and binary views as their plain types: Arrow can't take or sort views (pyarrow 26)."""
-    if pa.types.is_string_view(array.type):
-        return pc.cast(array, pa.large_string())
-    return pc.cast(array, pa.large_binary()) if pa.types.is_binary_view(array.type) else array
 
 
 def _normalised_weights(styles: Lists, weights: Lists, problems: Problems) -> pa.Array:

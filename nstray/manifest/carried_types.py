@@ -12,6 +12,23 @@ from nstray.errors import ManifestError
 from nstray.manifest.pair import ManifestInfo
 
 
+def without_views(array: pa.Array) -> pa.Array:
+    """String and binary views as their plain types: Arrow can't take or sort views (pyarrow 26)."""
+    if pa.types.is_string_view(array.type):
+        return pc.cast(array, pa.large_string())
+    return pc.cast(array, pa.large_binary()) if pa.types.is_binary_view(array.type) else array
+
+
+def cast(array: pa.Array, field: pa.Field, file: str) -> pa.Array:
+    """A column of `file` as the type of `field`; raises `ManifestError` if a value does not fit."""
+    try:
+        return array if array.type == field.type else pc.cast(array, field.type)
+    except pa.ArrowException as error:
+        raise ManifestError(
+            f"{file}: column {field.name}: {error}; make it {field.type} in all rows and files"
+        ) from None
+
+
 def holds_large_integers(array: pa.Array) -> bool:
     """Whether `array` holds integers beyond +-2**53, which a double can't all tell apart."""
     if not pa.types.is_integer(array.type) or array.type.bit_width < 64:

@@ -11,17 +11,17 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from nstray import storage
 from nstray.config import ROW_FIELDS
 from nstray.errors import ManifestError, NotFound
+from nstray.manifest import parquet_files
 from nstray.manifest.arrow_errors import (
     BadCell,
     EmptyFile,
@@ -160,16 +160,22 @@ def digest(files: list[ManifestFile], folder: bool) -> str:
     return "sha256:" + hashlib.sha256("".join(f"{n}\0{s}\n" for n, s in sums).encode()).hexdigest()
 
 
-def read(file: ManifestFile) -> Iterator[RawBatch]:
+def read(file: ManifestFile, skip: Collection[str] = ()) -> Iterator[RawBatch]:
     """The file's rows in order, in batches of bounded size.
 
+    Args:
+        skip: columns that need not be read. Those of Parquet are not.
     Raises: `ManifestError` for a file that can't be read in the format of its ending.
     """
     if file.size == 0:
         return
     first = 0
-    readers = {"parquet": _parquet, "csv": _csv, "jsonl": _json_lines}
-    for names, columns, rows in readers[file.kind](file):
+    found = (
+        _parquet(file, skip)
+        if file.kind == "parquet"
+        else {"csv": _csv, "jsonl": _json_lines}[file.kind](file)
+    )
+    for names, columns, rows in found:
         if rows:
             yield RawBatch(file, first, rows, names, columns)
             first += rows
@@ -178,50 +184,9 @@ def read(file: ManifestFile) -> Iterator[RawBatch]:
 _Rows = tuple[tuple[str, ...], tuple[pa.Array, ...], int]
 
 
-def _parquet(file: ManifestFile) -> Iterator[_Rows]:
-    with storage.open_input(file.uri) as stream:
-        try:
-            source = pq.ParquetFile(stream)
-            for groups in _row_groups(source.metadata):
-                for batch in source.iter_batches(batch_size=BATCH_ROWS, row_groups=groups):
-                    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                        _check_values(file, name, column)
-                    yield tuple(batch.schema.names), tuple(batch.columns), batch.num_rows
-        except UnicodeDecodeError:
-            raise ManifestError(f"{file.name}: a column's name is not UTF-8 text") from None
-        except pa.ArrowException as error:
-            raise ManifestError(
-                f"{file.name}: not a Parquet file that can be read: {first_line(error)}"
-            ) from None
-        except OSError as error:  # what pyarrow raises for a damaged page or column chunk
-            raise ManifestError(f"{file.name}: damaged Parquet file: {first_line(error)}") from None
-
-
-def _row_groups(metadata: pq.FileMetaData) -> Iterator[list[int]]:
-    """The numbers of the row groups in order, small ones together.
-
-    Each list is read by a reader of its own: one reader over a whole file holds 15 bytes of each
-    row that it has passed (pyarrow 26).
-    """
-    groups: list[int] = []
-    rows = 0
-    for group in range(metadata.num_row_groups):
-        groups.append(group)
-        rows += metadata.row_group(group).num_rows
-        if rows >= BATCH_ROWS:
-            yield groups
-            groups, rows = [], 0
-    if groups:
-        yield groups
-
-
-def _check_values(file: ManifestFile, name: str, column: pa.Array) -> None:
-    """Raise `ManifestError` for values that pyarrow reads unchecked, such as text not in UTF-8."""
-    try:
-        column.validate(full=True)
-    except pa.ArrowException as error:
-        what = "not UTF-8 text" if is_not_utf8(str(error)) else f"damaged: {first_line(error)}"
-        raise ManifestError(f"{file.name}: column {name}: {what}") from None
+def _parquet(file: ManifestFile, skip: Collection[str]) -> Iterator[_Rows]:
+    for batch in parquet_files.read_batches(file, BATCH_ROWS, skip=skip):
+        yield tuple(batch.schema.names), tuple(batch.columns), batch.num_rows
 
 
 def _csv(file: ManifestFile) -> Iterator[_Rows]:

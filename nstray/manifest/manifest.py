@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nstray import storage
 from nstray.config import ROW_FIELDS, JobConfig
 from nstray.errors import ManifestError
 from nstray.manifest.arrow_columns import DOUBLES, STRINGS, Lists
 from nstray.manifest.canonical import IMAGE_TYPES, Canonical, canonical
-from nstray.manifest.carried_types import check_writable, holds_large_integers, merge_types
+from nstray.manifest.carried_rows import APART_BYTES, CarriedBytes
+from nstray.manifest.carried_types import cast, check_writable, holds_large_integers, merge_types
 from nstray.manifest.column_names import HINTS, IMAGE_COLUMNS, check_names, near_miss
 from nstray.manifest.duplicates import IdHashes
 from nstray.manifest.files import ManifestFile, RawBatch, digest, find, read
@@ -69,6 +69,8 @@ class Manifest:
         layers: set[str] = set()
         rows = 0
         rows_digest, carried_digest = RowsDigest(mark), RowsDigest(mark)
+        carried_bytes = CarriedBytes()
+        file_rows = dict.fromkeys(files, 0)
         with IdHashes() as hashes:
             for batch in _batches(files):
                 check_names(batch.file.name, batch.names, config)
@@ -91,6 +93,8 @@ class Manifest:
                 rows_digest.add({**found.columns, **found.written}, batch.rows)
                 carried_digest.add(found.carried, batch.rows)
                 hashes.add(IdHashes.of(found.columns["pair_id"].to_pylist()))
+                carried_bytes.add(batch.rows, sum(array.nbytes for array in found.carried.values()))
+                file_rows[batch.file] += batch.rows
                 rows += batch.rows
             problems.raise_any()
             if not rows:
@@ -113,14 +117,19 @@ class Manifest:
             carried_digest=str(carried_digest),
             marked_digest=rows_digest.marked,
             marked_carried=carried_digest.marked,
+            carried_apart=files[0].kind == "parquet" and carried_bytes.most > APART_BYTES,
+            file_rows=tuple(file_rows.values()),
         )
         check_writable(self.uri, info)
         return info
 
-    def tables(self, info: ManifestInfo) -> Iterator[pa.Table]:
+    def tables(self, info: ManifestInfo, *, carried: bool = True) -> Iterator[pa.Table]:
         """The rows in order, as tables of `info.schema` of bounded size.
 
         With `info.order_base` they have the columns `shards.ORDER_KEYS` too.
+
+        The tables lack the carried columns if `carried` is false or if `info.carried_apart` is
+        true. Of Parquet these columns are not read then.
 
         A manifest that changed after `check` is noticed only by its number of rows and by rows
         that are wrong. Other rows of the same number are not noticed.
@@ -130,11 +139,13 @@ class Manifest:
         """
         base, files = find(self.uri)
         problems = Problems()
+        skip = () if carried and not info.carried_apart else info.carried
+        schema = pa.schema([field for field in info.schema if field.name not in skip])
         rows = 0
-        for batch in _batches(files):
+        for batch in _batches(files, skip):
             found = canonical(batch, base, None, problems, local=info.local)
             problems.raise_any()
-            table = _table(found, batch, rows, info.schema)
+            table = _table(found, batch, rows, schema)
             yield table if info.order_base is None else _with_order(table, found, info.order_base)
             rows += batch.rows
         if rows != info.rows:
@@ -144,9 +155,9 @@ class Manifest:
             )
 
 
-def _batches(files: list[ManifestFile]) -> Iterator[RawBatch]:
+def _batches(files: list[ManifestFile], skip: Collection[str] = ()) -> Iterator[RawBatch]:
     for file in files:
-        yield from read(file)
+        yield from read(file, skip)
 
 
 def _schema(present: dict[str, None], carried: dict[str, pa.DataType]) -> pa.Schema:
@@ -169,20 +180,12 @@ def _table(found: Canonical, batch: RawBatch, start: int, schema: pa.Schema) -> 
         **found.columns,
         **found.carried,
     }
-    arrays = []
-    for field in schema:
-        array = columns.get(field.name)
-        try:
-            if array is None:
-                array = pa.nulls(batch.rows, field.type)
-            elif array.type != field.type:
-                array = pc.cast(array, field.type)
-        except pa.ArrowException as error:
-            raise ManifestError(
-                f"{batch.file.name}: column {field.name}: {error}; "
-                f"make it {field.type} in all rows and files"
-            ) from None
-        arrays.append(array)
+    arrays = [
+        pa.nulls(batch.rows, field.type)
+        if (array := columns.get(field.name)) is None
+        else cast(array, field, batch.file.name)
+        for field in schema
+    ]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 

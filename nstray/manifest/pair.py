@@ -65,6 +65,9 @@ class ManifestInfo:
         marked_carried: `carried_digest` of these.
         order_base: the folder that relative paths start from where rows are put in order, if it is
             not the manifest's own: a job keeps its order of rows when its manifest moves.
+        carried_apart: whether the carried columns are too large to travel with the rows. Workers
+            then read their rows' values from the manifest (`CarriedRows`).
+        file_rows: the number of rows of each of its files, in order.
     """
 
     uri: str
@@ -82,6 +85,8 @@ class ManifestInfo:
     marked_digest: str | None = None
     marked_carried: str | None = None
     order_base: str | None = None
+    carried_apart: bool = False
+    file_rows: tuple[int, ...] = ()
 
     @property
     def carried_schema(self) -> pa.Schema:

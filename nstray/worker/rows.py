@@ -15,12 +15,14 @@ import pyarrow as pa
 from nstray import storage
 from nstray.config import VERSION
 from nstray.engine.pair import Result
-from nstray.errors import PairError
+from nstray.errors import PairError, Unreachable
 from nstray.images.encode import encode, extension, quantize
+from nstray.manifest.carried_rows import CarriedRows
 from nstray.manifest.column_names import IMAGE_COLUMNS
 from nstray.manifest.shards import Shard
 from nstray.output.part_file import encode_part
 from nstray.output.schema import error_row, ok_row
+from nstray.storage.backoff import retry
 from nstray.worker.inputs import LoadedPair
 from nstray.worker.messages import JobSpec, ShardReport
 from nstray.worker.previous_rows import PreviousRows
@@ -36,6 +38,8 @@ class Rows:
         pool: where pictures are encoded.
         phases: told of the time that encoding takes.
         on_step: called for each row.
+
+    Raises: `ManifestError` if carried columns are to be read here and the manifest is not seen.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Rows:
     ) -> None:
         self._spec, self._device, self._dtype = spec, device, dtype
         self._pool, self._phases, self._on_step = pool, phases, on_step
+        self._apart = CarriedRows(spec.info) if spec.info.carried_apart else None
 
     def make(
         self,
@@ -145,9 +150,27 @@ class Rows:
         Rows that `previous` keeps keep theirs.
         """
         names = self._spec.info.carried_schema.names
+        table = self._with_carried(shard)
         with self._phases.timed("encode"):
-            carried = previous.carried_over(_redacted(shard.table.select(names))) if names else None
+            carried = previous.carried_over(_redacted(table.select(names))) if names else None
             return encode_part(rows, self._spec.schema, footer, carried)
+
+    def _with_carried(self, shard: Shard) -> pa.Table:
+        """The rows of a shard with the carried columns, which the manifest may still have."""
+        if self._apart is None:
+            return shard.table
+        apart = self._apart
+        with self._phases.timed("fetch"):
+            carried = retry(
+                shard.name,
+                Unreachable,
+                lambda: apart.of(shard.table["row"].to_pylist()),
+                self._on_step,
+            )
+        return pa.Table.from_arrays(
+            [*shard.table.columns, *carried.columns],
+            schema=pa.schema([*shard.table.schema, *carried.schema]),
+        )
 
 
 def report_of(
