@@ -83,6 +83,7 @@ output, images, config, engine | storage, errors, text.
         cached_check.py     a check kept in the job's record
         shards.py           rows to windows, windows to shards
         build.py            a manifest of two folders
+        folder_pictures.py  a folder's pictures, and what was left out
       output/               the dataset on storage
         schema.py           the one list of columns
         part_file.py        rows to the bytes of a part; its footer

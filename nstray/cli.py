@@ -249,6 +249,8 @@ def verify_command(out: str, manifest_uri: str | None, decode: bool, as_json: bo
         say(f"problem: {problem}", err=True)
     if report.more:
         say(f"problem: and {report.more} more", err=True)
+    for note in report.notes:
+        say(f"note: {note}", err=True)
     counts = {name: getattr(report, name) for name in ("parts", "rows", "ok", "errors")}
     print_record({"verified": report.passed, **counts}, as_json)
     sys.exit(0 if report.passed else 1)

@@ -22,9 +22,11 @@ from outputs import picture
 from safetensors.torch import save
 
 from nstray import storage
+from nstray.commands.prepare import Job
 from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.images.encode import encode
+from nstray.manifest.shards import cut_shards, cut_windows
 
 NSTRAY = (sys.executable, "-c", "from nstray.cli import main; main()")
 # Three layers of 24-pixel pictures: a pair is a few hundredths of a second. `evaluations` makes it as long as a test needs.
@@ -83,6 +85,12 @@ def rows(out: str) -> list[dict[str, Any]]:
         table = pq.read_table(io.BytesIO(storage.read(storage.join(out, f"data/{name}"))))
         found += table.select(["pair_id", "status", "error_code", "error_message", "attempt"]).to_pylist()
     return sorted(found, key=lambda row: row["pair_id"])
+
+
+def shards_of(job: Job) -> list[tuple[str, str]]:
+    """Name and digest of the ids of every shard of a job, in order."""
+    windows = cut_windows(job.manifest.tables(job.info), job.spec.cuts)
+    return [(shard.name, shard.ids_digest) for number, table in windows for shard in cut_shards(number, table, job.config.shard_size)]
 
 
 def all_pairs(contents: int = 3, styles: int = 5) -> list[str]:

@@ -47,3 +47,47 @@ def problem(path: Path, config: JobConfig = CONFIG) -> str:
     with pytest.raises(ManifestError) as caught:
         Manifest(str(path)).check(config)
     return str(caught.value)
+
+
+# Names of pictures that a format, a shell, a URI or a terminal could take for something else.
+ODD_NAMES = [
+    "é.png",
+    "e\u0301.png",
+    "日本語.png",
+    "🎨.png",
+    "new\nline.png",
+    "car\rriage.png",
+    "cr\r\nlf.png",
+    "tab\there.png",
+    'quo"te.png',
+    "'.png",
+    "com,ma.png",
+    "semi;colon.png",
+    "pi|pe.png",
+    "[bracket.png",
+    '["json"].png',
+    "{brace}.png",
+    " leading.png",
+    "trail /x.png",
+    "a ::b.png",
+    "#hash.png",
+    "q?x=1&y=2.png",
+    "100%.png",
+    "%20.png",
+    "back\\slash.png",
+    "C:\\pictures\\a.png",
+    "s3:x.png",
+    "s3:/bucket/key.png",
+    "file:/x.png",
+    "~home.png",
+    "-dash.png",
+    "=1+1.png",
+    "@at.png",
+    "NA.png",
+    "null.png",
+    "\u2028line.png",
+    "\u202eright.png",
+    "\ufeffbom.png",
+    "\x01control.png",
+    "sep=;.png",
+]

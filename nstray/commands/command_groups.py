@@ -28,7 +28,7 @@ def manifest_group() -> None:
     "--content",
     required=True,
     metavar="DIR",
-    help="Folder or s3:// prefix of content images (jpg, jpeg, png, webp).",
+    help="Folder or s3:// prefix of content images (JPEG, PNG, WebP).",
 )
 @click.option(
     "--style", required=True, metavar="DIR", help="Folder or s3:// prefix of style images."
@@ -42,13 +42,26 @@ def manifest_group() -> None:
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the choice of styles.")
 @click.option(
+    "--any-ending",
+    is_flag=True,
+    help="Also take files under other names that begin as JPEG, PNG or WebP. Opens them.",
+)
+@click.option(
     "-o", "--out", required=True, metavar="FILE", help=".parquet, .csv or .jsonl, local or s3://."
 )
-def manifest_build(content: str, style: str, pairs: str, seed: int, out: str) -> None:
-    """Pair the images of two folders."""
+def manifest_build(out: str, **options: Any) -> None:
+    """Pair the images of two folders, subfolders included.
+
+    Images are the files that end with .jpg, .jpeg, .jpe, .jfif, .pjpeg, .pjp, .png or .webp, in
+    upper or lower case. Hidden files and folders are left out, and folders that programs leave,
+    such as __MACOSX and @eaDir. stderr says what was left out.
+    """
     from nstray.manifest.build import build
 
-    say(f"{build(content, style, pairs=pairs, seed=seed, out=out)} pairs in {out}")
+    def log(line: str) -> None:
+        say(line, err=True)
+
+    say(f"{build(**options, out=out, say=log)} pairs in {out}")
 
 
 @manifest_group.command("check", cls=JobCommand, short_help="Say what is wrong with a manifest.")
@@ -88,7 +101,7 @@ def weights_group() -> None:
     "--images",
     required=True,
     metavar="DIR",
-    help="Folder or s3:// prefix of pictures to measure on (jpg, jpeg, png, webp).",
+    help="Folder or s3:// prefix of pictures to measure on (JPEG, PNG, WebP).",
 )
 @weights_file_option
 @click.option(

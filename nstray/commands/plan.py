@@ -16,10 +16,11 @@ def plan(job: Job) -> dict[str, Any]:
     Starts nothing and writes nothing. JSON-ready. Raises `OutputError` if OUT holds another job.
     """
     done = Counts()
+    warnings = list(job.info.warnings)
     if storage.head(job.output.job_uri) is None:
         job.output.job.refuse_foreign_parts()
     else:
-        job.output.job.compare(job.output.job.read(), record(job))
+        warnings += job.output.job.compare(job.output.job.read(), record(job))
         for window, parts in enumerate(job.layout):
             counts = job.output.indexes.window_counts(window, parts)
             if counts is not None:
@@ -44,5 +45,5 @@ def plan(job: Job) -> dict[str, Any]:
         "overrides": list(job.info.overrides),
         "images": list(job.info.images),
         "carried": list(job.info.carried),
-        "warnings": list(job.info.warnings),
+        "warnings": warnings,
     }

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from nstray.errors import NotFound, OutputError, StorageError, UsageError
 from nstray.manifest import cached_check
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo
+from nstray.output import records
 from nstray.output.folder import Output
 from nstray.output.layout import parts_per_window
 from nstray.output.records import FORMAT
@@ -39,6 +40,8 @@ class Job:
     spec: JobSpec
     total: cost.Total
     init_id: str  # content, noise, style, or the digest of an image
+    base: str  # the folder that paths of the manifest started from when the job was begun
+    carried_changes: tuple[str, ...]  # when its carried columns got other values
 
     @property
     def evaluations(self) -> int:
@@ -89,6 +92,8 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
     init = config.init if config.init in settings.INITS else storage.absolute(config.init)
     init_id = init if init in settings.INITS else _digest(init, config)
     cuts: tuple[int, ...] = ()
+    carried_changes: tuple[str, ...] = ()
+    base = storage.redact(manifest.base())
     if stored is None:
         info = manifest.check(config)
     else:
@@ -97,6 +102,12 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
             config, stored["rows"], digest
         )
         cuts = _cuts(output, stored, info, extend)
+        carried_changes = _carried_changes(stored, info)
+        # The manifest's columns may stand in another order; those of the parts stay in theirs.
+        there = [name for name in carried_schema(stored).names if name in info.carried]
+        carried = tuple(there) if len(there) == len(info.carried) else info.carried
+        info = replace(cached_check.at_base(info, base, stored), carried=carried)
+        base = cached_check.order_base(stored)
     loaded = load_weights.read(config.weights, input=config.weights_input, taps=taps(config, info))
     spec = JobSpec(
         config,
@@ -106,6 +117,7 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         info,
         init,
         cuts=cuts,
+        carried_changed=bool(carried_changes),
     )
     total = cost.total(manifest, info, config)
     picture_bytes = total.pixels / info.rows * cost.BYTES_PER_PIXEL[config.image_format]
@@ -115,7 +127,18 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
             f"shard_size {config.shard_size}: a part would have about {part_bytes / 1e9:.1f} GB, "
             "and one put takes 5 GB at most; use a smaller shard_size"
         )
-    return Job(config, manifest, info, output, loaded, spec, total, init_id)
+    return Job(
+        config,
+        manifest,
+        info,
+        output,
+        loaded,
+        spec,
+        total,
+        init_id,
+        base,
+        carried_changes,
+    )
 
 
 @contextlib.contextmanager
@@ -134,37 +157,66 @@ def _cuts(
 ) -> tuple[int, ...]:
     """Where the windows of a job that was begun are cut (`nstray.manifest.shards.cut_windows`).
 
-    Raises `OutputError` if the manifest changed otherwise than by rows at its end, or if it grew
-    without `extend`.
+    Raises `OutputError` if the manifest grew without `extend`, if it has other columns, and with
+    `extend` if it changed otherwise than by rows at its end and by carried values.
     """
     before, cuts = stored["rows"], tuple(stored["cuts"])
     if info.digest == stored["manifest_digest"]:
         return cuts
-    grew = info.rows > before and info.marked_digest == stored["rows_digest"]
-    if not extend:
-        if grew:
+    if not records.has_both_digests(stored):
+        if extend:
             raise OutputError(
-                f"{output}: the manifest has grown from {before} rows to {info.rows}; "
-                "give --extend to make the new ones too"
+                f"{output}: its record is of a development version, which had no digest of the "
+                "manifest's rows without their carried columns, so the job can't grow; "
+                "use another OUT"
             )
         return cuts
-    if encode_schema(info.carried_schema) != stored["carried_schema"]:
-        there, here = (
-            {f"{f.name} ({f.type})" for f in s}
-            for s in (carried_schema(stored), info.carried_schema)
-        )
+    same = info.marked_digest == stored["rows_digest"]
+    if not same:
+        if extend:
+            raise OutputError(
+                f"{output}: --extend takes rows added at the manifest's end, but its first "
+                f"{before} rows are no longer those that the job was begun with; "
+                "put them back before the new ones, or use another OUT"
+            )
+        return cuts  # `JobRecord.compare` says what differs
+    there, here = (
+        {f"{f.name} ({f.type})" for f in schema}
+        for schema in (carried_schema(stored), info.carried_schema)
+    )
+    if there != here:
         raise OutputError(
             f"{output}: the manifest's columns are no longer those that the job was begun with: "
             f"{', '.join(sorted(there ^ here))}; all parts of a dataset have the same columns: "
             "put them back, or use another OUT"
         )
-    if not grew:
+    if info.rows == before:
+        return cuts
+    if not extend:
         raise OutputError(
-            f"{output}: --extend takes rows added at the manifest's end, but its first {before} "
-            "rows are no longer those that the job was begun with; "
-            "put them back, or use another OUT"
+            f"{output}: the manifest has grown from {before} rows to {info.rows}; "
+            "give --extend to make the new ones too"
         )
     return (*cuts, before)
+
+
+def _carried_changes(stored: Mapping[str, Any], info: ManifestInfo) -> tuple[str, ...]:
+    """When the carried columns of the stored job's rows got other values, as its record holds it.
+
+    The last time is now if they have others in the manifest of `info`.
+    """
+    before = tuple(stored["carried_changes"])
+    same = (
+        info.digest == stored["manifest_digest"]
+        or not records.has_both_digests(stored)
+        or info.marked_digest != stored["rows_digest"]
+        or info.marked_carried == stored["carried_digest"]
+    )
+    return before if same else (*before, _now("milliseconds"))
+
+
+def _now(unit: str = "seconds") -> str:
+    return datetime.now(UTC).isoformat(timespec=unit)
 
 
 def _digest(init: str, config: JobConfig) -> str:
@@ -184,11 +236,14 @@ def record(job: Job) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "nstray_version": VERSION,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created_at": _now(),
         "manifest": storage.redact(job.info.uri),
         "manifest_digest": job.info.digest,
         "rows": job.info.rows,
         "rows_digest": job.info.rows_digest,
+        "carried_digest": job.info.carried_digest,
+        "carried_changes": list(job.carried_changes),
+        "base": job.base,
         "cuts": list(job.spec.cuts),
         "checked": cached_check.dump(job.info),
         "shard_size": job.config.shard_size,

@@ -10,7 +10,8 @@ from nstray import text
 from nstray.commands.prepare import check, record
 from nstray.commands.run import run
 from nstray.config import make
-from nstray.errors import ConfigError, ErrorCode
+from nstray.errors import ConfigError, ErrorCode, ManifestError, StorageError
+from nstray.manifest.manifest import Manifest
 from nstray.output.folder import Output
 from nstray.output.records import known_settings
 
@@ -38,7 +39,16 @@ def retry(
     output = Output(out)
     stored = output.job.read(resume=True)
     settings = {**known_settings(stored), **changes}
-    job = check(manifest_uri or stored["manifest"], out, make(settings))
+    if manifest_uri is None:
+        manifest_uri = stored["manifest"]
+        try:
+            Manifest(manifest_uri).base()
+        except (ManifestError, StorageError) as error:
+            raise ManifestError(
+                f"the manifest that the job names can't be used: {error}; "
+                "say where it is with --manifest"
+            ) from None
+    job = check(manifest_uri, out, make(settings))
     output.job.compare(stored, record(job))
     job = dataclasses.replace(
         job, spec=dataclasses.replace(job.spec, retry=tuple(codes) or tuple(ErrorCode))

@@ -14,6 +14,7 @@ from nstray.commands.preflight import preflight
 from nstray.commands.prepare import Job, naming_output, record
 from nstray.config import VERSION
 from nstray.errors import ErrorCode, JobFailed
+from nstray.output.records import Counts
 
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
 # What a job's summary takes from the counts of its parts.
@@ -28,6 +29,9 @@ _SUMMED = (
     "started",
     "finished",
 )
+
+
+_CARD = ("rows", "ok", "errors")  # the counts that the data card names
 
 
 def run(job: Job) -> int:
@@ -64,6 +68,8 @@ def run(job: Job) -> int:
                 return _run_on_ray(job, stored, display)
         if summary is not None and summary.get("rows") == job.info.rows and _all_there(job):
             display.log_event("already_complete")
+            if stored["carried_changes"]:
+                job.output.card.write(stored, Counts(**{n: summary[n] for n in _CARD}))
             progress.done = progress.resumed = job.info.rows
             return _verdict(job, summary, display)
         preflight(job)

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from nstray import config, storage
 from nstray.errors import ErrorCode, ManifestError, NotFound, OutputError, PairError, StorageError
 from nstray.images.decode import decode as decode_picture
 from nstray.images.decode import read_header
+from nstray.manifest.cached_check import at_base
 from nstray.manifest.duplicates import IdHashes
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo
@@ -23,7 +26,14 @@ from nstray.output.folder import Output
 from nstray.output.layout import ids_digest, parse_part, part_name
 from nstray.output.part_file import open_part
 from nstray.output.reader import MAX_PIXELS, part_uris, parts_by_window, read_rows
-from nstray.output.records import PICTURE_NAME, PartInfo, known_settings
+from nstray.output.records import (
+    PICTURE_NAME,
+    PartInfo,
+    has_both_digests,
+    iso_time,
+    known_settings,
+    unix_seconds,
+)
 from nstray.output.schema import job_schema, stored_schema
 
 _DECODE_THREADS = 4
@@ -37,15 +47,19 @@ class VerifyReport:
 
     Attributes:
         problems: at most `MAX_PROBLEMS` of them; `more` counts the rest.
+        notes: for a person; nothing is wrong.
         parts, rows, ok, errors: what is really there; errors by their code.
+        earlier: rows made before the manifest's carried columns got other values.
     """
 
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     parts: int = 0
     rows: int = 0
     ok: int = 0
     errors: dict[str, int] = field(default_factory=dict)
     more: int = 0
+    earlier: int = 0
 
     @property
     def passed(self) -> bool:
@@ -104,12 +118,14 @@ def verify(
     job = output.job.read()
     source, info = _job_manifest(job, manifest)
     report = VerifyReport()
-    same = info.digest == job["manifest_digest"]
+    same, carried_differ = _compare(job, info)
     if not same:
         report.add(
-            f"the manifest {info.uri} is not the job's: its digest is {info.digest}, "
-            f"the job's {job['manifest_digest']}"
+            f"the manifest {info.uri} is not the job's: it has {info.rows} rows "
+            f"and the digest {info.digest}, the job's {job['rows']} and {job['manifest_digest']}"
         )
+    info = at_base(info, storage.redact(source.base()), job)
+    changed = max((unix_seconds(time) or 0.0 for time in job["carried_changes"]), default=None)
     windows = parts_by_window(job)
     expected = dict(windows)
     total = sum(expected.values())
@@ -134,8 +150,9 @@ def verify(
                 if number not in listed:
                     missing.append(name)
                 else:
+                    uri = listed[number].uri
                     ids = _check_part(
-                        listed[number].uri, schema, job, shards.get(number), decode, pool, report
+                        uri, schema, job, shards.get(number), decode, pool, report, changed
                     )
                     seen.add(IdHashes.of(ids))
                 if progress:
@@ -143,7 +160,24 @@ def verify(
         if missing:
             report.add(f"{len(missing)} of {total} parts missing: {_first_names(missing)}")
         _check_duplicates(output, job, seen, report)
+    if changed is not None and report.earlier:
+        report.notes.append(
+            f"{report.earlier} rows were made before {iso_time(changed)}, when columns that the "
+            "manifest only carries got other values; they hold those of before"
+        )
+    if carried_differ:
+        report.notes.append(
+            f"the manifest {info.uri} has the job's rows, but columns that it only carries have "
+            "other values now"
+        )
     return report
+
+
+def _compare(job: dict[str, Any], info: ManifestInfo) -> tuple[bool, bool]:
+    """Whether a manifest has the job's rows, and whether its carried columns differ."""
+    if not has_both_digests(job):
+        return info.digest == job["manifest_digest"], False
+    return info.rows_digest == job["rows_digest"], info.carried_digest != job["carried_digest"]
 
 
 def _check_names(output: Output, expected: dict[int, int], report: VerifyReport) -> None:
@@ -172,8 +206,13 @@ def _check_part(
     decode: bool,
     pool: Executor,
     report: VerifyReport,
+    changed: float | None,
 ) -> list[str]:
-    """Check one part. Returns its pair ids, as far as they can be read."""
+    """Check one part. Returns its pair ids, as far as they can be read.
+
+    Args:
+        changed: when the manifest's carried columns last got other values, in unix seconds.
+    """
     name = storage.name(uri)
     ids: list[str] = []
     counts: dict[str, int] = {}  # rows by ok or error code
@@ -190,6 +229,8 @@ def _check_part(
             image = "image" if decode else "image.path"
             columns = ["pair_id", image, "status", "error_code", "width", "height"]
             for group in range(file.num_row_groups):
+                if changed is not None:
+                    report.earlier += _made_before(file, group, changed)
                 rows = file.read_row_group(group, columns=columns).to_pylist()
                 for row, problem in zip(
                     rows, pool.map(lambda row: _row_problem(row, decode), rows), strict=True
@@ -211,6 +252,14 @@ def _check_part(
     if shard is not None:
         _check_shard(name, shard, ids, report)
     return ids
+
+
+def _made_before(file: pq.ParquetFile, group: int, moment: float) -> int:
+    """The number of rows of a row group that were made before `moment`, in unix seconds."""
+    made = file.read_row_group(group, columns=["created_at"]).column(0)
+    # In Arrow: Python lacks times after the year 9999.
+    limit = pa.scalar(round(moment * 1e6), pa.int64()).cast(made.type)
+    return int(pc.sum(pc.less(made, limit)).as_py() or 0)
 
 
 def _check_footer(

@@ -27,8 +27,8 @@ from nstray.errors import (
 from nstray.images import Pixels
 from nstray.images.decode import decode
 from nstray.images.resize import fit
-from nstray.manifest.build import IMAGE_ENDINGS, picture_uris
 from nstray.manifest.files import ending
+from nstray.manifest.folder_pictures import find_pictures
 from nstray.text import log_event
 
 if TYPE_CHECKING:
@@ -132,15 +132,14 @@ class _Pictures:
         self.folder, self.size, self.say = storage.absolute(folder), size, say
         self.least, self.deepest, self.skipped = 1, "conv1_1", 0
         try:
-            listed = [o.uri for o in storage.list_files(self.folder)]
+            listed = find_pictures(self.folder)
         except NotFound as error:
             raise UsageError(f"--images {error}; give a folder or an s3:// prefix") from None
-        uris = picture_uris(listed)
+        uris = listed.uris
         if not uris:
-            raise UsageError(
-                f"--images {self.folder}: no pictures: none of its {len(listed)} files ends with "
-                f"{', '.join(IMAGE_ENDINGS)}"
-            )
+            raise UsageError(f"--images {self.folder}: no pictures: {listed.why_none()}")
+        for line in listed.left_out.lines():
+            say(f"--images {self.folder}: {line}")
         count = len(uris) if limit is None else min(limit, len(uris))
         self.uris = [uris[i * len(uris) // count] for i in range(count)]
 

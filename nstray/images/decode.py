@@ -118,7 +118,7 @@ def _open(
     """
     if not data:
         raise PairError(ErrorCode.EMPTY_FILE, f"{what}: the file is empty (0 bytes)")
-    image_format = _format(data)
+    image_format = format_of(data)
     if image_format is None or (image_format == "tiff" and not own):
         raise refusal(data, what)
     if image_format == "webp":
@@ -155,7 +155,7 @@ def _check_pixels(width: int, height: int, what: str, max_pixels: int | None) ->
         )
 
 
-def _format(data: bytes) -> str | None:
+def format_of(data: bytes) -> str | None:
     """The format by the file's first bytes; None if `READERS` has none for it."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"

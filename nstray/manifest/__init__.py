@@ -26,4 +26,5 @@ What is made of one, or makes one:
 
 - shards: rows to windows and shards
 - build: a manifest from folders of pictures
+- folder_pictures: the pictures below a folder, and what was left out
 """

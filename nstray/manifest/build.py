@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
+import os
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nstray import storage
 from nstray.errors import AlreadyExists, ManifestError, NotFound
-from nstray.manifest.files import BATCH_ROWS, ending, is_folder_name, kind_of
+from nstray.manifest.files import BATCH_ROWS, is_folder_name, kind_of
+from nstray.manifest.folder_pictures import (
+    ENDINGS,
+    begins_as_picture,
+    below,
+    find_pictures,
+    is_picture_name,
+)
+from nstray.manifest.problems import Problems
+from nstray.manifest.references import resolve
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 SCHEMA = pa.schema([("pair_id", pa.string()), ("content", pa.string()), ("style", pa.string())])
 MAX_SLUG = 63  # characters; two slugs and "--" make an id of at most 128
+HASH_DIGITS = 8
+# A cell of these characters alone means the same to every reader of CSV.
+_PLAIN_CELL = re.compile(r"[\w./:-](?:[\w./: -]*[\w./:-])?")
 
 _Row = tuple[str, str, str]
 
 
-def build(content: str, style: str, *, pairs: str, seed: int, out: str) -> int:
+def build(
+    content: str,
+    style: str,
+    *,
+    pairs: str,
+    seed: int,
+    out: str,
+    any_ending: bool = False,
+    say: Callable[[str], object] = lambda line: None,
+) -> int:
     """Write a manifest of pairs of the pictures below two folders; returns its number of rows.
 
-    Ids are made of the files' names. Paths are relative to the manifest if both folders lie beside
-    or below it, else absolute. Memory: the listings and the encoded manifest, which is about 1 byte
-    per row for Parquet with every content and every style.
+    Ids are made of the files' names and of their paths below the folders, so they stay when
+    pictures are added and when the folders move. Paths are relative to the manifest if both folders
+    lie beside or below it, else absolute. Memory: the listings and the encoded manifest, which is
+    about 1 byte per row for Parquet with every content and every style.
 
     Args:
         content: a folder, an S3 prefix, or one picture.
@@ -40,15 +62,23 @@ def build(content: str, style: str, *, pairs: str, seed: int, out: str) -> int:
             content alone, so that adding contents changes no draw.
         seed: of the draw.
         out: ends with .parquet, .csv, .jsonl or .ndjson; must not exist.
+        any_ending: as `find_pictures` takes it.
+        say: told what of the folders was left out, a line each.
     Raises: `ManifestError` for a folder without pictures, for more styles asked for than there are,
-        or for an `out` that exists.
+        for an `out` that exists, or for a picture whose path no manifest can hold.
     """
     out = storage.absolute(out)
     kind = kind_of(out)
     styles_each = _styles_each(pairs)
     if storage.head(out) is not None:
         raise ManifestError(f"{out} exists; remove it first, or write another")
-    contents, styles = _Pictures(content, "content"), _Pictures(style, "style")
+    contents, styles = (
+        _Pictures(given, role, any_ending)
+        for given, role in ((content, "content"), (style, "style"))
+    )
+    for pictures in (contents, styles):
+        for line in pictures.left_out:
+            say(f"{pictures.role} folder {pictures.folder}: {line}")
     if styles_each is not None and styles_each > len(styles.uris):
         raise ManifestError(
             f"--pairs {styles_each}: only {len(styles.uris)} styles in {styles.folder}; "
@@ -56,13 +86,13 @@ def build(content: str, style: str, *, pairs: str, seed: int, out: str) -> int:
         )
     base = storage.parent(out).rstrip("/") + "/"
     relative = all((p.folder.rstrip("/") + "/").startswith(base) for p in (contents, styles))
-    prefix = base if relative else ""
+    content_paths, style_paths = (p.references(base, relative) for p in (contents, styles))
+    if kind == "csv":
+        content_paths = list(map(_cell, content_paths))
+        # A cell that starts with "[" would be read as a JSON list.
+        style_paths = [_cell(json.dumps([s]) if s.startswith("[") else s) for s in style_paths]
     rows = (
-        (
-            f"{contents.slugs[c]}--{styles.slugs[s]}",
-            contents.uris[c].removeprefix(prefix),
-            styles.uris[s].removeprefix(prefix),
-        )
+        (f"{contents.slugs[c]}--{styles.slugs[s]}", content_paths[c], style_paths[s])
         for c in range(len(contents.uris))
         for s in _drawn(styles_each, len(styles.uris), f"{seed}:{contents.relative(c)}")
     )
@@ -98,76 +128,114 @@ class _Pictures:
     """The pictures below a folder, in the order of their names.
 
     Attributes:
+        role: content or style.
         folder: its URI.
         uris: of the pictures.
         slugs: a distinct name for each picture, fit for an id.
+        left_out: lines that say what of the folder is not taken.
     """
 
-    def __init__(self, given: str, role: str) -> None:
+    def __init__(self, given: str, role: str, any_ending: bool) -> None:
         uri = storage.absolute(given)
         found = None if is_folder_name(uri) else storage.head(uri)
+        self.role = role
         self.folder = uri if found is None else storage.parent(uri)
-        endings = ", ".join(IMAGE_ENDINGS)
+        self.left_out: list[str] = []
+        hint = "" if any_ending else "; --any-ending takes those that begin as such pictures"
         if found is not None:
             self.uris = [uri]
-            if ending(storage.name(uri)) not in IMAGE_ENDINGS:
-                raise ManifestError(
-                    f"{role} {uri}: not a picture: its name must end with one of {endings}"
+            if not is_picture_name(uri) and not (any_ending and begins_as_picture(uri)):
+                what = (
+                    "it does not begin as JPEG, PNG or WebP"
+                    if any_ending
+                    else f"its name must end with one of {', '.join(ENDINGS)}{hint}"
                 )
+                raise ManifestError(f"{role} {uri}: not a picture: {what}")
         else:
             try:
-                listed = [o.uri for o in storage.list_files(uri)]
+                listed = find_pictures(uri, any_ending=any_ending)
             except NotFound as error:
                 raise ManifestError(f"{role} folder {uri}: does not exist ({error})") from None
-            self.uris = picture_uris(listed)
+            self.uris, self.left_out = listed.uris, listed.left_out.lines(hint)
             if not self.uris:
-                raise ManifestError(
-                    f"{role} folder {uri}: no pictures: "
-                    f"none of its {len(listed)} files ends with {endings}"
-                )
+                raise ManifestError(f"{role} folder {uri}: no pictures: {listed.why_none(hint)}")
         self.slugs = _slugs([self.relative(i) for i in range(len(self.uris))])
 
     def relative(self, i: int) -> str:
         """The path of picture i from its folder; it does not depend on where the folder lies."""
-        return self.uris[i].removeprefix(self.folder).lstrip("/")
+        return below(self.folder, self.uris[i])
 
+    def references(self, base: str, relative: bool) -> list[str]:
+        """The pictures as a manifest in the folder `base` names them.
 
-def picture_uris(listed: Iterable[str]) -> list[str]:
-    """The files of a folder that are pictures by their names, in order."""
-    # A name that begins with a dot is no picture: macOS puts a ._a.jpg beside every a.jpg.
-    return sorted(
-        u for u in listed if ending(n := storage.name(u)) in IMAGE_ENDINGS and not n.startswith(".")
-    )
+        Raises: `ManifestError` for a picture that it can't name.
+
+        Args:
+            relative: as paths from `base`, if a reader takes these for the pictures' own.
+        """
+        forms: list[Callable[[str], str]] = [lambda uri: uri]
+        if relative:
+            forms.insert(0, lambda uri: uri.removeprefix(base))
+        if not storage.is_uri(base) and not storage.is_uri(self.folder):
+            # A reader takes "./" and whatever follows literally.
+            forms.insert(1, lambda uri: f"./{os.path.relpath(uri, base)}")
+        written = [""] * len(self.uris)
+        others = list(range(len(self.uris)))
+        for form in forms:
+            for i in others:
+                written[i] = form(self.uris[i])
+            read = self._read(base, [written[i] for i in others])
+            others = [i for i, uri in zip(others, read, strict=True) if uri != self.uris[i]]
+        if others:
+            raise ManifestError(
+                "\n".join(
+                    f"{self.role} {self.uris[i]!r}: no manifest can name it; rename the file"
+                    for i in others[: Problems.LIMIT]
+                )
+            )
+        return written
+
+    def _read(self, base: str, written: list[str]) -> list[str | None]:
+        """What a reader takes the `written` references for."""
+        values = pa.array(written, pa.string())
+        read = resolve(base, values, self.role, None, Problems(), True)
+        return cast("list[str | None]", read.to_pylist())
 
 
 def _slugs(paths: list[str]) -> list[str]:
-    """A distinct name for each path: its stem, with a hash of the path if two paths share the stem.
+    """A distinct name for each path: its stem, and 8 hex digits of a hash of the path.
+
+    A name depends on its path alone, with one exception: paths of the same stem and the same 8
+    digits get 16. Of two given paths of one stem this happens once in 4 thousand million. So a
+    picture that is added does not rename another, and a name never comes to mean another picture.
+    A path whose stem has no letter or digit of ASCII has 16 digits and no stem.
 
     A name never holds ``--`` and never starts or ends with ``-``, so two names joined by ``--`` can
     be told apart again.
     """
-    bare = [
-        re.sub(
-            r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._-]+", "-", p.rpartition("/")[2].rpartition(".")[0])
-        ).strip("._-")
-        for p in paths
-    ]
-    counts = Counter(bare)
-    digits = 8
+    stems = [_stem(path) for path in paths]
+    digits = [HASH_DIGITS if stem else 2 * HASH_DIGITS for stem in stems]
     while True:
-        out = [
-            s if s and counts[s] == 1 and len(s) <= MAX_SLUG else _hashed(s, p, digits)
-            for s, p in zip(bare, paths, strict=True)
+        slugs = [_hashed(*each) for each in zip(stems, paths, digits, strict=True)]
+        repeated = {slug for slug, number in Counter(slugs).items() if number > 1}
+        if not repeated:
+            return slugs
+        digits = [
+            n + HASH_DIGITS if s in repeated else n for n, s in zip(digits, slugs, strict=True)
         ]
-        if len(set(out)) == len(out):
-            return out
-        digits += 8
 
 
-def _hashed(slug: str, path: str, digits: int) -> str:
-    """`slug`, shortened to fit, with `digits` hex digits of a hash of `path`."""
+def _stem(path: str) -> str:
+    """The file's name without its ending, as far as an id may hold it."""
+    name = path.rpartition("/")[2]
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name.rpartition(".")[0] or name)
+    return re.sub(r"-{2,}", "-", stem).strip("._-")
+
+
+def _hashed(stem: str, path: str, digits: int) -> str:
+    """`stem`, shortened to fit, with `digits` hex digits of a hash of `path`."""
     mark = hashlib.blake2b(path.encode()).hexdigest()[:digits]
-    return f"{slug[: MAX_SLUG - digits - 1].rstrip('._-')}-{mark}".lstrip("-")
+    return f"{stem[: MAX_SLUG - digits - 1].rstrip('._-')}-{mark}".lstrip("-")
 
 
 def _parquet(rows: Iterator[_Row]) -> bytes:
@@ -184,13 +252,18 @@ def _parquet(rows: Iterator[_Row]) -> bytes:
 
 
 def _csv(rows: Iterator[_Row]) -> bytes:
+    """Rows of cells as `_cell` makes them."""
     sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(SCHEMA.names)
-    for pair_id, content, style in rows:
-        # A cell that starts with "[" would be read as a JSON list.
-        writer.writerow((pair_id, content, json.dumps([style]) if style.startswith("[") else style))
+    sink.write(",".join(SCHEMA.names) + "\n")
+    sink.writelines(f"{pair_id},{content},{style}\n" for pair_id, content, style in rows)
     return sink.getvalue().encode()
+
+
+def _cell(text: str) -> str:
+    """`text` as a cell, in quotes if a reader could take it otherwise."""
+    if _PLAIN_CELL.fullmatch(text):
+        return text
+    return '"' + text.replace('"', '""') + '"'
 
 
 def _json_lines(rows: Iterator[_Row]) -> bytes:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from nstray import storage
 from nstray.config import VERSION, JobConfig
 from nstray.errors import OutputError
+from nstray.manifest.files import ENDINGS, ending
 from nstray.manifest.pair import ManifestInfo
 from nstray.output.schema import decode_schema, encode_schema
 
@@ -42,7 +45,7 @@ def load(
         init_id: identity of the `init` image (`JobConfig.result_fields`).
     """
     checked = stored.get("checked")
-    if not isinstance(checked, dict):
+    if not isinstance(checked, dict) or not stored.get("carried_digest"):
         return None
     same = (
         stored["manifest_digest"] == digest
@@ -57,7 +60,7 @@ def load(
         carried, overrides, layers, warnings, images = (
             tuple(map(str, checked[name])) for name in _TEXTS
         )
-        local, rows_digest = bool(checked["local"]), str(stored["rows_digest"])
+        local = bool(checked["local"])
         apart, file_rows = bool(checked["carried_apart"]), tuple(map(int, checked["file_rows"]))
         return ManifestInfo(
             uri=uri,
@@ -70,10 +73,30 @@ def load(
             warnings=warnings,
             images=images,
             local=local,
-            rows_digest=rows_digest,
+            rows_digest=str(stored["rows_digest"]),
+            carried_digest=str(stored["carried_digest"]),
             carried_apart=apart,
             file_rows=file_rows,
         )
     except (KeyError, TypeError, ValueError, OutputError):
         # The entry is damaged or of a development version: a new check replaces it.
         return None
+
+
+def order_base(stored: Mapping[str, Any]) -> str:
+    """The folder that relative paths of the stored job's manifest started from at its beginning."""
+    if base := stored.get("base"):
+        return str(base)
+    # A record of a development version or of 0.1.
+    uri = stored["manifest"]
+    return storage.parent(uri) if ending(storage.name(uri)) in ENDINGS else uri
+
+
+def at_base(info: ManifestInfo, base: str, stored: Mapping[str, Any]) -> ManifestInfo:
+    """`info` with the order of rows that the stored job had at its beginning.
+
+    Args:
+        base: the folder that relative paths start from now, redacted.
+    """
+    begun = order_base(stored)
+    return info if base == begun else replace(info, order_base=begun)

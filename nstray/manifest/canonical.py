@@ -35,11 +35,13 @@ class Canonical:
     Attributes:
         columns: all that nstray reads, but for `row`.
         carried: those that are only carried through, with the types that the file gives them.
+        written: those of `columns` that hold references, as the file has them.
         default_ids: true for rows that gave no pair_id.
     """
 
     columns: dict[str, pa.Array]
     carried: dict[str, pa.Array]
+    written: dict[str, pa.Array]
     default_ids: Flags
 
 
@@ -82,8 +84,13 @@ def canonical(
     )
     if config is not None:
         check_rules(batch.rows, config, styles, overrides, problems)
+    written = {
+        "content": content,
+        "style": styles.wrap(styles.values),
+        **{name: _written_image(given) for name, given in images.items()},
+    }
     if "init" in overrides:
-        init = overrides["init"]
+        init = written["init"] = overrides["init"]
         named = pc.is_in(init, value_set=pa.array(INITS))
         overrides["init"] = pc.if_else(
             named, init, resolve(base, init, "init", None, problems, local)
@@ -104,7 +111,7 @@ def canonical(
     }
     carried = {name: without_views(array) for name, array in raw.items() if name not in columns}
     problems.settle(batch)
-    return Canonical(columns, carried, default)
+    return Canonical(columns, carried, written, default)
 
 
 def _normalised_weights(styles: Lists, weights: Lists, problems: Problems) -> pa.Array:
@@ -186,6 +193,15 @@ def _resolve_image(
     named = pc.if_else(pc.equal(given.values, ""), pa.scalar(None, pa.string()), given.values)
     lists = given.wrap(pc.fill_null(resolve(base, named, name, given.parents, problems, local), ""))
     return pc.if_else(pa.array(given.lengths > 0), lists, pa.scalar(None, STRINGS))
+
+
+def _written_image(given: Lists | pa.Array) -> pa.Array:
+    """Masks or fine styles as written; null for a row that has none."""
+    if not isinstance(given, Lists):
+        return given
+    return pc.if_else(
+        pa.array(given.lengths > 0), given.wrap(given.values), pa.scalar(None, STRINGS)
+    )
 
 
 def _parse_hint(name: str, array: pa.Array, batch: RawBatch, problems: Problems) -> pa.Array:

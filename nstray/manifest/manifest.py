@@ -11,7 +11,7 @@ import pyarrow as pa
 from nstray import storage
 from nstray.config import ROW_FIELDS, JobConfig
 from nstray.errors import ManifestError
-from nstray.manifest.arrow_columns import DOUBLES, STRINGS
+from nstray.manifest.arrow_columns import DOUBLES, STRINGS, Lists
 from nstray.manifest.canonical import IMAGE_TYPES, Canonical, canonical
 from nstray.manifest.carried_rows import APART_BYTES, CarriedBytes
 from nstray.manifest.carried_types import cast, check_writable, holds_large_integers, merge_types
@@ -21,7 +21,9 @@ from nstray.manifest.files import ManifestFile, RawBatch, digest, find, read
 from nstray.manifest.overrides import OVERRIDE_TYPES
 from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.problems import Problems
+from nstray.manifest.references import resolve
 from nstray.manifest.rows_digest import RowsDigest
+from nstray.manifest.shards import ORDER_KEYS
 
 
 class Manifest:
@@ -32,6 +34,10 @@ class Manifest:
 
     def __init__(self, uri: str) -> None:
         self.uri = storage.absolute(uri)
+
+    def base(self) -> str:
+        """The folder that its relative paths start from; raises as `digest` does."""
+        return find(self.uri)[0]
 
     def digest(self) -> str:
         """``sha256:...`` of its bytes (`ManifestInfo.digest`).
@@ -49,7 +55,7 @@ class Manifest:
         The whole manifest is read once, as a stream.
 
         Args:
-            mark: how many first rows get a digest of their own (`ManifestInfo.marked_digest`).
+            mark: how many first rows get digests of their own (`ManifestInfo.marked_digest`).
             known_digest: what `digest` has just returned.
         Raises: `ManifestError` with the first ten problems, a line each; `StorageError` for files
             that can't be read.
@@ -62,7 +68,7 @@ class Manifest:
         large: set[str] = set()  # columns with integers that a double does not hold
         layers: set[str] = set()
         rows = 0
-        rows_digest = RowsDigest(mark)
+        rows_digest, carried_digest = RowsDigest(mark), RowsDigest(mark)
         carried_bytes = CarriedBytes()
         file_rows = dict.fromkeys(files, 0)
         with IdHashes() as hashes:
@@ -84,7 +90,8 @@ class Manifest:
                             for layer in text.split(",")
                             if layer
                         )
-                rows_digest.add({**found.columns, **found.carried}, batch.rows)
+                rows_digest.add({**found.columns, **found.written}, batch.rows)
+                carried_digest.add(found.carried, batch.rows)
                 hashes.add(IdHashes.of(found.columns["pair_id"].to_pylist()))
                 carried_bytes.add(batch.rows, sum(array.nbytes for array in found.carried.values()))
                 file_rows[batch.file] += batch.rows
@@ -107,7 +114,9 @@ class Manifest:
             images=tuple(name for name in IMAGE_COLUMNS if name in present),
             local=local,
             rows_digest=str(rows_digest),
+            carried_digest=str(carried_digest),
             marked_digest=rows_digest.marked,
+            marked_carried=carried_digest.marked,
             carried_apart=files[0].kind == "parquet" and carried_bytes.most > APART_BYTES,
             file_rows=tuple(file_rows.values()),
         )
@@ -116,6 +125,8 @@ class Manifest:
 
     def tables(self, info: ManifestInfo, *, carried: bool = True) -> Iterator[pa.Table]:
         """The rows in order, as tables of `info.schema` of bounded size.
+
+        With `info.order_base` they have the columns `shards.ORDER_KEYS` too.
 
         The tables lack the carried columns if `carried` is false or if `info.carried_apart` is
         true. Of Parquet these columns are not read then.
@@ -134,7 +145,8 @@ class Manifest:
         for batch in _batches(files, skip):
             found = canonical(batch, base, None, problems, local=info.local)
             problems.raise_any()
-            yield _table(found, batch, rows, schema)
+            table = _table(found, batch, rows, schema)
+            yield table if info.order_base is None else _with_order(table, found, info.order_base)
             rows += batch.rows
         if rows != info.rows:
             raise ManifestError(
@@ -175,6 +187,16 @@ def _table(found: Canonical, batch: RawBatch, start: int, schema: pa.Schema) -> 
         for field in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _with_order(table: pa.Table, found: Canonical, base: str) -> pa.Table:
+    """`table` with contents and styles as they were resolved when the job was begun."""
+    styles, problems = Lists(found.written["style"]), Problems()
+    content = resolve(base, found.written["content"], "content", None, problems, True)
+    style = styles.wrap(resolve(base, styles.values, "style", styles.parents, problems, True))
+    return table.append_column(ORDER_KEYS["content"], content).append_column(
+        ORDER_KEYS["style"], style
+    )
 
 
 def _raise_duplicates(

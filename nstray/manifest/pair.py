@@ -57,9 +57,14 @@ class ManifestInfo:
         images: those of the columns content_masks, style_masks and fine_style that it has.
         local: whether its rows may name local files. Those of a manifest on s3:// may only if
             `allow_local` is set.
-        rows_digest: ``sha256:...`` of its rows, whatever files hold them (`RowsDigest`).
-        marked_digest: the same of its first rows, as many as the argument `mark` of
+        rows_digest: ``sha256:...`` of its rows without the carried columns, references as written
+            (`RowsDigest`). Neither other files of the same rows change it, nor another place.
+        carried_digest: the same of the carried columns.
+        marked_digest: `rows_digest` of its first rows, as many as the argument `mark` of
             `Manifest.check`; None if it has fewer.
+        marked_carried: `carried_digest` of these.
+        order_base: the folder that relative paths start from where rows are put in order, if it is
+            not the manifest's own: a job keeps its order of rows when its manifest moves.
         carried_apart: whether the carried columns are too large to travel with the rows. Workers
             then read their rows' values from the manifest (`CarriedRows`).
         file_rows: the number of rows of each of its files, in order.
@@ -76,7 +81,10 @@ class ManifestInfo:
     images: tuple[str, ...] = ()
     local: bool = False
     rows_digest: str = ""
+    carried_digest: str = ""
     marked_digest: str | None = None
+    marked_carried: str | None = None
+    order_base: str | None = None
     carried_apart: bool = False
     file_rows: tuple[int, ...] = ()
 

@@ -15,6 +15,10 @@ import pyarrow.compute as pc
 
 from nstray.output.layout import ids_digest, part_name, window_sizes
 
+# Columns of a table that is put in order by other contents and styles than those that it names:
+# those before its manifest moved. No manifest has columns of these names, which are the output's.
+ORDER_KEYS = {"content": "content_uri", "style": "style_uri"}
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -95,9 +99,14 @@ def cut_shards(window: int, table: pa.Table, shard_size: int) -> list[Shard]:
         for name in ("size_rule", "size", "width", "height")
         if name in table.column_names
     }
-    keys["style"] = pc.binary_join(table["style"].combine_chunks(), "\0")
-    keys["content"] = table["content"]
+    content, style = (
+        table[other if (other := ORDER_KEYS[name]) in table.column_names else name]
+        for name in ("content", "style")
+    )
+    keys["style"] = pc.binary_join(style.combine_chunks(), "\0")
+    keys["content"] = content
     keys["row"] = table["row"]
+    table = table.drop_columns([n for n in ORDER_KEYS.values() if n in table.column_names])
     order = pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])
     ordered = table.take(order).combine_chunks()
     return [

@@ -74,6 +74,17 @@ def untouched(text: str) -> bool:
     return match is not None and match[1] == _digest(text[: match.start()] + text[match.end() :])
 
 
+def _carried_changes(job: Mapping[str, Any]) -> list[str]:
+    """Lines that say when the manifest's own columns got other values; none if they never did."""
+    if not (times := job.get("carried_changes")):
+        return []
+    return [
+        "",
+        f"Columns from the manifest got other values on {_cell(', '.join(times))}. Each row has "
+        "the values of the time at which it was made (`created_at`).",
+    ]
+
+
 def render(
     job: Mapping[str, Any], columns: Iterable[tuple[str, str, str]], counts: Counts | None
 ) -> str:
@@ -108,6 +119,7 @@ def render(
         "# A stylised dataset",
         "",
         state,
+        *_carried_changes(job),
         "",
         "Each row is one pair of a content image and a style, made into one picture by the "
         "optimisation of Gatys, Ecker and Bethge",

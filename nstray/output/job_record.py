@@ -47,10 +47,10 @@ class JobRecord:
         return record
 
     def open(self, new: dict[str, Any]) -> dict[str, Any]:
-        """Begin the job `new`; if its record exists, resume the job, which may grow.
+        """Begin the job `new`; if its record exists, resume the job.
 
-        The job grows if rows were added to its manifest and `new` has them (`records.has_grown`).
-        Returns the stored record, with a list ``warnings`` (not stored) of differences that do not
+        If its manifest has changed as `records.updated` says, the record is replaced. Returns the
+        stored record, with a list ``warnings`` (not stored) of differences that do not
         matter to results. Raises `OutputError` if the folder belongs to another job, naming what
         differs, or if it holds Parquet files of no job.
         """
@@ -72,11 +72,11 @@ class JobRecord:
         for folder in ("", "data", ".nstray", ".nstray/index"):
             storage.sweep(storage.join(self._paths.out, folder))
         warnings = self.compare(old, new)
-        if records.has_grown(old, new):
-            old = self._grow(new)
+        if records.updated(old, new) != old:
+            old = self._update(new)
         return {**old, "warnings": warnings}
 
-    def _grow(self, new: dict[str, Any]) -> dict[str, Any]:
+    def _update(self, new: dict[str, Any]) -> dict[str, Any]:
         """Replace the record by one with the manifest of `new`, unless another run has done so.
 
         Returns the record that is stored then.
@@ -86,9 +86,9 @@ class JobRecord:
             stored = storage.head(self._uri)
             old = self.read(resume=True)
             self.compare(old, new)
-            if not records.has_grown(old, new):
+            changed = records.updated(old, new)
+            if changed == old:
                 return old
-            changed = records.grown(old, new)
             try:
                 storage.put_over(
                     self._uri, records.dump(changed), if_match=stored.etag if stored else ""
@@ -97,7 +97,7 @@ class JobRecord:
             except Changed:
                 continue
         raise OutputError(
-            f"{storage.redact(self._uri)} changes again and again: are several runs extending "
+            f"{storage.redact(self._uri)} changes again and again: do several runs extend "
             f"{self._paths}? Wait for them, and run again"
         )
 
@@ -106,20 +106,30 @@ class JobRecord:
 
         Raises `OutputError`, naming what differs, if it may not.
         """
-        if records.has_grown(old, new):
-            old = records.grown(old, new)
-        if found := records.conflicts(old, new):
+        manifests, settings = records.conflicts(old, new)
+        if found := [*manifests, *settings]:
+            same = "the same settings" if settings else ""
+            if manifests:
+                same += f"{' and ' if same else ''}the manifest that it was begun with"
+                same += f", which was {old.get('manifest')}"
             raise OutputError(
-                f"this output belongs to another job: {'; '.join(found)}; "
-                f"use another OUT or the same settings ({self._paths})"
+                f"{self._paths}: this output belongs to another job: {'; '.join(found)}; "
+                f"use another OUT or {same}"
             )
+        warnings = []
         there, here = old.get("nstray_version"), new.get("nstray_version")
-        if there == here:
-            return []
-        return [
-            f"{self._paths} was begun by nstray {there}, this is {here}: "
-            "its rows will come from both"
-        ]
+        if there != here:
+            warnings.append(
+                f"{self._paths} was begun by nstray {there}, this is {here}: "
+                "its rows will come from both"
+            )
+        if records.carried_changed(old, new):
+            warnings.append(
+                f"{self._paths}: columns that the manifest only carries have other values than "
+                "before: rows that are made from now on get the new ones, "
+                "rows that are there keep theirs"
+            )
+        return warnings
 
     def _prove_conditional_puts(self) -> None:
         """Raise `OutputError` if the store ignores ``If-None-Match``.

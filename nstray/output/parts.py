@@ -56,8 +56,13 @@ class Parts:
             )
         return False
 
-    def read(self, name: str) -> tuple[list[dict[str, Any]], str]:
-        """The rows of a committed part without the carried columns, and the part's ETag.
+    def read(
+        self, name: str, *, carried: bool = False
+    ) -> tuple[list[dict[str, Any]], pa.Table | None, str]:
+        """The rows of a committed part without the carried columns, these, and the part's ETag.
+
+        Args:
+            carried: read the carried columns too; else they are None.
 
         Raises `OutputError` if the part is gone or damaged.
         """
@@ -67,12 +72,12 @@ class Parts:
         if stored is None or stored.etag is None:
             raise OutputError(f"{storage.redact(uri)} is gone; run the job again to remake it")
         try:
-            table = pq.read_table(
-                io.BytesIO(storage.read(uri)), columns=[column for column, _, _ in COLUMNS]
-            )
-        except (pa.ArrowException, OSError) as error:
+            own = [column for column, _, _ in COLUMNS]
+            table = pq.read_table(io.BytesIO(storage.read(uri)), columns=None if carried else own)
+            rows = table.select(own).to_pylist()
+            return rows, table.drop_columns(own) if carried else None, stored.etag
+        except (pa.ArrowException, OSError, KeyError) as error:
             raise damaged(uri, error) from None
-        return table.to_pylist(), stored.etag
 
     def replace(self, name: str, data: bytes, etag: str) -> bool:
         """Replace the part that `read` gave with `etag`; False if another has replaced it since."""

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from nstray.errors import UsageError
+from nstray.errors import StorageError, UsageError
 from nstray.storage import local, s3, s3_listing
 from nstray.storage.uri import absolute, is_uri, join, name, parent, resolve, split
 from nstray.text import redact
@@ -37,6 +37,7 @@ __all__ = [
     "put_new",
     "put_over",
     "read",
+    "read_start",
     "redact",
     "split",
     "sweep",
@@ -95,16 +96,36 @@ def open_input(uri: str) -> io.BufferedReader:
     return io.BufferedReader(s3.Input(bucket, key, BLOCK), BLOCK)
 
 
-def list_files(folder_or_prefix: str, *, recursive: bool = True) -> Iterator[ObjectInfo]:
+def read_start(uri: str, size: int) -> bytes:
+    """The first `size` bytes of an object, or all if it has fewer; raises as `read` does."""
+    bucket, key = _split_object(uri)
+    if bucket is None:
+        with local.open_input(key, size) as file, local.errors(key):
+            return file.read(size)
+    # A store that ignores ranges sends everything.
+    return s3.get(bucket, key, span=f"bytes=0-{size - 1}").data[:size]
+
+
+def list_files(
+    folder_or_prefix: str,
+    *,
+    recursive: bool = True,
+    on_error: Callable[[str, StorageError], None] | None = None,
+) -> Iterator[ObjectInfo]:
     """Every file below a folder, in the order of S3 keys (bytes of the UTF-8 path).
 
     Local symbolic links are followed; what is neither file nor folder is left out. Raises
     `NotFound`, at the first step, if the folder or bucket does not exist. A prefix without keys in
     an existing bucket is an empty folder.
+
+    Args:
+        on_error: called with the path of a local folder that can't be listed, or of a local file
+            or folder whose name is not UTF-8, and the error that is raised without it. A folder's
+            path ends with a slash. The listing goes on without that file or folder.
     """
     bucket, path = split(folder_or_prefix)
     if bucket is None:
-        return (_local_info(*found) for found in local.walk(path, recursive))
+        return (_local_info(*found) for found in local.walk(path, recursive, on_error=on_error))
     return (
         _s3_info(bucket, stored)
         for stored in s3_listing.walk(

@@ -15,7 +15,7 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 from nstray.errors import AccessDenied, AlreadyExists, Changed, NotFound, StorageError, TooLarge
@@ -113,7 +113,11 @@ def _regular(path: str, status: os.stat_result) -> os.stat_result:
 
 
 def walk(
-    folder: str, recursive: bool, start: str = "", above: tuple[tuple[int, int], ...] = ()
+    folder: str,
+    recursive: bool,
+    start: str = "",
+    on_error: Callable[[str, StorageError], None] | None = None,
+    above: tuple[tuple[int, int], ...] = (),
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Path and status of the regular files of a folder, in the byte order of their paths.
 
@@ -121,7 +125,38 @@ def walk(
 
     Args:
         start: what the names start with.
+        on_error: as `nstray.storage.list_files` takes it.
         above: (device, inode) of the folders that this one is in.
+    """
+    try:
+        found, inside = _entries(folder, start, above)
+    except StorageError as error:
+        if on_error is None:
+            raise
+        on_error(f"{folder}/", error)
+        return
+    for key, path, status in found:
+        try:
+            key.decode()
+        except UnicodeDecodeError:
+            what = "folder" if key.endswith(b"/") else "file"
+            bad = StorageError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename the {what}")
+            if on_error is None:
+                raise bad from None
+            on_error(f"{path}/" if what == "folder" else path, bad)
+            continue
+        if not key.endswith(b"/"):
+            yield path, status
+        elif recursive and (status.st_dev, status.st_ino) not in inside:
+            yield from walk(path, True, on_error=on_error, above=inside)
+
+
+def _entries(
+    folder: str, start: str, above: tuple[tuple[int, int], ...]
+) -> tuple[list[tuple[bytes, str, os.stat_result]], tuple[tuple[int, int], ...]]:
+    """The files and folders of a folder in order, and `above` with the folder itself.
+
+    Of each: the bytes of its name, with a slash after a folder's; its path; its status.
     """
     found: list[tuple[bytes, str, os.stat_result]] = []
     with errors(folder):
@@ -140,19 +175,8 @@ def walk(
                     found.append((os.fsencode(entry.name) + b"/", entry.path, status))
                 elif stat.S_ISREG(status.st_mode):
                     found.append((os.fsencode(entry.name), entry.path, status))
-    inside = (*above, (here.st_dev, here.st_ino))
-    for key, path, status in sorted(found, key=lambda item: item[0]):
-        if key.endswith(b"/"):
-            if recursive and (status.st_dev, status.st_ino) not in inside:
-                yield from walk(path, True, above=inside)
-            continue
-        try:
-            key.decode()
-        except UnicodeDecodeError:
-            raise StorageError(
-                f"{os.fsencode(path)!r}: the name is not UTF-8; rename the file"
-            ) from None
-        yield path, status
+    found.sort(key=lambda item: item[0])
+    return found, (*above, (here.st_dev, here.st_ino))
 
 
 def put_new(path: str, data: bytes) -> str:

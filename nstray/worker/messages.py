@@ -24,6 +24,7 @@ class JobSpec:
         init: content, noise, style, or the absolute URI of an image.
         retry: codes of the error rows that are made again; empty for an ordinary run.
         cuts: as `nstray.manifest.shards.cut_windows` takes them.
+        carried_changed: whether parts may hold other carried values than the manifest does now.
         trial: parts are made and dropped, for a probe.
         run: a name of this run alone.
     """
@@ -36,6 +37,7 @@ class JobSpec:
     init: str
     retry: tuple[str, ...] = ()
     cuts: tuple[int, ...] = ()
+    carried_changed: bool = False
     trial: bool = False
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 

@@ -25,6 +25,7 @@ from nstray.output.schema import error_row, ok_row
 from nstray.storage.backoff import retry
 from nstray.worker.inputs import LoadedPair
 from nstray.worker.messages import JobSpec, ShardReport
+from nstray.worker.previous_rows import PreviousRows
 from nstray.worker.timing import PhaseTimes
 
 
@@ -139,12 +140,21 @@ class Rows:
             "attempt": attempt,
         }
 
-    def part(self, shard: Shard, rows: list[dict[str, Any]], footer: dict[str, Any]) -> bytes:
-        """The bytes of a shard's part: `rows` with the carried columns of the manifest."""
+    def part(
+        self,
+        shard: Shard,
+        rows: list[dict[str, Any]],
+        footer: dict[str, Any],
+        previous: PreviousRows,
+    ) -> bytes:
+        """The bytes of a shard's part: `rows` with the carried columns of the manifest.
+
+        Rows that `previous` keeps keep theirs.
+        """
         names = self._spec.info.carried_schema.names
         table = self._with_carried(shard)
         with self._phases.timed("encode"):
-            carried = _redacted(table.select(names)) if names else None
+            carried = previous.carried_over(_redacted(table.select(names))) if names else None
             return encode_part(rows, self._spec.schema, footer, carried)
 
     def _with_carried(self, shard: Shard) -> pa.Table:

@@ -112,7 +112,7 @@ class Worker:
                 skipped=True,
             )
         rows = previous.with_made(self._rows.make(prepared, outcomes, attempt))
-        return self._commit(shard, rows, started, attempt, previous.etag)
+        return self._commit(shard, rows, started, attempt, previous)
 
     def process_single(self, shard: Shard, index: int, attempt: int) -> dict[str, Any]:
         """The row of one pair of a shard, made alone: for a shard whose process died.
@@ -139,7 +139,7 @@ class Worker:
         self, shard: Shard, rows: Sequence[dict[str, Any]], started: float, attempt: int
     ) -> ShardReport:
         """Write a shard whose rows were made one by one."""
-        return self._commit(shard, list(rows), started, attempt, self._previous(shard).etag)
+        return self._commit(shard, list(rows), started, attempt, self._previous(shard))
 
     def drain(self) -> None:
         """Shards that have not reached the device come back as skipped."""
@@ -167,7 +167,9 @@ class Worker:
         return retry(
             shard.name,
             StorageError,
-            lambda: previous_rows.read_previous(self.output, shard, self.spec.retry),
+            lambda: previous_rows.read_previous(
+                self.output, shard, self.spec.retry, self.spec.carried_changed
+            ),
             self._step,
         )
 
@@ -244,12 +246,12 @@ class Worker:
         rows: list[dict[str, Any]],
         started: float,
         attempt: int,
-        etag: str | None,
+        previous: PreviousRows,
     ) -> ShardReport:
         footer = self._rows.footer(shard, rows, started, attempt)
-        data = self._rows.part(shard, rows, footer)
+        data = self._rows.part(shard, rows, footer, previous)
         with self._phases.timed("put"):
-            won = self._put(shard.name, data, etag)
+            won = self._put(shard.name, data, previous.etag)
         return report_of(shard, rows, footer, len(data), won)
 
     def _put(self, name: str, data: bytes, etag: str | None) -> bool:

@@ -273,7 +273,7 @@ def test_another_version_is_a_warning(tmp_path: Path) -> None:
     [
         ({"result": {**job_record()["result"], "size": 256}}, "size: 24 there, 256 here"),
         ({"rows": 7}, "manifest rows: 6 there, 7 here"),
-        ({"manifest_digest": "sha256:1"}, "manifest digest"),
+        ({"rows_digest": "sha256:3"}, "manifest digest of its 6 rows: sha256:1111"),
         ({"weights_id": "sha256:2"}, f"weights: '{WEIGHTS_ID}' there, 'sha256:2' here"),
         ({"shard_size": 16}, "shard_size: 2 there, 16 here"),
     ],
@@ -285,7 +285,8 @@ def test_another_job_is_refused_saying_what_differs(tmp_path: Path, more: dict[s
     with pytest.raises(OutputError) as caught:
         output.job.open(job_record(**more))
     assert said in str(caught.value)
-    assert "use another OUT or the same settings" in str(caught.value)
+    manifest = "the manifest that it was begun with, which was /data/pairs.csv"
+    assert str(caught.value).endswith(f"use another OUT or {manifest if 'manifest' in said else 'the same settings'}")
     assert storage.read(output.job_uri) == before
 
 
