@@ -75,6 +75,7 @@ output, images, config, engine | storage, errors, text.
         overrides.py        settings that a row sets for itself
         carried_types.py    types of carried columns
         carried_rows.py     carried columns that workers read
+        column_metadata.py  field metadata and Hugging Face features
         pair_ids.py         given and default ids
         duplicates.py       ids that appear twice, in bounded memory
         problems.py         what is wrong with rows

@@ -26,6 +26,9 @@ NEEDED = {
     ("output/test_readers.py", "datasets"),
     ("output/test_readers.py", "duckdb"),
     ("output/test_readers.py", "pandas"),
+    ("output/test_round_trip.py", "datasets"),
+    ("output/test_round_trip.py", "duckdb"),
+    ("output/test_round_trip.py", "polars"),
 }
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from nstray import storage
 from nstray.commands import cost, load_weights
 from nstray.config import VERSION, JobConfig, fingerprint
@@ -22,7 +24,7 @@ from nstray.output import records
 from nstray.output.folder import Output
 from nstray.output.layout import parts_per_window
 from nstray.output.records import FORMAT
-from nstray.output.schema import carried_schema, encode_schema
+from nstray.output.schema import carried_schema, encode_schema, features
 from nstray.worker.messages import JobSpec
 
 PART_BYTES = 4e9  # estimated bytes of a part at most; S3 takes 5 GB in one put
@@ -180,16 +182,7 @@ def _cuts(
                 "put them back before the new ones, or use another OUT"
             )
         return cuts  # `JobRecord.compare` says what differs
-    there, here = (
-        {f"{f.name} ({f.type})" for f in schema}
-        for schema in (carried_schema(stored), info.carried_schema)
-    )
-    if there != here:
-        raise OutputError(
-            f"{output}: the manifest's columns are no longer those that the job was begun with: "
-            f"{', '.join(sorted(there ^ here))}; all parts of a dataset have the same columns: "
-            "put them back, or use another OUT"
-        )
+    _check_same_columns(output, carried_schema(stored), info.carried_schema)
     if info.rows == before:
         return cuts
     if not extend:
@@ -217,6 +210,30 @@ def _carried_changes(stored: Mapping[str, Any], info: ManifestInfo) -> tuple[str
 
 def _now(unit: str = "seconds") -> str:
     return datetime.now(UTC).isoformat(timespec=unit)
+
+
+def _check_same_columns(output: Output, there: pa.Schema, here: pa.Schema) -> None:
+    """Raise `OutputError` if carried columns came, went or got another type or feature.
+
+    Types are compared as types: two texts of one type may differ, as those of maps do.
+    """
+    then, now = ({field.name: field.type for field in schema} for schema in (there, here))
+    meant, means = features(there), features(here)
+    differing = [
+        f"{name} ({then.get(name, 'absent')} then, {now.get(name, 'absent')} now)"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
+    ] + [
+        f"{name} (another Hugging Face feature, such as a ClassLabel of other names)"
+        for name in sorted({*meant, *means})
+        if meant.get(name) != means.get(name) and then.get(name) == now.get(name)
+    ]
+    if differing:
+        raise OutputError(
+            f"{output}: the manifest's columns are no longer those that the job was begun with: "
+            f"{', '.join(differing)}; all parts of a dataset have the same columns: put them "
+            "back, or use another OUT"
+        )
 
 
 def _digest(init: str, config: JobConfig) -> str:

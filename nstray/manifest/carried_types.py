@@ -11,12 +11,60 @@ import pyarrow.parquet as pq
 from nstray.errors import ManifestError
 from nstray.manifest.pair import ManifestInfo
 
+# What does not load some types: datasets 5.2 and polars 2.1 (tests/output/test_round_trip.py).
+DATASETS, POLARS = "Hugging Face datasets", "polars"
+
 
 def without_views(array: pa.Array) -> pa.Array:
     """String and binary views as their plain types: Arrow can't take or sort views (pyarrow 26)."""
-    if pa.types.is_string_view(array.type):
-        return pc.cast(array, pa.large_string())
-    return pc.cast(array, pa.large_binary()) if pa.types.is_binary_view(array.type) else array
+    plain = _plain(array.type)
+    return array if plain == array.type else pc.cast(array, plain)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A type with the plain types in place of string and binary views."""
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_plain(kind.key_type), kind.item_field.with_type(_plain(kind.item_type)))
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
+    if pa.types.is_fixed_size_list(kind):
+        value = kind.value_field.with_type(_plain(kind.value_type))
+        return pa.list_(value, kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_plain(kind.value_type)))
+    return kind
+
+
+def loading_warning(name: str, kind: pa.DataType) -> str | None:
+    """A warning if a popular reader of Parquet does not load a carried column, else None."""
+    if not (readers := _not_loaded_by(kind)):
+        return None
+    return (
+        f"column {name} ({kind}) is carried unchanged, and {' and '.join(readers)} can't load it: "
+        "give it another type if you load the output with that; pyarrow and DuckDB load it"
+    )
+
+
+def _not_loaded_by(kind: pa.DataType) -> list[str]:
+    view = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
+    if isinstance(kind, pa.BaseExtensionType):
+        return [] if kind.extension_name == "arrow.json" else [DATASETS]
+    if pa.types.is_decimal256(kind):
+        return [POLARS]
+    if view:
+        return [DATASETS, POLARS]
+    if pa.types.is_map(kind) or pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return [DATASETS]
+    found = [
+        reader for i in range(kind.num_fields) for reader in _not_loaded_by(kind.field(i).type)
+    ]
+    return list(dict.fromkeys(found))
 
 
 def cast(array: pa.Array, field: pa.Field, file: str) -> pa.Array:

@@ -14,7 +14,14 @@ from nstray.errors import ManifestError
 from nstray.manifest.arrow_columns import DOUBLES, STRINGS, Lists
 from nstray.manifest.canonical import IMAGE_TYPES, Canonical, canonical
 from nstray.manifest.carried_rows import APART_BYTES, CarriedBytes
-from nstray.manifest.carried_types import cast, check_writable, holds_large_integers, merge_types
+from nstray.manifest.carried_types import (
+    cast,
+    check_writable,
+    holds_large_integers,
+    loading_warning,
+    merge_types,
+)
+from nstray.manifest.column_metadata import ColumnMetadata
 from nstray.manifest.column_names import HINTS, IMAGE_COLUMNS, check_names, near_miss
 from nstray.manifest.duplicates import IdHashes
 from nstray.manifest.files import ManifestFile, RawBatch, digest, find, read
@@ -71,7 +78,10 @@ class Manifest:
         rows_digest, carried_digest = RowsDigest(mark), RowsDigest(mark)
         carried_bytes = CarriedBytes()
         file_rows = dict.fromkeys(files, 0)
+        metadata = ColumnMetadata()
         with IdHashes() as hashes:
+            for file in files:
+                metadata.add(file)
             for batch in _batches(files):
                 check_names(batch.file.name, batch.names, config)
                 found = canonical(batch, base, config, problems, local=local)
@@ -106,11 +116,17 @@ class Manifest:
             uri=self.uri,
             rows=rows,
             digest=known_digest or digest(files, folder=base == self.uri),
-            schema=_schema(present, carried),
+            schema=metadata.on(_schema(present, carried), carried),
             carried=tuple(carried),
             overrides=tuple(name for name in ROW_FIELDS if name in present),
             layers=tuple(sorted(layers)),
-            warnings=tuple(text for name in carried if (text := near_miss(name))),
+            warnings=tuple(
+                text
+                for name, kind in carried.items()
+                for text in (near_miss(name), loading_warning(name, kind))
+                if text
+            )
+            + metadata.warnings(carried),
             images=tuple(name for name in IMAGE_COLUMNS if name in present),
             local=local,
             rows_digest=str(rows_digest),

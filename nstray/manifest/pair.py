@@ -96,7 +96,10 @@ class ManifestInfo:
         styles, columns that are only carried through.
         """
         own = [name for name in self.overrides if name not in RESERVED]
-        return pa.schema([self.schema.field(name) for name in (*own, *self.images, *self.carried)])
+        return pa.schema(
+            [self.schema.field(name) for name in (*own, *self.images, *self.carried)],
+            metadata=self.schema.metadata,
+        )
 
 
 def pairs(table: pa.Table, info: ManifestInfo) -> list[Pair]:

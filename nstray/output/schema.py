@@ -74,7 +74,8 @@ SINCE_FORMAT_3 = ("content_width", "content_height")
 RESERVED: tuple[str, ...] = tuple(column.name for column in COLUMNS)
 # The columns that `ok_row` and `error_row` fill by themselves.
 OUTCOME_COLUMNS = ("image", "status", "error_code", "error_message")
-_HUGGINGFACE = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
+HUGGINGFACE = b"huggingface"  # the key of the features in a schema's metadata
+_IMAGE_FEATURE = {"image": {"_type": "Image"}}
 
 
 def part_schema(carried: pa.Schema, *, without: Collection[str] = ()) -> pa.Schema:
@@ -88,7 +89,20 @@ def part_schema(carried: pa.Schema, *, without: Collection[str] = ()) -> pa.Sche
         for name, kind, _ in COLUMNS
         if name not in without
     ]
-    return pa.schema([*own, *carried], metadata={"huggingface": _HUGGINGFACE})
+    return with_features(pa.schema([*own, *carried]), {**features(carried), **_IMAGE_FEATURE})
+
+
+def with_features(schema: pa.Schema, given: Mapping[str, Any]) -> pa.Schema:
+    """`schema` with these Hugging Face features by column, and no other metadata of its own."""
+    value = json.dumps({"info": {"features": dict(given)}}).encode()
+    return schema.with_metadata({HUGGINGFACE: value} if given else None)
+
+
+def features(schema: pa.Schema) -> dict[str, Any]:
+    """The Hugging Face features of a schema that `with_features` made."""
+    if HUGGINGFACE not in (schema.metadata or {}):
+        return {}
+    return dict(json.loads(schema.metadata[HUGGINGFACE])["info"]["features"])
 
 
 def full_row(**values: Any) -> dict[str, Any]:
@@ -113,7 +127,7 @@ def error_row(code: ErrorCode, message: str, **values: Any) -> dict[str, Any]:
 
 def encode_schema(schema: pa.Schema) -> str:
     """A schema as text for the job record."""
-    return base64.b64encode(schema.remove_metadata().serialize().to_pybytes()).decode()
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
 
 
 def decode_schema(text: str, name: str) -> pa.Schema:
@@ -122,8 +136,10 @@ def decode_schema(text: str, name: str) -> pa.Schema:
     Raises `OutputError` if it can't be read.
     """
     try:
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text, validate=True)))
-    except (ValueError, OSError, pa.ArrowException) as error:
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text, validate=True)))
+        features(schema)
+        return schema
+    except (ValueError, TypeError, KeyError, RecursionError, OSError, pa.ArrowException) as error:
         raise OutputError(
             f"the job's record is damaged: {name} can't be read ({error}); "
             "restore it, or use another OUT"
@@ -143,7 +159,9 @@ def job_schema(job: Mapping[str, Any]) -> pa.Schema:
 def empty_part(schema: pa.Schema) -> pq.ParquetFile:
     """A Parquet file of `schema` without rows, in memory."""
     sink = io.BytesIO()
-    pq.write_table(schema.empty_table(), sink)
+    # `Schema.empty_table` knows no lists or structs of extension types.
+    none = [pa.nulls(0, field.type) for field in schema]
+    pq.write_table(pa.Table.from_arrays(none, schema=schema), sink)
     return pq.ParquetFile(sink)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jobs
+import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +23,7 @@ from nstray.manifest.manifest import Manifest
 from nstray.output import records
 from nstray.output.folder import Output
 from nstray.output.layout import part_name
+from nstray.output.schema import with_features
 
 pytestmark = pytest.mark.usefixtures("weights_once")
 
@@ -148,7 +150,7 @@ def test_a_manifest_that_shrank_is_refused(growing: Growing) -> None:
 def test_new_rows_with_new_columns_are_refused(growing: Growing) -> None:
     rows = growing.lines[:8]
     growing.manifest.write_text("".join(line.rstrip() + (",who" if i == 0 else ",me" if i > 4 else ",") + "\n" for i, line in enumerate(rows)))
-    with pytest.raises(OutputError, match=r"the manifest's columns are no longer those that the job was begun with: who \(string\)"):
+    with pytest.raises(OutputError, match=r"the manifest's columns are no longer those that the job was begun with: who \(absent then, string now\)"):
         growing.check(extend=True)
 
 
@@ -232,3 +234,14 @@ def test_a_whole_job_grows_twice(growing: Growing, local_ray: None, call: Callab
     report = verify.verify(out)
     assert (report.problems, report.ok) == ([], 10)
     assert sorted(r["pair_id"] for r in jobs.rows(out)) == sorted(jobs.all_pairs(2, 5))
+
+
+def test_labels_that_got_other_names_are_refused(tmp_path: Path) -> None:
+    """The numbers are the same, and mean something else."""
+    there, here = (
+        with_features(pa.schema([("label", pa.int64())]), {"label": {"names": names, "_type": "ClassLabel"}}) for names in (["a", "b"], ["b", "a"])
+    )
+    output = Output(str(tmp_path / "out"))
+    prepare._check_same_columns(output, there, there)
+    with pytest.raises(OutputError, match=r"label \(another Hugging Face feature, such as a ClassLabel of other names\)"):
+        prepare._check_same_columns(output, there, here)

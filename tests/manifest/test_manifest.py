@@ -408,12 +408,6 @@ def test_what_parquet_cannot_hold_is_refused() -> None:
             carried_types.check_writable("m", info)
 
 
-def test_a_carried_type_that_cannot_be_sorted_is_refused(tmp_path: Path) -> None:
-    nested = pa.array([{"k": "v"}], pa.struct([("k", pa.string_view())]))
-    pq.write_table(pa.table({"content": ["a"], "style": ["b"], "nested": nested}), tmp_path / "m.parquet")
-    assert "column nested can't be carried into Parquet" in problem(tmp_path / "m.parquet")
-
-
 @pytest.mark.parametrize("name", ["content", "style", "pair_id", "init", "size", "caption"])
 def test_parquet_text_that_is_not_utf8_is_refused(tmp_path: Path, name: str) -> None:
     latin = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\4\0\0\0"), pa.py_buffer(b"caf\xe9"))
