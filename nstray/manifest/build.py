@@ -173,12 +173,13 @@ class _Pictures:
         Args:
             relative: as paths from `base`, if a reader takes these for the pictures' own.
         """
-        forms: list[Callable[[str], str]] = [lambda uri: uri]
+        # A reader takes "./" and whatever follows literally.
+        forms: list[Callable[[str], str]] = []
         if relative:
-            forms.insert(0, lambda uri: uri.removeprefix(base))
-        if not storage.is_uri(base) and not storage.is_uri(self.folder):
-            # A reader takes "./" and whatever follows literally.
-            forms.insert(1, lambda uri: f"./{os.path.relpath(uri, base)}")
+            forms += [lambda uri: uri.removeprefix(base), lambda uri: f"./{uri.removeprefix(base)}"]
+        forms.append(lambda uri: uri)
+        if not relative and not storage.is_uri(base) and not storage.is_uri(self.folder):
+            forms.append(lambda uri: f"./{os.path.relpath(uri, base)}")
         written = [""] * len(self.uris)
         others = list(range(len(self.uris)))
         for form in forms:

@@ -13,7 +13,7 @@ from typing import Any
 from nstray import storage
 from nstray.config import VERSION, JobConfig
 from nstray.errors import OutputError
-from nstray.manifest.files import ENDINGS, ending
+from nstray.manifest.files import ENDINGS
 from nstray.manifest.pair import ManifestInfo
 from nstray.output.schema import decode_schema, encode_schema
 
@@ -89,7 +89,7 @@ def order_base(stored: Mapping[str, Any]) -> str:
         return str(base)
     # A record of a development version or of 0.1.
     uri = stored["manifest"]
-    return storage.parent(uri) if ending(storage.name(uri)) in ENDINGS else uri
+    return storage.parent(uri) if uri.lower().endswith(tuple(ENDINGS)) else uri
 
 
 def at_base(info: ManifestInfo, base: str, stored: Mapping[str, Any]) -> ManifestInfo:
