@@ -64,7 +64,9 @@ output, images, config, engine | storage, errors, text.
       manifest/             what a pair is; reading, checking, building, cutting
         pair.py             Pair, and ManifestInfo: what a check found
         manifest.py         a manifest, checked and read as tables
-        files.py            Parquet, CSV and JSON Lines as raw batches
+        files.py            the files, and their rows as raw batches
+        csv_rows.py         CSV as raw batches
+        json_lines.py       JSON Lines as raw batches
         canonical.py        raw batches to canonical columns
         column_names.py     which columns there may be
         text_columns.py     text and lists of whatever type the file has
