@@ -65,7 +65,10 @@ output, images, config, engine | storage, errors, text.
         pair.py             Pair, and ManifestInfo: what a check found
         manifest.py         a manifest, checked and read as tables
         files.py            the files, and their rows as raw batches
+        text_input.py       text files as UTF-8, whatever their encoding
+        csv_dialect.py      how a CSV file is written
         csv_rows.py         CSV as raw batches
+        csv_types.py        CSV text in the types that a job names
         json_lines.py       JSON Lines as raw batches
         canonical.py        raw batches to canonical columns
         column_names.py     which columns there may be

@@ -12,7 +12,7 @@ from typing import Any
 
 from nstray import storage
 from nstray.commands import cost, load_weights
-from nstray.config import VERSION, JobConfig, fingerprint
+from nstray.config import VERSION, JobConfig, fingerprint, make
 from nstray.engine import settings
 from nstray.errors import NotFound, OutputError, StorageError, UsageError
 from nstray.manifest import cached_check
@@ -20,7 +20,7 @@ from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo
 from nstray.output.folder import Output
 from nstray.output.layout import parts_per_window
-from nstray.output.records import FORMAT
+from nstray.output.records import FORMAT, known_settings
 from nstray.output.schema import carried_schema, encode_schema
 from nstray.worker.messages import JobSpec
 
@@ -81,6 +81,8 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
     manifest = Manifest(manifest_uri)
     with naming_output(output):
         stored = output.job.find(resume=True)
+    if stored is not None:
+        config = _with_column_types(config, stored, output)
     init = config.init if config.init in settings.INITS else storage.absolute(config.init)
     init_id = init if init in settings.INITS else _digest(init, config)
     cuts: tuple[int, ...] = ()
@@ -91,6 +93,7 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         info = cached_check.load(stored, manifest.uri, digest, config, init_id) or manifest.check(
             config, stored["rows"], digest
         )
+        _check_carried(output, stored, info)
         cuts = _cuts(output, stored, info, extend)
     loaded = load_weights.read(config.weights, input=config.weights_input, taps=taps(config, info))
     spec = JobSpec(
@@ -121,6 +124,40 @@ def naming_output(output: Output) -> Iterator[None]:
         raise type(error)(
             f"the output {output} can't be opened: {error}; give an OUT that can be written"
         ) from None
+
+
+def _with_column_types(config: JobConfig, stored: Mapping[str, Any], output: Output) -> JobConfig:
+    """`config` with the column types of the job that was begun: all its parts have one schema.
+
+    Raises `OutputError` if `config` names other ones.
+    """
+    if "column_types" not in stored["config"]:  # `_check_carried` says if the types differ
+        return config
+    begun = make(known_settings(stored)).column_types
+    if config.column_types not in ((), begun):
+        raise OutputError(
+            f"{output}: the job was begun with column_types {','.join(begun) or '(none)'}, and all "
+            f"parts of a dataset have the same columns; got {','.join(config.column_types)}: "
+            "leave column_types out, or use another OUT"
+        )
+    return config.model_copy(update={"column_types": begun})
+
+
+def _check_carried(output: Output, stored: Mapping[str, Any], info: ManifestInfo) -> None:
+    """Raise `OutputError` if the same manifest gives carried columns of other types than before.
+
+    Versions before `column_types` took the types of CSV columns from their values.
+    """
+    before = carried_schema(stored)
+    if info.digest != stored["manifest_digest"] or info.carried_schema.equals(before):
+        return
+    here = {field.name: field.type for field in info.carried_schema}
+    changed = [field for field in before if here.get(field.name) != field.type]
+    types = ",".join(f"{field.name}={field.type}" for field in changed)
+    raise OutputError(
+        f"{output}: the job was begun by nstray {stored.get('nstray_version')} with carried "
+        f"columns of other types ({types}); name them with --column-types, or use another OUT"
+    )
 
 
 def _cuts(

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from nstray import storage
 from nstray.errors import AlreadyExists, ManifestError, NotFound
-from nstray.manifest.files import BATCH_ROWS, ending, is_folder_name, kind_of
+from nstray.manifest.files import BATCH_ROWS, WRITTEN, ending, is_folder_name, kind_of
+from nstray.manifest.references import literal
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 SCHEMA = pa.schema([("pair_id", pa.string()), ("content", pa.string()), ("style", pa.string())])
@@ -44,7 +45,7 @@ def build(content: str, style: str, *, pairs: str, seed: int, out: str) -> int:
         or for an `out` that exists.
     """
     out = storage.absolute(out)
-    kind = kind_of(out)
+    kind = kind_of(out, WRITTEN)
     styles_each = _styles_each(pairs)
     if storage.head(out) is not None:
         raise ManifestError(f"{out} exists; remove it first, or write another")
@@ -60,8 +61,8 @@ def build(content: str, style: str, *, pairs: str, seed: int, out: str) -> int:
     rows = (
         (
             f"{contents.slugs[c]}--{styles.slugs[s]}",
-            contents.uris[c].removeprefix(prefix),
-            styles.uris[s].removeprefix(prefix),
+            _reference(contents.uris[c], prefix),
+            _reference(styles.uris[s], prefix),
         )
         for c in range(len(contents.uris))
         for s in _drawn(styles_each, len(styles.uris), f"{seed}:{contents.relative(c)}")
@@ -74,6 +75,11 @@ def build(content: str, style: str, *, pairs: str, seed: int, out: str) -> int:
             f"{out} appeared meanwhile; remove it first, or write another"
         ) from None
     return len(contents.uris) * (styles_each or len(styles.uris))
+
+
+def _reference(uri: str, prefix: str) -> str:
+    """`uri` as a manifest names it: relative if it begins with the non-empty `prefix`."""
+    return literal(uri.removeprefix(prefix)) if prefix else uri
 
 
 def _styles_each(pairs: str) -> int | None:

@@ -7,7 +7,7 @@ Nothing here knows what a pair is. No file is held whole in memory. A file that 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -18,7 +18,16 @@ from nstray.errors import ManifestError, NotFound
 from nstray.manifest import csv_rows, json_lines
 from nstray.manifest.arrow_errors import first_line, is_not_utf8
 
-ENDINGS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+# Formats that `nstray manifest build` writes.
+WRITTEN = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+ENDINGS = {
+    **WRITTEN,
+    ".tsv": "csv",
+    ".csv.gz": "csv",
+    ".tsv.gz": "csv",
+    ".jsonl.gz": "jsonl",
+    ".ndjson.gz": "jsonl",
+}
 BATCH_ROWS = 65_536
 BLOCK_BYTES = 8 * 2**20
 # Names, columns and number of rows of a batch, as a reader of one format gives them.
@@ -45,6 +54,7 @@ class RawBatch:
         names: as in the file, which may name a column twice.
         columns: one Arrow array per name, each of `rows` values. Of JSON Lines, `style` and masks
             are always list<string>.
+        how: how a CSV file was read (separator and encoding), for messages; else empty.
     """
 
     file: ManifestFile
@@ -52,6 +62,7 @@ class RawBatch:
     rows: int
     names: tuple[str, ...]
     columns: tuple[pa.Array, ...]
+    how: str = ""
 
 
 def ending(name: str) -> str:
@@ -59,11 +70,16 @@ def ending(name: str) -> str:
     return "." + name.rsplit(".", 1)[1].lower() if "." in name else ""
 
 
-def kind_of(uri: str) -> str:
+def _kind(name: str, endings: Mapping[str, str] = ENDINGS) -> str | None:
+    """The format of a manifest of this name; None for an unknown ending."""
+    return next((kind for end, kind in endings.items() if name.lower().endswith(end)), None)
+
+
+def kind_of(uri: str, endings: Mapping[str, str] = ENDINGS) -> str:
     """The format of a manifest by its name's ending; raises `ManifestError` for an unknown one."""
-    kind = ENDINGS.get(ending(storage.name(uri)))
+    kind = _kind(storage.name(uri), endings)
     if kind is None:
-        raise ManifestError(f"{uri}: a manifest's name must end with one of {', '.join(ENDINGS)}")
+        raise ManifestError(f"{uri}: a manifest's name must end with one of {', '.join(endings)}")
     return kind
 
 
@@ -75,8 +91,8 @@ def is_folder_name(uri: str) -> bool:
 def find(uri: str) -> tuple[str, list[ManifestFile]]:
     """The folder that relative paths start from, and the manifest's files sorted by name.
 
-    The files of a folder are every .parquet, .csv, .jsonl and .ndjson directly in it, all of one
-    format. Names that start with "." or "_" are skipped. Raises `ManifestError` if there is none.
+    The files of a folder are those directly in it with one of `ENDINGS`, all of one format. Names
+    that start with "." or "_" are skipped. Raises `ManifestError` if there is none.
     """
     found = None if is_folder_name(uri) else storage.head(uri)
     if found is not None:
@@ -96,9 +112,9 @@ def find(uri: str) -> tuple[str, list[ManifestFile]]:
             f"{uri}: no such manifest, neither an object nor a prefix with objects below it"
         )
     files = [
-        ManifestFile(o.uri, n, ENDINGS[ending(n)], o.size)
+        ManifestFile(o.uri, name, kind, o.size)
         for o in listed
-        if ending(n := storage.name(o.uri)) in ENDINGS
+        if (kind := _kind(name := storage.name(o.uri))) is not None
     ]
     files.sort(key=lambda f: f.name)
     if not files:
@@ -132,24 +148,27 @@ def digest(files: list[ManifestFile], folder: bool) -> str:
     return "sha256:" + hashlib.sha256("".join(f"{n}\0{s}\n" for n, s in sums).encode()).hexdigest()
 
 
-def read(file: ManifestFile) -> Iterator[RawBatch]:
+def read(file: ManifestFile, types: Mapping[str, pa.DataType] | None = None) -> Iterator[RawBatch]:
     """The file's rows in order, in batches of bounded size.
 
+    Args:
+        types: of carried columns of CSV, which are text otherwise.
     Raises: `ManifestError` for a file that can't be read in the format of its ending.
     """
     if file.size == 0:
         return
-    first = 0
+    batches: Iterator[tuple[Rows, str]]
     match file.kind:
         case "parquet":
-            batches = _parquet(file)
+            batches = ((rows, "") for rows in _parquet(file))
         case "csv":
-            batches = csv_rows.read(file, BLOCK_BYTES)
+            batches = csv_rows.read(file, types or {}, BLOCK_BYTES)
         case _:
-            batches = json_lines.read(file, BATCH_ROWS, BLOCK_BYTES)
-    for names, columns, rows in batches:
+            batches = ((rows, "") for rows in json_lines.read(file, BATCH_ROWS, BLOCK_BYTES))
+    first = 0
+    for (names, columns, rows), how in batches:
         if rows:
-            yield RawBatch(file, first, rows, names, columns)
+            yield RawBatch(file, first, rows, names, columns, how)
             first += rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from nstray.manifest.arrow_columns import DOUBLES, STRINGS
 from nstray.manifest.canonical import IMAGE_TYPES, Canonical, canonical
 from nstray.manifest.carried_types import check_writable, holds_large_integers, merge_types
 from nstray.manifest.column_names import HINTS, IMAGE_COLUMNS, check_names, near_miss
+from nstray.manifest.csv_types import check_used, named_types
 from nstray.manifest.duplicates import IdHashes
 from nstray.manifest.files import ManifestFile, RawBatch, digest, find, read
 from nstray.manifest.overrides import OVERRIDE_TYPES
@@ -56,6 +57,7 @@ class Manifest:
         """
         base, files = find(self.uri)
         local = config.allow_local or not storage.is_uri(base)
+        types = named_types(config.column_types)
         problems = Problems()
         present: dict[str, None] = {}
         carried: dict[str, pa.DataType] = {}
@@ -64,8 +66,8 @@ class Manifest:
         rows = 0
         rows_digest = RowsDigest(mark)
         with IdHashes() as hashes:
-            for batch in _batches(files):
-                check_names(batch.file.name, batch.names, config)
+            for batch in _batches(files, types):
+                check_names(batch, config)
                 found = canonical(batch, base, config, problems, local=local)
                 present.update(dict.fromkeys(found.columns))
                 for name, array in found.carried.items():
@@ -88,6 +90,7 @@ class Manifest:
             problems.raise_any()
             if not rows:
                 raise ManifestError(f"{self.uri}: no rows; a manifest needs at least one pair")
+            check_used(types, list(carried), files[0].kind, self.uri)
             repeated, count = hashes.duplicates()
         if count:
             _raise_duplicates(files, base, repeated, count)
@@ -120,7 +123,8 @@ class Manifest:
         base, files = find(self.uri)
         problems = Problems()
         rows = 0
-        for batch in _batches(files):
+        types = {name: info.schema.field(name).type for name in info.carried}
+        for batch in _batches(files, types):
             found = canonical(batch, base, None, problems, local=info.local)
             problems.raise_any()
             yield _table(found, batch, rows, info.schema)
@@ -132,9 +136,11 @@ class Manifest:
             )
 
 
-def _batches(files: list[ManifestFile]) -> Iterator[RawBatch]:
+def _batches(
+    files: list[ManifestFile], types: Mapping[str, pa.DataType] | None = None
+) -> Iterator[RawBatch]:
     for file in files:
-        yield from read(file)
+        yield from read(file, types)
 
 
 def _schema(present: dict[str, None], carried: dict[str, pa.DataType]) -> pa.Schema:
