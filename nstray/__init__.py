@@ -50,6 +50,7 @@ output, images, config, engine | storage, errors, text.
         probe_pool.py       workers that write nothing
       reports/              what people look at
         drawing.py          cells to PNG or PDF (matplotlib)
+        fonts.py            fonts for labels in any script
         cells.py            rows as labelled cells
         contact_sheet.py    contents x styles as a grid
         figure.py           rows and columns from carried columns
