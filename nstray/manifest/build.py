@@ -191,9 +191,12 @@ def _parquet(rows: Iterator[_Row]) -> bytes:
 
 def _csv(rows: Iterator[_Row]) -> bytes:
     sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(SCHEMA.names)
+    plain = csv.writer(sink, lineterminator="\n")
+    quoted = csv.writer(sink, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(SCHEMA.names)
     for pair_id, content, style in rows:
+        # Without quotes a \r ends the row. Python writes it without.
+        writer = quoted if "\r" in content + style else plain
         # A cell that starts with "[" would be read as a JSON list.
         writer.writerow((pair_id, content, json.dumps([style]) if style.startswith("[") else style))
     return sink.getvalue().encode()

@@ -281,6 +281,16 @@ def test_values_that_look_odd_and_are_right(tmp_path: Path) -> None:
     assert rows == [{"content": "c", "style": ["s"], "j": '{"k": "a\\"b"}', "p": "C:\\dir\\", "q": '5" pipe'}]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_line_ends_in_cells_that_blocks_cut_in_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    monkeypatch.setattr(csv_dialect, "SAMPLE_BYTES", 32)
+    values = [f"{'x' * (i % 7)}\r\n{i}\r\r\n\n\r" for i in range(40)]
+    path = wrote(tmp_path, ("content,style,v\r\n" + "".join(f'{i}.png,s.png,"{v}"\r\n' for i, v in enumerate(values))).encode(encoding))
+    for block in range(100, 140):
+        monkeypatch.setattr(manifest_files, "BLOCK_BYTES", block)
+        assert [row["v"] for row in read(path)[1]] == values
+
+
 def test_empty_rows_count_for_no_row_in_any_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest_files, "BLOCK_BYTES", 256)
     monkeypatch.setattr(csv_dialect, "SAMPLE_BYTES", 64)
@@ -391,7 +401,18 @@ def test_files_without_rows(tmp_path: Path, text: str) -> None:
 
 # references
 
-ODD_NAMES = [" lead.png", "trail.png", "back\\slash.png", "a.tar::b.png", "C:/drive.png", "#1.png", "x::y.png", 'say \\"hi\\".png']
+ODD_NAMES = [
+    "carriage\rreturn.png",
+    "line\nfeed.png",
+    " lead.png",
+    "trail.png",
+    "back\\slash.png",
+    "a.tar::b.png",
+    "C:/drive.png",
+    "#1.png",
+    "x::y.png",
+    'say \\"hi\\".png',
+]
 
 
 @pytest.mark.parametrize("end", ["csv", "jsonl", "parquet"])
