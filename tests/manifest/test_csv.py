@@ -17,6 +17,7 @@ from nstray.manifest import files as manifest_files
 from nstray.manifest.build import build
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import pairs
+from nstray.manifest.text_input import TextInput
 
 
 def read(path: Path, config: JobConfig = CONFIG) -> tuple[pa.Schema, list[dict[str, Any]]]:
@@ -388,6 +389,28 @@ def test_a_row_of_more_than_a_block_names_the_open_quote(tmp_path: Path, monkeyp
     monkeypatch.setattr(manifest_files, "BLOCK_BYTES", 2**20)
     path = wrote(tmp_path, 'content,style,v\na,s,"' + "x" * (3 * 2**20) + '"\n')
     assert problem(path).startswith("m.csv: a row of more than 1 MiB: is a quote not closed?")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("m.csv.gz", "the header is longer than 1 MiB"), ("m.jsonl.gz", "a line of more than 0 MiB"), ("m.tsv.gz", "the header is longer")],
+)
+def test_a_compressed_file_without_lines_is_unpacked_as_far_as_a_line_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    monkeypatch.setattr(json_lines, "MAX_LINE_BYTES", 2**19)
+    monkeypatch.setattr(manifest_files, "BLOCK_BYTES", 2**18)
+    unpacked: list[int] = []
+    honest = TextInput._raw
+
+    def raw(self: TextInput, size: int) -> bytes:
+        data = honest(self, size)
+        unpacked.append(len(data))
+        return data
+
+    monkeypatch.setattr(TextInput, "_raw", raw)
+    assert words in problem(wrote(tmp_path, gzip.compress(b"a" * 2**26, 1), name))
+    assert sum(unpacked) < 2**22
 
 
 def test_a_header_without_an_end(tmp_path: Path) -> None:
