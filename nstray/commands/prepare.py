@@ -14,13 +14,13 @@ from nstray import storage
 from nstray.commands import cost, load_weights
 from nstray.config import VERSION, JobConfig, fingerprint, make
 from nstray.engine import settings
-from nstray.errors import NotFound, OutputError, StorageError, UsageError
+from nstray.errors import ConfigError, NotFound, OutputError, StorageError, UsageError
 from nstray.manifest import cached_check
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo
 from nstray.output.folder import Output
 from nstray.output.layout import parts_per_window
-from nstray.output.records import FORMAT, known_settings
+from nstray.output.records import FORMAT
 from nstray.output.schema import carried_schema, encode_schema
 from nstray.worker.messages import JobSpec
 
@@ -133,7 +133,12 @@ def _with_column_types(config: JobConfig, stored: Mapping[str, Any], output: Out
     """
     if "column_types" not in stored["config"]:  # `_check_carried` says if the types differ
         return config
-    begun = make(known_settings(stored)).column_types
+    try:
+        begun = make({"column_types": stored["config"]["column_types"]}).column_types
+    except ConfigError as error:
+        raise OutputError(
+            f"{output}: the job's record is damaged: {error}; restore it, or use another OUT"
+        ) from None
     if config.column_types not in ((), begun):
         raise OutputError(
             f"{output}: the job was begun with column_types {','.join(begun) or '(none)'}, and all "

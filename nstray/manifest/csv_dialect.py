@@ -31,14 +31,16 @@ class Dialect:
         names: of the columns. A separator at the end of the rows makes a last column without name.
         start: bytes before the first data row.
         line: the line of the first data row, counted from 1.
-        spaced: spaces stand beside the separators; they are no part of the cells.
+        space_before, space_after: spaces stand before or after all separators of the header; there
+            they are no part of the cells.
     """
 
     separator: str
     names: tuple[str, ...]
     start: int
     line: int
-    spaced: bool
+    space_before: bool
+    space_after: bool
 
     def __str__(self) -> str:
         return f"separator {'tab' if self.separator == chr(9) else repr(self.separator)}"
@@ -158,15 +160,20 @@ def sniff(source: TextInput) -> Dialect | None:
     first = _first_row(sample, end, separator)
     if first is not None:
         found = _fitted(found, cells(first, separator))
-    plain = [cell.text for cell in found if not cell.quoted and cell.text.strip()]
-    spaced = len(found) > 1 and sum(t != t.strip(b" ") for t in plain) >= len(found) - 1
     return Dialect(
         separator.decode("latin-1"),
-        tuple(_name(cell, name, line, spaced) for cell in found),
+        tuple(_name(cell, name, line) for cell in found),
         end,
         _lines(sample[:end]) + 1,
-        spaced,
+        _all_spaced(found[:-1], -1),
+        _all_spaced(found[1:], 0),
     )
+
+
+def _all_spaced(header: list[_Cell], side: int) -> bool:
+    """Whether there are cells, and all have a space at their start (0) or end (-1)."""
+    texts = [cell.text for cell in header if not cell.quoted and cell.text.strip()]
+    return bool(texts) and all(text[side] == ord(" ") for text in texts)
 
 
 def _record(sample: bytes, place: int, separator: bytes) -> bytes | None:
@@ -244,13 +251,13 @@ def _fitted(header: list[_Cell], first: list[_Cell]) -> list[_Cell]:
     return header
 
 
-def _name(cell: _Cell, file: str, line: int, spaced: bool) -> str:
+def _name(cell: _Cell, file: str, line: int) -> str:
     """A column's name; spaces around one without quotes are no part of it."""
     text = cell.text if cell.quoted else cell.text.strip()
-    if spaced and not cell.quoted and text.startswith(b'"'):
+    if not cell.quoted and text.startswith(b'"'):
         raise ManifestError(
             f"{file} line {line}: a quote after a space does not open a quoted cell; "
-            "remove the spaces beside the separators"
+            "remove the spaces before the quotes"
         )
     try:
         return text.decode()

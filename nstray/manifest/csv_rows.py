@@ -7,7 +7,7 @@ out. `nstray.manifest.csv_dialect` finds out how the file is written.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -101,8 +101,10 @@ class _Reader:
 
     def _rows(self, batch: pa.RecordBatch, first: int) -> Rows:
         columns = list(batch.columns)
-        if self.dialect.spaced:
-            columns = [self._unspaced(i, c, first) for i, c in enumerate(columns)]
+        if self.dialect.space_before:
+            columns[:-1] = [_without_spaces(c, pc.utf8_rtrim) for c in columns[:-1]]
+        if self.dialect.space_after:
+            columns[1:] = [self._after_spaces(i, c, first) for i, c in enumerate(columns[1:], 1)]
         names = self.dialect.names
         kept = None
         if all(c.null_count for c in columns):
@@ -122,19 +124,17 @@ class _Reader:
         rows = batch.num_rows if kept is None else pc.sum(kept).as_py()
         return names, tuple(columns), rows
 
-    def _unspaced(self, number: int, column: pa.Array, first: int) -> pa.Array:
-        """The column without the spaces beside its separators; raises for quotes after a space."""
-        trimmed = pc.utf8_trim(column, characters=" ")
-        quoted = pc.and_(pc.starts_with(trimmed, '"'), pc.starts_with(column, " "))
+    def _after_spaces(self, number: int, column: pa.Array, first: int) -> pa.Array:
+        """The column without the spaces after its separators; raises for a quote after one."""
+        quoted = pc.match_substring_regex(column, '^ +"')
         if pc.any(quoted).as_py():
             line, _ = self._find(first + pc.index(quoted, True).as_py())
             raise ManifestError(
                 f"{self.file.name} line {line}: {self.dialect.names[number] or number + 1}: "
                 "a quote after a space does not open a quoted cell; "
-                "remove the spaces beside the separators"
+                "remove the spaces before the quotes"
             )
-        empty = pc.and_(pc.equal(trimmed, ""), pc.not_equal(column, ""))
-        return pc.if_else(empty, pa.scalar(None, pa.string()), trimmed)
+        return _without_spaces(column, pc.utf8_ltrim)
 
     def _without_last(self, columns: list[pa.Array], first: int) -> list[pa.Array]:
         """The columns without the last one, which has no name; raises if it has a value."""
@@ -251,6 +251,13 @@ class _Reader:
         if columns > expected:
             return "; put a cell that holds the separator in double quotes"
         return ""
+
+
+def _without_spaces(column: pa.Array, trim: Callable[..., pa.Array]) -> pa.Array:
+    """The column without spaces at one side; a cell of spaces alone is empty, which is null."""
+    trimmed = trim(column, characters=" ")
+    empty = pc.and_(pc.equal(trimmed, ""), pc.not_equal(column, ""))
+    return pc.if_else(empty, pa.scalar(None, pa.string()), trimmed)
 
 
 class _BackslashQuote(Exception):

@@ -114,6 +114,13 @@ def test_a_job_of_inferred_types_says_which_to_name(job: Job) -> None:
     assert labels(job.check(TYPES)) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("damage", [5, "label", ["label=complex"], {"label": []}])
+def test_a_damaged_record(job: Job, damage: Any) -> None:
+    job.change_record(lambda record: record["config"].update(column_types=damage))
+    with pytest.raises(OutputError, match="the job's record is damaged: column_types"):
+        job.check()
+
+
 @pytest.mark.parametrize("form", ["option", "file"])
 def test_from_the_command_line(call: Callable[..., tuple[int, str, str]], job: Job, form: str) -> None:
     given = ["--column-types", "lable=int64"]

@@ -266,6 +266,20 @@ def test_endings_and_gzip(tmp_path: Path, name: str, text: str, packed: bool) ->
     assert rows == ROW
 
 
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("content, style, label\nc, s, a b \n", "a b "),
+        ("content , style , label\nc , s ,  a b\n", "a b"),
+        ("content ,style ,label\nc ,s , a b\n", " a b"),
+        ("content, style, label\nc, s,   \n", None),
+        ("content,style, label\nc,s, a b\n", " a b"),  # not all separators have a space
+    ],
+)
+def test_spaces_beside_all_separators_are_no_part_of_cells(tmp_path: Path, text: str, label: str | None) -> None:
+    assert read(wrote(tmp_path, text))[1] == [{"content": "c", "style": ["s"], "label": label}]
+
+
 def test_one_column(tmp_path: Path) -> None:
     _, got = load(wrote(tmp_path, "content\na.png\n\nb.png\n"), JobConfig(style_weight=0))
     assert [Path(p.content or "").name for p in got] == ["a.png", "b.png"]
