@@ -19,6 +19,7 @@ SEPARATORS = (b",", b";", b"\t", b"|")
 SAMPLE_BYTES = 2**20
 MAX_RECORD_BYTES = 16 * 2**20
 _SEP_LINE = re.compile(rb'"?sep=([^"\r\n])"?[\t,;| ]*(?:\r\n|\r|\n|\Z)', re.IGNORECASE)
+_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _NAMED = (b"content", b"style", b"pair_id")
 
 
@@ -92,7 +93,7 @@ def records(
 ) -> Iterator[tuple[int, bytes]]:
     """The rest of a file, record by record, each with its line; blank lines are left out.
 
-    A record of more than `MAX_RECORD_BYTES`, as an open quote makes it, is cut and the last one.
+    A record of more than `MAX_RECORD_BYTES`, as an open quote makes it, is cut; it is the last one.
 
     Args:
         line: of the next byte, counted from 1.
@@ -134,21 +135,21 @@ def sniff(source: TextInput) -> Dialect | None:
     """
     sample = source.peek(SAMPLE_BYTES)
     name, place, given = source.file.name, 0, None
-    while (record := _record(sample, place, given or b",")) is not None:
-        match = _SEP_LINE.match(sample, place) if given is None else None
+    while place < len(sample):
+        text = sample[place : _line_end(sample, place)]
+        match = _SEP_LINE.fullmatch(text) if given is None else None
         if match and not sample[:place].strip():
             given = match[1]
-            place = match.end()
-        elif record.strip(b" \t") and not _is_comment(sample, place):
+        elif text.strip() and not _is_comment(text):
             break
-        else:
-            place = _line_end(sample, place)
-    if record is None:
+        place += len(text)
+    if place == len(sample) < SAMPLE_BYTES:
         return None
+    if place == len(sample):
+        raise ManifestError(f"{name}: no line of column names in the first {len(sample)} bytes")
     line = _lines(sample[:place]) + 1
     separator = given or _separator(sample, place, source.file.name)
-    header = _record(sample, place, separator)
-    assert header is not None
+    header = _record(sample, place, separator) or b""
     end = place + len(header)
     if end == len(sample) and len(sample) >= SAMPLE_BYTES:
         raise ManifestError(
@@ -192,7 +193,7 @@ def _line_break(sample: bytes, place: int) -> bytes:
 
 def _line_end(sample: bytes, place: int) -> int:
     """Where the next line begins, whatever quotes there are."""
-    match = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)").match(sample, place)
+    match = _LINE.match(sample, place)
     assert match is not None
     return match.end()
 
@@ -211,12 +212,12 @@ def _folded(record: bytes, separator: bytes) -> list[bytes]:
     return [cell.text.strip().lower() for cell in cells(record, separator)]
 
 
-def _is_comment(sample: bytes, place: int) -> bool:
-    """Whether the line at `place` begins with # and does not name nstray's columns."""
-    if sample[place : place + 1] != b"#":
-        return False
-    line = sample[place + 1 : _line_end(sample, place)].rstrip(b"\r\n")
-    return not any(b"content" in _folded(line, s) and s in line for s in SEPARATORS)
+def _is_comment(line: bytes) -> bool:
+    """Whether `line` begins with # and does not name nstray's columns."""
+    named = line[1:].rstrip(b"\r\n")
+    return line[:1] == b"#" and not any(
+        s in named and b"content" in _folded(named, s) for s in SEPARATORS
+    )
 
 
 def _separator(sample: bytes, place: int, name: str) -> bytes:

@@ -429,6 +429,8 @@ def test_a_compressed_file_without_lines_is_unpacked_as_far_as_a_line_goes(
 
 def test_a_header_without_an_end(tmp_path: Path) -> None:
     assert "the header is longer than 1 MiB" in problem(wrote(tmp_path, "content," + "x" * 2**21))
+    comments = '# a comment, "with an open quote and text\n' * 30_000
+    assert "m.csv: no line of column names in the first" in problem(wrote(tmp_path, comments))
 
 
 @pytest.mark.parametrize("text", ["", "\n\r\n", "# only a comment\n", "content,style\n,\n,\n", "sep=;\n", "\ufeff"])
