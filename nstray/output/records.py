@@ -267,6 +267,9 @@ def conflicts(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         }
 
     old, new = identity(there), identity(here)
+    if "column_types" in there["config"]:  # all parts of a dataset have one schema
+        old["column_types"] = there["config"]["column_types"]
+        new["column_types"] = here["config"].get("column_types", [])
     if (unknown := sorted(set(old) - set(new))) and not differences(
         {name: value for name, value in old.items() if name in new}, new
     ):

@@ -72,6 +72,15 @@ def test_other_types_are_refused(job: Job) -> None:
         job.check("label=float64")
 
 
+def test_of_two_that_begin_at_once_the_later_is_refused(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    Path(Output(job.out).job_uri).unlink()
+    one, two = job.check(TYPES), job.check("label=float64")
+    one.output.job.open(prepare.record(one))
+    with pytest.raises(OutputError, match=r"another job: column_types: \['label=int64'\] there, \['label=float64'\] here"):
+        two.output.job.open(prepare.record(two))
+
+
 def test_types_for_a_job_that_was_begun_without_are_refused(tmp_path: Path) -> None:
     job = Job(tmp_path, "")
     assert labels(job.check()) == ["001", "002", "003", "004"]
