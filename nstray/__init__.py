@@ -50,6 +50,7 @@ output, images, config, engine | storage, errors, text.
         probe_pool.py       workers that write nothing
       reports/              what people look at
         drawing.py          cells to PNG or PDF (matplotlib)
+        fonts.py            fonts for labels in any script
         cells.py            rows as labelled cells
         contact_sheet.py    contents x styles as a grid
         figure.py           rows and columns from carried columns
@@ -65,8 +66,13 @@ output, images, config, engine | storage, errors, text.
       manifest/             what a pair is; reading, checking, building, cutting
         pair.py             Pair, and ManifestInfo: what a check found
         manifest.py         a manifest, checked and read as tables
-        files.py            Parquet, CSV and JSON Lines as raw batches
+        files.py            the files, and their rows as raw batches
+        text_input.py       text files as UTF-8, whatever their encoding
+        csv_dialect.py      how a CSV file is written
+        csv_rows.py         CSV as raw batches
+        csv_types.py        CSV text in the types that a job names
         parquet_files.py    Parquet in batches bounded in bytes
+        json_lines.py       JSON Lines as raw batches
         canonical.py        raw batches to canonical columns
         column_names.py     which columns there may be
         text_columns.py     text and lists of whatever type the file has

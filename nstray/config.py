@@ -87,6 +87,37 @@ def _numbers(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else _split(value)
 
 
+# What `column_types` may name, as Hugging Face and Arrow spell it.
+COLUMN_TYPES = (
+    *("string", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float32", "float64", "date32", "timestamp[us]"),
+)
+
+
+def _column_types(value: Any) -> Any:
+    """``NAME=TYPE`` of each column, sorted, from text, a list or a mapping."""
+    if isinstance(value, str):
+        value = _split(value)
+    if isinstance(value, Mapping):
+        value = [f"{name}={kind}" for name, kind in value.items()]
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be NAME=TYPE,...; got {value!r}")
+    found: dict[str, str] = {}
+    for text in value:
+        name, equals, kind = str(text).strip().rpartition("=")
+        name, kind = name.strip(), kind.strip()
+        if not equals or not name:
+            raise ValueError(f"must be NAME=TYPE,... such as label=int64; got {text!r}")
+        if kind not in COLUMN_TYPES:
+            raise ValueError(
+                f"{name}: no such type: {kind!r}; there are {', '.join(COLUMN_TYPES)}"
+                f"{did_you_mean(kind, COLUMN_TYPES)}"
+            )
+        if found.setdefault(name, kind) != kind:
+            raise ValueError(f"{name} has two types: {found[name]} and {kind}")
+    return tuple(f"{name}={kind}" for name, kind in sorted(found.items()))
+
+
 def _setting(default: Any, text: str) -> Any:
     """A field of `JobConfig`; `text` is its help."""
     return Field(default, description=text)
@@ -95,6 +126,7 @@ def _setting(default: Any, text: str) -> Any:
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 Layers = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Size = Annotated[int | str, BeforeValidator(_size)]
+ColumnTypes = Annotated[tuple[str, ...], BeforeValidator(_column_types)]
 
 
 class JobConfig(BaseModel):
@@ -243,6 +275,12 @@ class JobConfig(BaseModel):
     allow_local: bool = _setting(
         False, "Allow an s3:// manifest to reference local files (exposes them to its author)."
     )
+    # manifest
+    column_types: ColumnTypes = _setting(
+        (),
+        "Types of carried columns of a CSV manifest, such as label=int64,x=float64; all others "
+        f"are text. Types: {', '.join(COLUMN_TYPES)}.",
+    )
     # layout and run
     batch_size: Annotated[int, _rule("batch_size")] = _setting(
         _D.batch_size,
@@ -306,7 +344,7 @@ class JobConfig(BaseModel):
         `init` is the digest of its bytes and replaces it, since its path can hold another image
         tomorrow.
         """
-        fields = self.model_dump(mode="json", exclude=set(RUN_FIELDS) | {"weights"})
+        fields = self.model_dump(mode="json", exclude={*RUN_FIELDS, *CARRIED_FIELDS, "weights"})
         return {**fields, "init": init or self.init}
 
 
@@ -365,6 +403,9 @@ RUN_FIELDS = (
     "max_error_rate",
     "preset",  # its settings stand in their own fields
 )
+# Fields that decide the types of carried columns and no result. A job keeps those that it was begun
+# with (`nstray.commands.prepare`), because all its parts have one schema.
+CARRIED_FIELDS = ("column_types",)
 # Fields that a manifest row may set by a column of the same name.
 ROW_FIELDS = (
     *("seed", "init", "size", "size_rule", "content_weight", "style_weight", "tv_weight"),

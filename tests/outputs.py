@@ -193,7 +193,7 @@ def make_output(
         for c in range(contents):
             for s in range(styles):
                 lines.writerow([f"c{c}-s{s}", f"c{c}.png", f"s{s}.png", f"number {c}, in style {s}", c])
-    settings = config.make({"weights": "random", "size": 24, "shard_size": 2})
+    settings = config.make({"weights": "random", "size": 24, "shard_size": 2, "column_types": "split=int64"})
     source = manifest.Manifest(str(path))
     info = source.check(settings)
     carried = pa.schema([info.schema.field(name) for name in info.carried])

@@ -71,6 +71,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "depth": ("3", 3),
     "stall_timeout": ("60", 60.0),
     "max_error_rate": ("0.5", 0.5),
+    "column_types": ("label=int64,x=float64", ("label=int64", "x=float64")),
 }
 
 

@@ -188,6 +188,7 @@ def test_the_fingerprint_follows_what_decides_the_results() -> None:
         "preset": None,
     }
     assert set(free) == set(RUN_FIELDS)
+    free |= {"column_types": "label=int64"}
     assert set(other) | set(free) | {"weights", "quality"} == set(JobConfig.model_fields)  # a new setting must be put on one side
     for name, value in free.items():
         assert fingerprint(make({name: value}), "w") == base, name

@@ -27,6 +27,7 @@ GROUPS: dict[str, str] = {
         "size size_rule style_scale max_side upsample max_bytes max_pixels allow_local "
         "image_format quality"
     ),
+    "Manifest": "column_types",
     "Layout and run": (
         "batch_size tile_size shard_size device actors gpus_per_actor"
         " cpus_per_actor depth stall_timeout max_error_rate"
@@ -58,6 +59,8 @@ def metavar(name: str, annotation: Any) -> str:
         return "|".join(get_args(annotation))
     if name == "size":
         return "INT|WxH"
+    if name == "column_types":
+        return "NAME=TYPE,..."
     if get_origin(annotation) is tuple:
         return "LAYERS" if get_args(annotation)[0] is str else "NUMBERS"
     while get_args(annotation):  # Annotated[int, ...] | None is INT

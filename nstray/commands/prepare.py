@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from nstray import storage
 from nstray.commands import cost, load_weights
-from nstray.config import VERSION, JobConfig, fingerprint
+from nstray.config import VERSION, JobConfig, fingerprint, make
 from nstray.engine import settings
-from nstray.errors import NotFound, OutputError, StorageError, UsageError
+from nstray.errors import ConfigError, NotFound, OutputError, StorageError, UsageError
 from nstray.manifest import cached_check
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo
@@ -91,6 +91,8 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
     manifest = Manifest(manifest_uri)
     with naming_output(output):
         stored = output.job.find(resume=True)
+    if stored is not None:
+        config = _with_column_types(config, stored, output)
     init = config.init if config.init in settings.INITS else storage.absolute(config.init)
     init_id = init if init in settings.INITS else _digest(init, config)
     cuts: tuple[int, ...] = ()
@@ -103,6 +105,7 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         info = cached_check.load(stored, manifest.uri, digest, config, init_id) or manifest.check(
             config, stored["rows"], digest
         )
+        _check_carried(output, stored, info)
         cuts = _cuts(output, stored, info, extend)
         carried_changes = _carried_changes(stored, info)
         # The manifest's columns may stand in another order; those of the parts stay in theirs.
@@ -152,6 +155,45 @@ def naming_output(output: Output) -> Iterator[None]:
         raise type(error)(
             f"the output {output} can't be opened: {error}; give an OUT that can be written"
         ) from None
+
+
+def _with_column_types(config: JobConfig, stored: Mapping[str, Any], output: Output) -> JobConfig:
+    """`config` with the column types of the job that was begun: all its parts have one schema.
+
+    Raises `OutputError` if `config` names other ones.
+    """
+    if "column_types" not in stored["config"]:  # `_check_carried` says if the types differ
+        return config
+    try:
+        begun = make({"column_types": stored["config"]["column_types"]}).column_types
+    except ConfigError as error:
+        raise OutputError(
+            f"{output}: the job's record is damaged: {error}; restore it, or use another OUT"
+        ) from None
+    if config.column_types not in ((), begun):
+        raise OutputError(
+            f"{output}: the job was begun with column_types {','.join(begun) or '(none)'}, and all "
+            f"parts of a dataset have the same columns; got {','.join(config.column_types)}: "
+            "leave column_types out, or use another OUT"
+        )
+    return config.model_copy(update={"column_types": begun})
+
+
+def _check_carried(output: Output, stored: Mapping[str, Any], info: ManifestInfo) -> None:
+    """Raise `OutputError` if the same manifest gives carried columns of other types than before.
+
+    Versions before `column_types` took the types of CSV columns from their values.
+    """
+    before = carried_schema(stored)
+    if info.digest != stored["manifest_digest"] or info.carried_schema.equals(before):
+        return
+    here = {field.name: field.type for field in info.carried_schema}
+    changed = [field for field in before if here.get(field.name) != field.type]
+    types = ",".join(f"{field.name}={field.type}" for field in changed)
+    raise OutputError(
+        f"{output}: the job was begun by nstray {stored.get('nstray_version')} with carried "
+        f"columns of other types ({types}); name them with --column-types, or use another OUT"
+    )
 
 
 def _cuts(

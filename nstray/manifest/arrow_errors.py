@@ -16,6 +16,7 @@ _CONVERSION = re.compile(
     r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\S+): (.*)"
 )
 _EMPTY = "Empty CSV file"
+_LONG_ROW = "straddling object straddles two block boundaries"
 _NOT_UTF8 = "UTF8"
 
 
@@ -25,13 +26,21 @@ class EmptyFile:
 
 
 @dataclass(frozen=True)
-class RaggedRow:
-    """A CSV row of another number of cells than the header; `row` is its redacted text."""
+class LongRow:
+    """A CSV row of more bytes than a block: often a quote that is not closed."""
 
-    line: int
+
+@dataclass(frozen=True)
+class RaggedRow:
+    """A CSV row of another number of cells than the first; `text` is its redacted text.
+
+    `row` is its number among the rows that are not blank, counted from 1.
+    """
+
+    row: int
     columns: int
     expected: int
-    row: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -39,23 +48,25 @@ class BadCell:
     """A CSV cell that does not convert to the type of its column.
 
     Attributes:
-        line: counted from 1; None if Arrow does not know it.
+        row: among the rows that are not blank, counted from 1; None if Arrow does not know it.
         column: counted from 0.
-        kind: the Arrow type of the rows before.
+        kind: the Arrow type of the column.
         reason: Arrow's, redacted.
     """
 
-    line: int | None
+    row: int | None
     column: int
     kind: str
     reason: str
 
 
-def csv_error(error: Exception) -> EmptyFile | RaggedRow | BadCell | None:
+def csv_error(error: Exception) -> EmptyFile | LongRow | RaggedRow | BadCell | None:
     """What an exception of Arrow's CSV reader says; None for anything else."""
     text = first_line(error)
     if _EMPTY in text:
         return EmptyFile()
+    if _LONG_ROW in text:
+        return LongRow()
     if ragged := _RAGGED.search(str(error)):
         # Arrow cuts a long row and ends it with "...". Only whole cells are shown: `redact` does
         # not recognise a secret that is cut in two.

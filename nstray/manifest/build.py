@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from nstray import storage
 from nstray.errors import AlreadyExists, ManifestError, NotFound
-from nstray.manifest.files import BATCH_ROWS, is_folder_name, kind_of
+from nstray.manifest.files import BATCH_ROWS, WRITTEN, is_folder_name, kind_of
 from nstray.manifest.folder_pictures import (
     ENDINGS,
     begins_as_picture,
@@ -27,7 +27,7 @@ from nstray.manifest.folder_pictures import (
     is_picture_name,
 )
 from nstray.manifest.problems import Problems
-from nstray.manifest.references import resolve
+from nstray.manifest.references import ReferenceRules, resolve
 
 SCHEMA = pa.schema([("pair_id", pa.string()), ("content", pa.string()), ("style", pa.string())])
 MAX_SLUG = 63  # characters; two slugs and "--" make an id of at most 128
@@ -35,6 +35,7 @@ HASH_DIGITS = 8
 # A cell of these characters alone means the same to every reader of CSV.
 _PLAIN_CELL = re.compile(r"[\w./:-](?:[\w./: -]*[\w./:-])?")
 
+_RULES = ReferenceRules(local=True, csv=True)
 _Row = tuple[str, str, str]
 
 
@@ -68,7 +69,7 @@ def build(
         for an `out` that exists, or for a picture whose path no manifest can hold.
     """
     out = storage.absolute(out)
-    kind = kind_of(out)
+    kind = kind_of(out, WRITTEN)
     styles_each = _styles_each(pairs)
     if storage.head(out) is not None:
         raise ManifestError(f"{out} exists; remove it first, or write another")
@@ -199,7 +200,7 @@ class _Pictures:
     def _read(self, base: str, written: list[str]) -> list[str | None]:
         """What a reader takes the `written` references for."""
         values = pa.array(written, pa.string())
-        read = resolve(base, values, self.role, None, Problems(), True)
+        read = resolve(base, values, self.role, None, Problems(), _RULES)
         return cast("list[str | None]", read.to_pylist())
 
 

@@ -22,7 +22,7 @@ from nstray.manifest.files import RawBatch
 from nstray.manifest.overrides import check_rules, parse_override
 from nstray.manifest.pair_ids import default_ids, pair_ids
 from nstray.manifest.problems import Problems
-from nstray.manifest.references import resolve
+from nstray.manifest.references import ReferenceRules, resolve
 from nstray.manifest.text_columns import TextColumns
 
 IMAGE_TYPES = {"content_masks": STRINGS, "style_masks": STRINGS, "fine_style": pa.string()}
@@ -59,6 +59,8 @@ def canonical(
     Raises: `ManifestError` for a column of a type that can't be read at all.
     """
     raw = dict(zip(batch.names, batch.columns, strict=True))
+    csv = batch.file.kind == "csv"
+    rules = ReferenceRules(local, csv=csv, commented=csv and batch.names[0] == "content")
     text = TextColumns(batch, problems)
     content = text.column("content", raw.get("content"))
     problems.add(to_flags(pc.is_null(content)), lambda i: "content: empty; give a path or URI")
@@ -93,17 +95,17 @@ def canonical(
         init = written["init"] = overrides["init"]
         named = pc.is_in(init, value_set=pa.array(INITS))
         overrides["init"] = pc.if_else(
-            named, init, resolve(base, init, "init", None, problems, local)
+            named, init, resolve(base, init, "init", None, problems, rules)
         )
     columns = {
         "pair_id": ids,
-        "content": resolve(base, content, "content", None, problems, local),
+        "content": resolve(base, content, "content", None, problems, rules),
         "style": styles.wrap(
-            resolve(base, styles.values, "style", styles.parents, problems, local)
+            resolve(base, styles.values, "style", styles.parents, problems, rules)
         ),
         "style_weights": styles.wrap(_normalised_weights(styles, weights, problems)),
         **{
-            name: _resolve_image(base, name, given, problems, local)
+            name: _resolve_image(base, name, given, problems, rules)
             for name, given in images.items()
         },
         **overrides,
@@ -182,16 +184,16 @@ def _parse_masks(name: str, masks: Lists, styles: Lists, problems: Problems) -> 
 
 
 def _resolve_image(
-    base: str, name: str, given: Lists | pa.Array, problems: Problems, local: bool
+    base: str, name: str, given: Lists | pa.Array, problems: Problems, rules: ReferenceRules
 ) -> pa.Array:
     """Masks or fine styles made absolute.
 
     A row that has none is null, as all rows of a file without the column are.
     """
     if not isinstance(given, Lists):
-        return resolve(base, given, name, None, problems, local)
+        return resolve(base, given, name, None, problems, rules)
     named = pc.if_else(pc.equal(given.values, ""), pa.scalar(None, pa.string()), given.values)
-    lists = given.wrap(pc.fill_null(resolve(base, named, name, given.parents, problems, local), ""))
+    lists = given.wrap(pc.fill_null(resolve(base, named, name, given.parents, problems, rules), ""))
     return pc.if_else(pa.array(given.lengths > 0), lists, pa.scalar(None, STRINGS))
 
 
@@ -206,6 +208,8 @@ def _written_image(given: Lists | pa.Array) -> pa.Array:
 
 def _parse_hint(name: str, array: pa.Array, batch: RawBatch, problems: Problems) -> pa.Array:
     """The content's width or height in pixels as int32; null if the row has none."""
+    if batch.file.kind == "csv":
+        return _parse_text_hint(name, array, problems)
     try:
         values = pc.fill_null(pc.cast(array, pa.float64()), float("nan")).to_numpy(
             zero_copy_only=False
@@ -224,3 +228,20 @@ def _parse_hint(name: str, array: pa.Array, batch: RawBatch, problems: Problems)
         ),
     )
     return pa.array(np.where(null | bad, 0, values).astype(np.int32), mask=null | bad)
+
+
+def _parse_text_hint(name: str, array: pa.Array, problems: Problems) -> pa.Array:
+    """A column of widths or heights of a CSV file; 512.0, as pandas writes 512, is 512."""
+    text = pc.utf8_trim_whitespace(array)
+    given = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    digits = pc.replace_substring_regex(given, r"\.0*$", "")
+    good = pc.match_substring_regex(digits, "^0*[1-9][0-9]{0,8}$")
+    problems.add(
+        to_flags(pc.fill_null(pc.invert(good), False)),
+        lambda i: (
+            f"{name}: must be a whole number of pixels of at least 1; got {array[i].as_py()!r}"
+        ),
+    )
+    return pc.cast(
+        pc.if_else(pc.fill_null(good, False), digits, pa.scalar(None, pa.string())), pa.int32()
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,13 @@ from nstray.manifest.carried_types import (
 )
 from nstray.manifest.column_metadata import ColumnMetadata
 from nstray.manifest.column_names import HINTS, IMAGE_COLUMNS, check_names, near_miss
+from nstray.manifest.csv_types import check_used, named_types
 from nstray.manifest.duplicates import IdHashes
 from nstray.manifest.files import ManifestFile, RawBatch, digest, find, read
 from nstray.manifest.overrides import OVERRIDE_TYPES
 from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.problems import Problems
-from nstray.manifest.references import resolve
+from nstray.manifest.references import ReferenceRules, resolve
 from nstray.manifest.rows_digest import RowsDigest
 from nstray.manifest.shards import ORDER_KEYS
 
@@ -69,6 +70,7 @@ class Manifest:
         """
         base, files = find(self.uri)
         local = config.allow_local or not storage.is_uri(base)
+        types = named_types(config.column_types)
         problems = Problems()
         present: dict[str, None] = {}
         carried: dict[str, pa.DataType] = {}
@@ -82,8 +84,8 @@ class Manifest:
         with IdHashes() as hashes:
             for file in files:
                 metadata.add(file)
-            for batch in _batches(files):
-                check_names(batch.file.name, batch.names, config)
+            for batch in _batches(files, types):
+                check_names(batch, config)
                 found = canonical(batch, base, config, problems, local=local)
                 present.update(dict.fromkeys(found.columns))
                 for name, array in found.carried.items():
@@ -109,6 +111,7 @@ class Manifest:
             problems.raise_any()
             if not rows:
                 raise ManifestError(f"{self.uri}: no rows; a manifest needs at least one pair")
+            check_used(types, list(carried), files[0].kind, self.uri)
             repeated, count = hashes.duplicates()
         if count:
             _raise_duplicates(files, base, repeated, count)
@@ -158,7 +161,8 @@ class Manifest:
         skip = () if carried and not info.carried_apart else info.carried
         schema = pa.schema([field for field in info.schema if field.name not in skip])
         rows = 0
-        for batch in _batches(files, skip):
+        types = {name: info.schema.field(name).type for name in info.carried}
+        for batch in _batches(files, types, skip):
             found = canonical(batch, base, None, problems, local=info.local)
             problems.raise_any()
             table = _table(found, batch, rows, schema)
@@ -171,9 +175,13 @@ class Manifest:
             )
 
 
-def _batches(files: list[ManifestFile], skip: Collection[str] = ()) -> Iterator[RawBatch]:
+def _batches(
+    files: list[ManifestFile],
+    types: Mapping[str, pa.DataType] | None = None,
+    skip: Collection[str] = (),
+) -> Iterator[RawBatch]:
     for file in files:
-        yield from read(file, skip)
+        yield from read(file, types, skip)
 
 
 def _schema(present: dict[str, None], carried: dict[str, pa.DataType]) -> pa.Schema:
@@ -207,9 +215,9 @@ def _table(found: Canonical, batch: RawBatch, start: int, schema: pa.Schema) -> 
 
 def _with_order(table: pa.Table, found: Canonical, base: str) -> pa.Table:
     """`table` with contents and styles as they were resolved when the job was begun."""
-    styles, problems = Lists(found.written["style"]), Problems()
-    content = resolve(base, found.written["content"], "content", None, problems, True)
-    style = styles.wrap(resolve(base, styles.values, "style", styles.parents, problems, True))
+    styles, problems, rules = Lists(found.written["style"]), Problems(), ReferenceRules(local=True)
+    content = resolve(base, found.written["content"], "content", None, problems, rules)
+    style = styles.wrap(resolve(base, styles.values, "style", styles.parents, problems, rules))
     return table.append_column(ORDER_KEYS["content"], content).append_column(
         ORDER_KEYS["style"], style
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -18,6 +19,7 @@ from nstray.manifest.arrow_columns import Lists, indices, is_text, to_flags
 from nstray.manifest.files import RawBatch
 from nstray.manifest.problems import Problems
 
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 # `size` is text, because 640x480 is a size too. Lists are text, separated by commas.
 # `Pair.overrides` has both parsed.
 OVERRIDE_TYPES = {
@@ -111,7 +113,10 @@ def _validate(name: str, values: list[Any]) -> tuple[list[Any], dict[int, str]]:
         for item in error.errors(include_url=False, include_context=False):
             k = int(item["loc"][0])
             message = item["msg"].removeprefix("Value error, ")
-            wrong.setdefault(k, message if "got " in message else f"{message}; got {values[k]!r}")
+            message = message if "got " in message else f"{message}; got {values[k]!r}"
+            if isinstance(values[k], str) and _DECIMAL_COMMA.fullmatch(values[k]):
+                message += " (a decimal comma: write a point)"
+            wrong.setdefault(k, message)
     good = [v for k, v in enumerate(values) if k not in wrong]
     parsed = iter(adapter(name).validate_python(good))
     return [None if k in wrong else next(parsed) for k in range(len(values))], wrong

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -16,32 +18,59 @@ from nstray.text import redact
 
 # The usual URI, which stays as it is.
 _S3 = r"^s3://[A-Za-z0-9._-]{1,255}/."
-# What is neither that nor a plain path: other schemes, `.` and `..`, double slashes, NUL.
-_ODD = r"^[A-Za-z][A-Za-z0-9+.-]+://|(^|/)\.\.?(/|$)|//|\x00"
+# What is neither that nor a plain path: other schemes, `.` and `..`, double slashes, NUL,
+# backslashes, drives, members of archives.
+_ODD = r"^[A-Za-z][A-Za-z0-9+.-]+://|(^|/)\.\.?(/|$)|//|\x00|\\|^[A-Za-z]:/|::"
+_ODD_IN_CSV = _ODD + r"|^#|^\s|\s$"
+_MEMBER = re.compile(r"\.(tar|tar\.\w+|tgz|zip|parquet|arrow)::", re.IGNORECASE)
+_WINDOWS = re.compile(r"\\|[A-Za-z]:/")
+
+
+@dataclass(frozen=True)
+class ReferenceRules:
+    """What references may be.
+
+    Attributes:
+        local: they may name local files.
+        csv: they stand in CSV, in which white space at their ends is a fault of the file.
+        commented: the content begins its line of CSV, so a # may mean that the line is a comment.
+    """
+
+    local: bool
+    csv: bool = False
+    commented: bool = False
 
 
 def resolve(
-    base: str, values: pa.Array, name: str, parents: Ints | None, problems: Problems, local: bool
+    base: str,
+    values: pa.Array,
+    name: str,
+    parents: Ints | None,
+    problems: Problems,
+    rules: ReferenceRules,
 ) -> pa.Array:
     """Paths and URIs made absolute, relative ones against `base`; nulls stay.
 
     Args:
         name: of the column, for messages.
         parents: the row each value belongs to; None if there is one value per row.
-        local: whether references may be local.
+
+    A relative path that begins with ``./`` is taken literally, whatever else is in it.
     """
     s3 = pc.match_substring_regex(values, _S3)
     plain = pc.binary_join_element_wise(base.rstrip("/"), values, "/")
     out = pc.if_else(pc.or_(pc.starts_with(values, "/"), s3), values, plain)
-    odd = pc.and_(pc.match_substring_regex(values, _ODD), pc.invert(s3))
+    odd = pc.match_substring_regex(values, _ODD_IN_CSV if rules.csv else _ODD)
+    odd = pc.and_(odd, pc.or_(pc.invert(s3), pc.match_substring(values, "::")))
     if not pc.any(odd).as_py():  # also if every value is null
-        return out if local else _check_remote(out, name, parents, problems)
+        return out if rules.local else _check_remote(out, name, parents, problems)
     # Only `storage` knows how to read these; it is asked once per distinct value.
     encoded = pc.if_else(odd, values, pa.scalar(None, pa.string())).dictionary_encode()
     joined: list[str | None] = []
     wrong: dict[int, str] = {}
     for k, value in enumerate(encoded.dictionary.to_pylist()):
         try:
+            _check_literal(name, value, rules)
             joined.append(_check_key(storage.join(base, value)))
         except UsageError as error:
             joined.append(None)
@@ -53,7 +82,42 @@ def resolve(
         # One problem per value is enough: a value that cannot be joined is not checked further.
         out = pc.if_else(pa.array(bad), pa.scalar(None, pa.string()), out)
     out = pc.coalesce(pa.array(joined, pa.string()).take(encoded.indices), out)
-    return out if local else _check_remote(out, name, parents, problems)
+    return out if rules.local else _check_remote(out, name, parents, problems)
+
+
+def _check_literal(name: str, value: str, rules: ReferenceRules) -> None:
+    """Raise `UsageError` for a reference that is hardly the name of a file."""
+    if value.startswith("./"):
+        return
+    shown = repr(redact(value)[:160])
+    absolute = storage.is_uri(value) or value.startswith("/")
+    literally = "" if absolute else " (if the file's name really is that, write ./ before it)"
+    if _MEMBER.search(value):
+        raise UsageError(
+            f"{shown} names a member of an archive, which nstray does not read yet: "
+            f"unpack the archive and name the file{literally}"
+        )
+    if absolute:
+        return
+    if _WINDOWS.match(value) or "\\" in value:
+        raise UsageError(
+            f"{shown} is a path of Windows: write / in place of \\, relative to the manifest "
+            f"and without a drive{literally}"
+        )
+    if rules.csv and value != value.strip():
+        end = "begins" if value[0].isspace() else "ends"
+        raise UsageError(f"{shown} {end} with white space: remove it{literally}")
+    if name == "content" and rules.commented and value.startswith("#"):
+        raise UsageError(
+            f"{shown} begins with #: comments may stand before the header alone: "
+            f"remove the line{literally}"
+        )
+
+
+def literal(path: str) -> str:
+    """`path`, relative, as a reference that `resolve` takes for the name of a file."""
+    odd = "::" in path or "\\" in path or _WINDOWS.match(path) or path != path.strip()
+    return f"./{path}" if odd else path
 
 
 def _check_key(uri: str) -> str:

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from nstray.errors import ManifestError
 from nstray.manifest.arrow_columns import STRINGS, Lists, indices, is_list, is_text
-from nstray.manifest.files import LONE_SURROGATE, RawBatch, is_unicode
+from nstray.manifest.files import RawBatch
+from nstray.manifest.json_lines import LONE_SURROGATE, is_unicode
 from nstray.manifest.problems import Problems
 from nstray.text import redact
 

@@ -315,6 +315,9 @@ def conflicts(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[list[s
         key = "rows_digest" if has_both_digests(there) and has_both_digests(here) else None
         manifests = _different_rows(there, here, key or "manifest_digest")
     old, new = identity(there), identity(here)
+    if "column_types" in there["config"]:  # all parts of a dataset have one schema
+        old["column_types"] = there["config"]["column_types"]
+        new["column_types"] = here["config"].get("column_types", [])
     if (unknown := sorted(set(old) - set(new))) and not differences(
         {name: value for name, value in old.items() if name in new}, new
     ):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 import statistics
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from matplotlib.patches import Rectangle
 
 from nstray import storage
 from nstray.errors import UsageError
+from nstray.reports import fonts
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -33,7 +33,8 @@ _DPI = 110
 _GAP, _LABEL, _MARGIN = 0.12, 0.24, 0.35  # inches
 _SMALL, _LARGE = 7.0, 12.0  # points: labels and caption; title
 _LETTER = 0.56 / 72  # inches per point of size: the width of a letter of this typeface, measured
-_ROW_LABEL = 22  # letters in a line of a row's label
+_ROW_LABEL = 22  # columns in a line of a row's label
+_SHORT = 30  # columns that a cell's label has at least, however narrow the cell is
 PICTURE = int(_CELL * _DPI)  # pixels, the longer side of a cell in a PNG
 PDF_PICTURE = 512  # pixels, the longer side of a picture in a PDF, which holds the picture itself
 _INK, _SOFT, _GREY = "#1a1a1a", "#6b6b6b", "#dcdcdc"
@@ -68,10 +69,10 @@ class Sheet:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` letters, broken between settings only."""
+    """Lines of at most `width` columns, broken between settings only."""
     lines: list[str] = []
     for item in text.split(" · "):
-        if lines and len(lines[-1]) + len(item) + 3 <= width:
+        if lines and fonts.width(lines[-1]) + fonts.width(item) + 3 <= width:
             lines[-1] += f" · {item}"
         else:
             lines.append(item)
@@ -80,7 +81,7 @@ def _wrap(text: str, width: int) -> list[str]:
 
 def _fold(text: str, width: float, points: float) -> list[str]:
     """`text` as lines of at most `width` inches, at least one."""
-    return textwrap.wrap(text, max(1, int(width / (points * _LETTER)))) or [""]
+    return fonts.wrap(text, max(2, int(width / (points * _LETTER))))
 
 
 def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
@@ -93,19 +94,24 @@ def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
     ]
     ratio = min(2.0, max(0.5, statistics.median(ratios))) if ratios else 1.0
     cell_w, cell_h = (_CELL, _CELL / ratio) if ratio >= 1 else (_CELL * ratio, _CELL)
+    names = [c.label for line in sheet.cells for c in line if c]
+    face = fonts.typeface(
+        [sheet.title, sheet.below, *sheet.row_labels, *sheet.column_labels, *names]
+    )
+    label_columns = max(_SHORT, int(cell_w / (_SMALL * _LETTER)))
     across = max(len(line) for line in sheet.cells)
     labels = [_LABEL if any(c and c.label for c in line) else 0.0 for line in sheet.cells]
-    row_labels = [textwrap.wrap(text, _ROW_LABEL) for text in sheet.row_labels]
+    row_labels = [fonts.wrap(face.drawable(text), _ROW_LABEL) for text in sheet.row_labels]
     edge = (
         _MARGIN
-        + max((len(text) for name in row_labels for text in name), default=0) * _SMALL * _LETTER
+        + max((fonts.width(t) for name in row_labels for t in name), default=0) * _SMALL * _LETTER
         + (_GAP if row_labels else 0.0)
     )
-    column_labels = [_fold(text, cell_w, _SMALL) for text in sheet.column_labels]
+    column_labels = [_fold(face.drawable(text), cell_w, _SMALL) for text in sheet.column_labels]
     above = max((_LABEL + 0.12 * (len(name) - 1) for name in column_labels), default=0.0)
     width = max(edge + _MARGIN + across * (cell_w + _GAP) - _GAP, 5.0)
-    titles = _fold(sheet.title, width - 2 * _MARGIN, _LARGE * 1.15)  # bold
-    lines = _wrap(sheet.below, int((width - 2 * _MARGIN) / (_LETTER * _SMALL)))
+    titles = _fold(face.drawable(sheet.title), width - 2 * _MARGIN, _LARGE * 1.15)  # bold
+    lines = _wrap(face.drawable(sheet.below), int((width - 2 * _MARGIN) / (_LETTER * _SMALL)))
     head = 0.42 + 0.2 * (len(titles) - 1) + 0.15 * len(lines)
     height = 2 * _MARGIN + head + above + sum(labels) + len(sheet.cells) * (cell_h + _GAP)
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
@@ -117,6 +123,7 @@ def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
             bottom / height,
             text,
             parse_math=False,
+            family=face.families,
             **{"fontsize": size, "color": _INK, **more},
         )
 
@@ -172,18 +179,20 @@ def draw(sheet: Sheet, kind: str = "png", dpi: int = _DPI) -> bytes:
                 write(
                     left + cell_w / 2,
                     top - label + 0.05,
-                    cell.label,
+                    face.fitted(cell.label, label_columns),
                     color=_SOFT if cell.original else _INK,
                     ha="center",
                     va="bottom",
                 )
         top -= label + cell_h + _GAP
     sink = io.BytesIO()
-    if kind == "pdf":
-        with rc_context({"pdf.fonttype": 42}):  # TrueType: its text can be searched and edited
-            FigureCanvasPdf(figure).print_pdf(sink, metadata={"CreationDate": None})
-    else:
-        FigureCanvasAgg(figure).print_png(sink)
+    with fonts.quiet():
+        if kind == "pdf":
+            # As TrueType (42) its text can be searched and edited.
+            with rc_context({"pdf.fonttype": 3 if face.outlines else 42}):
+                FigureCanvasPdf(figure).print_pdf(sink, metadata={"CreationDate": None})
+        else:
+            FigureCanvasAgg(figure).print_png(sink)
     return sink.getvalue()
 
 

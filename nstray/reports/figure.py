@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from nstray import storage
@@ -35,9 +36,10 @@ def figure(
             by side, under their pair ids.
         limit: pairs at most; a figure is drawn whole or not at all.
 
-    Labels are the columns' values, in order: numbers by value, text with the numbers in it by
-    value. If a column ``figure_order`` is carried, they are in the order in which they first appear
-    by it. An error row is a grey cell with its code.
+    Labels are the columns' values, in order: numbers by value, also if a column holds them as
+    text, and other text with the numbers in it by value. If a column ``figure_order`` is carried,
+    they are in the order in which they first appear by it. An error row is a grey cell with its
+    code.
     Returns the number of pairs shown. Raises `UsageError` for two pairs in one cell, too many pairs
     or another ending of `target`; `OutputError` if there is no row yet.
     """
@@ -120,15 +122,24 @@ def _read(
         "error_code",
         *(name for name in carried if name in (rows, columns, ORDER)),
     ]
+    read = [
+        {**row, "uri": uri}
+        for uri in part_uris(output, job)
+        for group in read_rows(uri, names)
+        for row in group
+    ]
+    keys = {
+        name: _keys([row.get(name) for row in read])
+        for name in dict.fromkeys((rows, columns, ORDER))
+        if name is not None
+    }
     found = []
-    for uri in part_uris(output, job):
-        for group in read_rows(uri, names):
-            for row in group:
-                place = {"row": label(row[rows]), "row_key": _key(row[rows])}
-                if columns is not None:
-                    place |= {"column": label(row[columns]), "column_key": _key(row[columns])}
-                own = {name: row[name] for name in ("pair_id", "status", "error_code")}
-                found.append({**own, **place, "order": _key(row.get(ORDER)), "uri": uri})
+    for i, row in enumerate(read):
+        place = {"row": label(row[rows]), "row_key": keys[rows][i]}
+        if columns is not None:
+            place |= {"column": label(row[columns]), "column_key": keys[columns][i]}
+        own = {name: row[name] for name in ("pair_id", "status", "error_code", "uri")}
+        found.append({**own, **place, "order": keys[ORDER][i]})
     return sorted(found, key=lambda row: (row["order"], _key(row["pair_id"])))
 
 
@@ -184,6 +195,26 @@ def label(value: Any) -> str:
 def _exponent(text: str) -> str:
     """1e-05 as 1e-5, 1e+20 as 1e20."""
     return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].strip("+"), text)
+
+
+def _keys(values: list[Any]) -> list[tuple[Any, ...]]:
+    """A key for each value of a column; text that is all numbers is sorted by value."""
+    texts = [value for value in values if value is not None and value != ""]
+    if not texts or any(_number(value) is None for value in texts):
+        return [_key(value) for value in values]
+    numbers = ((value, _number(value)) for value in values)
+    return [(2,) if number is None else (0, number, value) for value, number in numbers]
+
+
+def _number(value: Any) -> Decimal | None:
+    """The number that a text spells; None for anything else, and for NaN and infinities."""
+    if not isinstance(value, str):
+        return None
+    try:
+        number = Decimal(value.strip())
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
 
 
 def _key(value: Any) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -223,7 +224,7 @@ class Inputs:
                     lambda: self._gives_others(uri),
                 )
         except NotFound as error:
-            raise PairError(ErrorCode.NOT_FOUND, f"{role}: {error}") from None
+            raise PairError(ErrorCode.NOT_FOUND, f"{role}: {error}{_spaces(uri)}") from None
         except BadCredentials:  # every image would be refused
             raise
         except AccessDenied as error:
@@ -326,6 +327,12 @@ class _ImageCache:
                 self._used += image.pixels.nbytes
             while self._used > self._bound:
                 self._used -= self._images.popitem(last=False)[1].pixels.nbytes
+
+
+def _spaces(uri: str) -> str:
+    """The name in quotes, if a folder's or file's begins or ends with white space; else empty."""
+    found = re.search(r"/\s|\s/|\s$", uri)
+    return f" (with white space in its name: {storage.redact(uri)!r})" if found else ""
 
 
 def _store(uri: str) -> str:

@@ -78,6 +78,34 @@ def test_labels_stand_in_their_order_and_pictures_in_their_cells(tmp_path: Path,
             assert np.array_equal(cell.pixels, picture(seeds[layers, ratio]))
 
 
+TEXTS = pa.schema([("layers", pa.string()), ("figure_order", pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("texts", "order"),
+    [
+        (["10", "9", "2.5", "-1"], ["-1", "2.5", "9", "10"]),
+        (["1e-3", "0.01", "1e-5", "1e2"], ["1e-5", "1e-3", "0.01", "1e2"]),
+        (["12345678901234567891", "12345678901234567890", "3"], ["3", "12345678901234567890", "12345678901234567891"]),
+        (["1.10", "1.9", "1.1"], ["1.1", "1.10", "1.9"]),
+        (["007", "", "5", None], ["5", "007", "", "none"]),
+        (["1e-3", "0.01", "x"], ["0.01", "1e-3", "x"]),  # not all are numbers: the numbers in them by value, part by part
+        (["v10", "v9", "v1.2"], ["v1.2", "v9", "v10"]),
+        (["9e999", "1", "8e999"], ["1", "8e999", "9e999"]),
+    ],
+)
+def test_text_that_is_all_numbers_is_in_order_of_value(tmp_path: Path, drawn: list[drawing.Sheet], texts: list[str | None], order: list[str]) -> None:
+    rows = [ok_row(f"p{i}", seed=i, layers=text, figure_order=None) for i, text in enumerate(texts)]
+    sheet(make(tmp_path, rows, TEXTS), str(tmp_path / "f.png"), rows="layers")
+    assert list(drawn[0].row_labels) == order
+
+
+def test_figure_order_as_text_is_in_order_of_value(tmp_path: Path, drawn: list[drawing.Sheet]) -> None:
+    rows = [ok_row(f"p{i}", seed=i, layers=name, figure_order=number) for i, (name, number) in enumerate(zip("abc", ("10", "9", "1e0"), strict=True))]
+    sheet(make(tmp_path, rows, TEXTS), str(tmp_path / "f.png"), rows="layers")
+    assert list(drawn[0].row_labels) == ["c", "b", "a"]
+
+
 def test_figure_order_decides_where_it_is_carried(tmp_path: Path, drawn: list[drawing.Sheet]) -> None:
     rows = [{**row, "figure_order": i} for i, row in enumerate(grid())]
     out = make(tmp_path, rows[::-1], LAYOUT.append(pa.field("figure_order", pa.int64())))

@@ -100,8 +100,8 @@ def test_folder_of_files_in_order_of_name(tmp_path: Path) -> None:
         (folder / other).write_text("not,a\nmanifest")
     info, got = load(folder)
     assert [p.content for p in got] == [f"{folder}/{i}.jpg" for i in (1, 2, 3, 4)]
-    assert carried(folder) == [{"n": None, "extra": None}] * 2 + [{"n": 1.5, "extra": None}, {"n": None, "extra": "e"}]
-    assert info.schema.field("n").type == pa.float64()
+    assert carried(folder) == [{"n": None, "extra": None}] * 2 + [{"n": "1.5", "extra": None}, {"n": None, "extra": "e"}]
+    assert info.schema.field("n").type == pa.string()
     assert got[3].pair_id == "x"
     again = Manifest(str(folder) + "/").check(CONFIG)
     assert again.digest == info.digest
@@ -268,7 +268,7 @@ def test_a_secret_in_a_uri_is_not_repeated(tmp_path: Path) -> None:
         ("contents,style", "m.csv: no column content; its columns are contents, style; rename contents, if that is it"),
         ("content,styl", "m.csv: no column style; its columns are content, styl; rename styl, if that is it; or run with style_weight 0"),
         ("content,style,seed,seed", "m.csv: column seed appears twice"),
-        ("content,style,", "m.csv: column 3 has no name"),
+        ("content,style,", "m.csv line 2: column 3 has no name and holds '1'; name it or leave it out"),
         ("content,style,pooling", "m.csv: column pooling: cannot be set per row"),
         ("content,style,weights", "m.csv: column weights: cannot be set per row"),
         ("content,style,iterations", "m.csv: column iterations: use evaluations"),
@@ -298,7 +298,7 @@ def test_a_near_miss_is_a_warning(tmp_path: Path) -> None:
     path = write(tmp_path / "m.csv", [{**ONE, "sytle_weight": 5, "caption": "x"}])
     info, got = load(path)
     assert info.warnings == ("column sytle_weight is carried through unread; did you mean style_weight?",)
-    assert carried(path)[0] == {"sytle_weight": 5, "caption": "x"}
+    assert carried(path)[0] == {"sytle_weight": "5", "caption": "x"}
     assert got[0].overrides == {}
 
 
@@ -316,8 +316,8 @@ def test_a_near_miss_is_a_warning(tmp_path: Path) -> None:
         ("m.csv", b"content,style\na,b\nc,d,e\n", "m.csv line 3: 3 columns, but the header has 2: 'c,d,e'"),
         ("m.csv", b"content,style\na,b\nc\xff,d\n", "m.csv line 3: content: not UTF-8"),
         ("m.csv", b"content,style\na,b\nc\xff\n", "m.csv line 3: 1 columns, but the header has 2: 'c\ufffd'"),
-        ("m.csv", b"content,style,note\na,b,c\xff\n", "m.csv column note: not UTF-8"),
-        ("m.csv", "content,style\na,b\n".encode("utf-16"), "m.csv: not UTF-8"),
+        ("m.csv", b"content,style,note\na,b,c\xff\n", "m.csv line 2: note: not UTF-8"),
+        ("m.csv", "content,style\na,b\n".encode("utf-16-le"), "m.csv: not UTF-8"),
         ("m.jsonl", b'{"content": "a", "style": "b"}\n[1]\n', "m.jsonl line 2: must be a JSON object, {...}; got list"),
         ("m.jsonl", b'{"content": "a", "style": "b"}\n\n{"content"\n', "m.jsonl line 3: not JSON"),
         ("m.jsonl", b'{"content": "a\xff", "style": "b"}\n', "m.jsonl line 1: not UTF-8"),
@@ -328,7 +328,7 @@ def test_a_near_miss_is_a_warning(tmp_path: Path) -> None:
             b'{"content": "a", "style": "b", "n": 5}\n{"content": "c", "style": "b", "n": "x"}\n',
             "m.jsonl row 2: n: a column holds values of one type; got 'x'",
         ),
-        ("m.jsonl", b'{"content": "a", "style": "b", "n": 99999999999999999999}\n', "m.jsonl row 1: n: a column holds values of one type"),
+        ("m.jsonl", b'{"content": "a", "style": "b", "n": 99999999999999999999}\n', "m.jsonl row 1: n: 99999999999999999999 does not fit"),
         ("m.jsonl", b'{"content": "a", "style": "b", "n": {}}\n', "column n can't be carried into Parquet"),
         ("m.jsonl", b'{"content": "a\\ud800", "style": "b"}\n', "m.jsonl line 1: an escape from \\ud800 to \\udfff is alone"),
         ("m.jsonl", b'{"content": "a", "style": "b", "\\udfff": 1}\n', "m.jsonl line 1: an escape from \\ud800"),
@@ -395,9 +395,9 @@ def test_small_integers_and_floats_make_a_double(tmp_path: Path) -> None:
     assert carried(tmp_path) == [{"n": 2**31 - 1}, {"n": 0.5}]
 
 
-def test_integers_and_floats_of_a_folder_of_csv_make_a_double(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("content,style,score\na,s,3\n")
-    (tmp_path / "b.csv").write_text("content,style,score\nb,s,0.5\n")
+def test_integers_and_floats_of_a_folder_of_json_lines_make_a_double(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"content": "a", "style": "s", "score": 3}\n')
+    (tmp_path / "b.jsonl").write_text('{"content": "b", "style": "s", "score": 0.5}\n')
     assert carried(tmp_path) == [{"score": 3.0}, {"score": 0.5}]
 
 
@@ -448,16 +448,16 @@ def test_no_such_manifest_and_folders_without_one(tmp_path: Path) -> None:
 
 
 def test_types_that_no_type_holds_name_file_and_column(tmp_path: Path) -> None:
-    write(tmp_path / "a.csv", [{**ONE, "n": 1}])
-    write(tmp_path / "b.csv", [{**ONE, "content": "b.jpg", "n": "x"}])
-    assert problem(tmp_path).startswith("b.csv: column n holds string, but the rows before hold int64")
+    write(tmp_path / "a.jsonl", [{**ONE, "n": 1}])
+    write(tmp_path / "b.jsonl", [{**ONE, "content": "b.jpg", "n": "x"}])
+    assert problem(tmp_path).startswith("b.jsonl: column n holds string, but the rows before hold int64")
 
 
-def test_csv_type_of_a_later_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_csv_value_of_a_later_block_that_is_not_of_the_named_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest_files, "BLOCK_BYTES", 1024)
     rows = [{"content": f"{i}.jpg", "style": "s.jpg", "n": i} for i in range(500)]
-    message = problem(write(tmp_path / "m.csv", [*rows, {**ONE, "n": "x"}]))
-    assert message.startswith("m.csv line 502: n: invalid value 'x', but the rows before hold int64")
+    message = problem(write(tmp_path / "m.csv", [*rows, {**ONE, "n": "x"}]), JobConfig(column_types="n=int64"))
+    assert message == "m.csv line 502: n: must be int64, as column_types says; got 'x'"
 
 
 def test_duplicate_ids_name_both_rows(tmp_path: Path) -> None:

@@ -165,6 +165,13 @@ def test_a_job_may_begin_with_an_image(bench: Bench) -> None:
     assert "init" in gone["error_message"]
 
 
+@pytest.mark.parametrize("name", ["./ a.png", "./a.png ", "./sub /a.png", "./a.png\t"])
+def test_a_missing_file_with_white_space_in_its_name_is_shown_in_quotes(bench: Bench, name: str) -> None:
+    row = bench.run([pair("a", content=name)])["a"]
+    assert row["error_code"] == "not_found"
+    assert repr(str(bench.folder / name.removeprefix("./"))) in row["error_message"]
+
+
 def test_styles_blend_by_their_weights(bench: Bench, tmp_path: Path) -> None:
     blends = {"first": "[1, 0]", "second": "[0, 1]", "half": "[1, 1]", "most": "[9, 1]"}
     both = '["s0.png", "s1.png"]'
