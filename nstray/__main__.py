@@ -23,7 +23,8 @@ def leave_out_current_folder(added_first: bool) -> None:
         here = os.getcwd()
     except OSError:  # the folder is gone
         return
-    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    given = os.environ.get("PYTHONPATH")
+    entries = given.split(os.pathsep) if given else []
     named = [entry for entry in entries if entry]
     if added_first and sys.path[:1] == [here]:
         del sys.path[0]

@@ -11,7 +11,9 @@ from pathlib import Path
 import jobs
 import pytest
 
-ROOT = Path(__file__).parents[1]
+import nstray
+
+ROOT = Path(nstray.__file__).parents[1]
 SCRIPT = "import sys\nfrom nstray.__main__ import main\nsys.exit(main())\n"  # as pip writes it
 # What nstray, torch and Ray import while they run. Python itself has not imported any of them before the first line of nstray.
 NAMES = ("random", "torch", "numpy", "PIL", "ray", "click", "pyarrow", "boto3", "pydantic", "yaml", "rich", "logging", "queue", "secrets", "csv")
@@ -75,10 +77,12 @@ def test_a_folder_that_is_named_stays(tmp_path: Path, entry: str) -> None:
 
 def test_nstray_s_own_folder_stays_but_comes_last(tmp_path: Path) -> None:
     """In a checkout that is not installed."""
-    path, variable = path_after(ROOT, True, PYTHONPATH="")
-    assert path.count(str(ROOT)) == 1
-    if str(ROOT) == path[-1]:  # nothing else has put it there, as an editable install does
-        assert variable == str(ROOT)
+    (tmp_path / "nstray").mkdir()
+    for name in ("__init__.py", "__main__.py"):
+        (tmp_path / "nstray" / name).write_bytes((ROOT / "nstray" / name).read_bytes())
+    path, variable = path_after(tmp_path, True, PYTHONPATH="")
+    assert (path.count(str(tmp_path)), path[-1]) == (1, str(tmp_path))
+    assert variable == str(tmp_path)
 
 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:

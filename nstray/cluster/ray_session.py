@@ -170,6 +170,8 @@ def _ray_folder() -> str:
 # What to set, by what Ray's error says.
 _START_HINTS = {
     r"AF_UNIX": "set RAY_TMPDIR to a folder with a short path",
+    r"Read-only file system|Permission denied|No space left|Disk quota": "set RAY_TMPDIR to a "
+    "folder that can be written and has room",
     r"uv run|working_dir|Package size": "if every node has nstray, set "
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV=0, and Ray does not copy this folder to the nodes",
     r"(?i)authentication": "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token, "

@@ -574,9 +574,8 @@ def test_a_node_that_does_not_see_the_output_ends_the_job_unless_another_has_wor
     _nodes(monkeypatch, *[{"CPU": 8.0}] * 2)
     display = Recorder(1)
     some = WorkerPool(config.make({"weights": "random"}), Lost, display, asyncio.Event())  # type: ignore[arg-type]
-    some._workers.append(WorkerHandle("works", Lost(), ready=True, node="0"))
-    blind = rex.RayTaskError.__new__(rex.RayTaskError)
-    blind.args, blind.cause = ("",), OutputError("/out: node 1 sees no .nstray/job.json there")
+    some._workers.append(WorkerHandle("works", Lost("0"), ready=True, node="0"))
+    blind = rex.RayTaskError("ready", "its traceback", OutputError("/out: node 1 sees no .nstray/job.json there"))
     for worked in (False, True):
         if worked:
             some._start_failures.note_finished()

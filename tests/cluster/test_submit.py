@@ -84,7 +84,7 @@ def test_a_relative_out_is_refused_and_nothing_is_written(head: Head, tmp_path: 
     places = {"relative": ("out", "in Ray's own copy of a job's folder"), "inside": ("$PWD/new/out", "in Ray's own copy of a job's folder")}
     for name, (out, reason) in places.items():
         shell = " ".join(map(shlex.quote, words)) + f" -- {out}"
-        done = head.job("submit", "--submission-id", name, "--working-dir", str(tmp_path / "project"), "--", "sh", "-c", shlex.quote(shell))
+        done = head.job("submit", "--submission-id", name, "--working-dir", str(tmp_path / "project"), "--", "sh", "-c", shell)
         log = done.stdout + done.stderr
         state = head.status(name)
         assert (state["status"], state["driver_exit_code"]) == ("FAILED", 2), log
@@ -100,7 +100,7 @@ def test_a_relative_out_is_refused_and_nothing_is_written(head: Head, tmp_path: 
 def test_a_relative_manifest_and_an_absolute_out(head: Head, tmp_path: Path) -> None:
     words = _project(tmp_path / "project")
     out = str(tmp_path / "résultats")
-    done = head.job("submit", "--submission-id", "whole", "--working-dir", str(tmp_path / "project"), "--", *map(shlex.quote, [*words, out]))
+    done = head.job("submit", "--submission-id", "whole", "--working-dir", str(tmp_path / "project"), "--", *words, out)
     log = done.stdout + done.stderr
     assert head.status("whole")["driver_exit_code"] == 0, log
     assert [(r["pair_id"], r["status"]) for r in jobs.rows(out)] == [("c0-s0", "ok"), ("c0-s1", "ok")]
