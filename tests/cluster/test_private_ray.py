@@ -206,13 +206,13 @@ def test_a_cluster_of_our_own_has_a_token(tmp_path: Path, case: str) -> None:
     (tmp_path / "home" / ".ray" / "auth_token").write_text("b" * 32)
     (tmp_path / "empty").mkdir()
     more = {
-        "no home": {"HOME": "/none"},
+        "no home": {"HOME": "/proc/none"},
         "read-only home": {"HOME": "/proc"},
         "empty home": {"HOME": str(tmp_path / "empty")},
         "token in the home": {"HOME": str(tmp_path / "home")},
-        "token in the environment": {"HOME": "/none", "RAY_AUTH_TOKEN": "c" * 32},
-        "token in a file": {"HOME": "/none", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")},
-        "off": {"HOME": "/none", "RAY_AUTH_MODE": "disabled"},
+        "token in the environment": {"HOME": "/proc/none", "RAY_AUTH_TOKEN": "c" * 32},
+        "token in a file": {"HOME": "/proc/none", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")},
+        "off": {"HOME": "/proc/none", "RAY_AUTH_MODE": "disabled"},
     }[case]
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | more
     done = subprocess.run([sys.executable, "-c", TOKEN], env=env, capture_output=True, text=True, timeout=60)

@@ -149,7 +149,7 @@ def test_a_folder_that_ray_can_t_use(monkeypatch: pytest.MonkeyPatch, caplog: py
     with pytest.raises(UsageError, match=r"(?s)RAY_TMPDIR .*: the path has .*; set RAY_TMPDIR to another folder"):
         ray_session._ray_folder()
     monkeypatch.delenv("RAY_TMPDIR")
-    monkeypatch.setattr(ray_session, "SHORT_FOLDER", "/none")
+    monkeypatch.setattr(ray_session, "SHORT_FOLDER", "/proc/none")
     with pytest.raises(UsageError, match=r"(?s)^TMPDIR .*; set RAY_TMPDIR to another folder"):
         ray_session._ray_folder()
 

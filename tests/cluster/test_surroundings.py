@@ -23,7 +23,7 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     "a TMPDIR beyond ASCII": ({"TMPDIR": "{}/tëmp 一時"}, "結果"),
     "a RAY_TMPDIR with a space": ({"RAY_TMPDIR": "{ray}/a b"}, "🎨 out"),
     "no home to write to": ({"HOME": "/proc"}, 'it\'s "mine" \\ all'),
-    "no home at all": ({"HOME": "/none", "XDG_CONFIG_HOME": ""}, "100% ü"),
+    "no home at all": ({"HOME": "/proc/none", "XDG_CONFIG_HOME": ""}, "100% ü"),
     "a proxy": (PROXIES, "выход"),
     "the locale POSIX": ({"LC_ALL": "POSIX", "LANG": ""}, "ñandú"),
     "white space for an address": ({"RAY_ADDRESS": " "}, "line\nbreak é"),
