@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import jobs
@@ -107,3 +108,30 @@ def test_a_relative_manifest_and_an_absolute_out(head: Head, tmp_path: Path) -> 
     begin, end = (next(line for line in log.splitlines() if f"event={name} " in line) for name in ("job", "complete"))
     assert f"output={out}" in begin
     assert end.endswith(f"output={out}")
+
+
+LOOKS = """
+from nstray.cluster.ray_session import start_ray, stop_ray
+start_ray()
+import ray
+
+@ray.remote
+def look():
+    import mine, theirs
+    return mine.WHAT, theirs.WHAT
+
+print("FOUND", *ray.get(look.remote()))
+stop_ray()
+"""
+
+
+def test_working_dir_and_py_modules_stay_importable(head: Head, tmp_path: Path) -> None:
+    """They are the user's own code, unlike the folder that a run happens to be started in."""
+    for file in (tmp_path / "project" / "mine.py", tmp_path / "theirs" / "__init__.py"):
+        file.parent.mkdir()
+        file.write_text(f"WHAT = {file.parent.name!r}\n")
+    (tmp_path / "project" / "look.py").write_text(LOOKS)
+    environment = json.dumps({"py_modules": [str(tmp_path / "theirs")]})
+    words = ["--runtime-env-json", environment, "--working-dir", str(tmp_path / "project"), "--", sys.executable, "look.py"]
+    done = head.job("submit", "--submission-id", "looks", *words)
+    assert "FOUND project theirs" in done.stdout, done.stdout + done.stderr
