@@ -42,6 +42,7 @@ output, images, config, engine | storage, errors, text.
         actor.py            the Ray actor around a Worker
         scheduling.py       which shard goes where; whom to blame; no Ray
         resources.py        how many workers fit, and on what
+        ray_address.py      what RAY_ADDRESS may be
         ray_session.py      connecting to Ray; every private Ray call
         resume.py           what a window still needs
         progress.py         the bar, or a line a minute
