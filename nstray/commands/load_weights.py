@@ -54,7 +54,7 @@ def read(source: str, *, input: str, taps: Sequence[str]) -> Weights:
                 raise unreadable(source, error) from None
         request = {"source": shown, "named": source in NAMED, "input": input, "taps": list(taps)}
         child = subprocess.run(
-            [sys.executable, "-m", __name__, folder],
+            [sys.executable, "-P", "-m", __name__, folder],  # -P: not from the current folder
             input=json.dumps(request),
             stdout=subprocess.PIPE,
             text=True,

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from nstray import storage
-from nstray.commands import cost, load_weights
+from nstray.commands import cost, load_weights, ray_job
 from nstray.config import VERSION, JobConfig, fingerprint, make
 from nstray.engine import settings
 from nstray.errors import ConfigError, NotFound, OutputError, StorageError, UsageError
@@ -85,6 +85,7 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
 
     Raises the errors of `nstray.errors`.
     """
+    ray_job.refuse_its_folder("OUT", out)
     output = Output(out)
     if not storage.is_uri(output.out) and storage.head(output.out) is not None:
         raise OutputError(f"{output} is a file; OUT is the folder that the dataset goes to")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from nstray import storage
+from nstray.cluster import ray_address
 from nstray.cluster.progress import Display, JobProgress
 from nstray.commands import cost
 from nstray.commands.preflight import preflight
@@ -36,6 +38,7 @@ _CARD = ("rows", "ok", "errors")  # the counts that the data card names
 
 def run(job: Job) -> int:
     """Run or resume `job`; returns the exit code. Raises the errors of `nstray.errors`."""
+    ray_address.given()  # raises, before anything is written
     with naming_output(job.output):
         stored = job.output.job.open(record(job))
     progress = JobProgress(job.info.rows, expected_evaluations=float(job.evaluations))
@@ -109,9 +112,10 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
 
     started = time.monotonic()
     ray_session.start_ray()
+    spec = dataclasses.replace(job.spec, begun=stored.get("created_at"))
     try:
         run_driver = driver.Driver(
-            job.spec, job.manifest, job.output, actor.actor_factory(job.spec, job.weights), display
+            spec, job.manifest, job.output, actor.actor_factory(spec, job.weights), display
         )
         outcome = asyncio.run(run_driver.run())
     finally:
@@ -122,6 +126,7 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
             "stopped",
             rows_done=counts.rows,
             rows=job.info.rows,
+            output=job.output,
             hint="run the same command again to resume",
         )
         return EXIT_STOPPED
@@ -156,7 +161,14 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
 def _verdict(job: Job, summary: dict[str, Any], display: Display) -> int:
     errors = sum(summary["errors"].values())
     by_code = {f"error_{code}": n for code, n in sorted(summary["errors"].items())}
-    display.log_event("complete", rows=summary["rows"], ok=summary["ok"], errors=errors, **by_code)
+    display.log_event(
+        "complete",
+        rows=summary["rows"],
+        ok=summary["ok"],
+        errors=errors,
+        **by_code,
+        output=job.output,
+    )
     share = errors / summary["rows"]
     if share > job.config.max_error_rate:
         display.log_event(

@@ -39,6 +39,7 @@ __all__ = [
     "read",
     "read_start",
     "redact",
+    "resolve",
     "split",
     "sweep",
 ]

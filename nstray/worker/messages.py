@@ -27,6 +27,7 @@ class JobSpec:
         carried_changed: whether parts may hold other carried values than the manifest does now.
         trial: parts are made and dropped, for a probe.
         run: a name of this run alone.
+        begun: ``created_at`` of the job's record as the driver sees it; None before there is one.
     """
 
     config: JobConfig
@@ -40,6 +41,7 @@ class JobSpec:
     carried_changed: bool = False
     trial: bool = False
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    begun: str | None = None
 
     @property
     def schema(self) -> pa.Schema:
