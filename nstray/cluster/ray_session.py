@@ -11,17 +11,21 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
 import ray.exceptions as rex
+from ray._common.utils import get_default_system_temp_dir
 from ray._private import ray_constants, services
 from ray._private.state import state as ray_state
 
 from nstray import storage
-from nstray.errors import JobFailed
+from nstray.cluster import own_cluster, ray_watch
+from nstray.errors import JobFailed, NstrayError
+from nstray.system import stop_signals, surroundings
 from nstray.text import log_event
+from nstray.worker import style_cache
 
 log = logging.getLogger("nstray.cluster")
 CLOSE_SECONDS = 2.0  # seconds that workers have at the end of a run to release what they share
@@ -52,20 +56,57 @@ def start_ray() -> None:
             next="a Ray of this machine alone; ray stop forgets the old one",
         )
         address = "local"
+    options: dict[str, Any] = {}
     try:
         # An existing cluster listens where its owner wants it to.
         if address in ("", "local") and bootstrap_address(address or None) is None:
             bind_to_loopback()
+            own_cluster.require_loopback()
+            options["_temp_dir"] = own_cluster.make_folder(get_default_system_temp_dir())
         # A cluster of our own gets no dashboard: its ten processes cost a machine of two cores 5 to
         # 10 %. An existing cluster keeps its own.
-        ray.init(address or None, logging_level=logging.WARNING, include_dashboard=False)
+        ray.init(address or None, logging_level=logging.WARNING, include_dashboard=False, **options)
     except (ConnectionError, RuntimeError, ValueError, rex.RayError) as error:
         raise JobFailed(f"Ray did not start: {reason_of(error)}") from None
 
 
 def stop_ray() -> None:
-    """Leave the cluster; a local one ends."""
+    """Leave the cluster; a local one ends, and its folder with it."""
+    own_cluster.keep_signal_handlers_at_shutdown()
     ray.shutdown()
+    own_cluster.remove_folder()
+
+
+@contextlib.contextmanager
+def ray_running() -> Iterator[None]:
+    """A context with Ray. No signal interrupts its start and end, and `RayWatch` watches it.
+
+    Raises JobFailed and UsageError, and StopRequested if a signal came before Ray was there.
+    """
+    with stop_signals.deferred():
+        stop_signals.check()
+        style_cache.remove_unused()
+        try:
+            with own_cluster.keeping_signal_handlers():
+                _start()
+            stop_signals.check()
+            with ray_watch.RayWatch():
+                yield
+        finally:
+            stop_ray()
+
+
+def _start() -> None:
+    try:
+        start_ray()
+    except NstrayError as error:
+        if isinstance(error, JobFailed) and (limits := surroundings.low_limits()):
+            raise JobFailed(f"{error}; {limits}: that may be too low for Ray") from None
+        raise
+    except Exception as error:  # plain Exception, if Ray's processes do not come up
+        why = surroundings.shortage(error) or f"Ray did not start: {reason_of(error)}"
+        limits = surroundings.low_limits() or "the machine may be short of memory or processors"
+        raise JobFailed(f"{why}; {limits}") from None
 
 
 def shutdown_actors(actors: Sequence[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nstray import storage
 from nstray.cluster.progress import Display, JobProgress
@@ -14,6 +14,10 @@ from nstray.commands.preflight import preflight
 from nstray.commands.prepare import Job, naming_output, record
 from nstray.config import VERSION
 from nstray.errors import ErrorCode, JobFailed
+from nstray.system import stop_signals
+
+if TYPE_CHECKING:
+    from nstray.cluster.driver import Outcome
 
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
 # What a job's summary takes from the counts of its parts.
@@ -102,14 +106,28 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
     from nstray.cluster import actor, driver, ray_session
 
     started = time.monotonic()
-    ray_session.start_ray()
-    try:
-        run_driver = driver.Driver(
-            job.spec, job.manifest, job.output, actor.actor_factory(job.spec, job.weights), display
-        )
-        outcome = asyncio.run(run_driver.run())
-    finally:
-        ray_session.stop_ray()
+    # A signal while Ray starts or ends waits. After the last commit the rest is a matter of
+    # seconds, so it is finished.
+    with stop_signals.deferred():
+        with ray_session.ray_running():
+            run_driver = driver.Driver(
+                job.spec,
+                job.manifest,
+                job.output,
+                actor.actor_factory(job.spec, job.weights),
+                display,
+            )
+            outcome = asyncio.run(run_driver.run())
+        return _finish(job, stored, display, outcome, started)
+
+
+def _finish(
+    job: Job, stored: dict[str, Any], display: Display, outcome: Outcome, started: float
+) -> int:
+    """Write what follows from all parts, say how the run ended, and return the exit code.
+
+    started: when it began, by time.monotonic.
+    """
     counts = outcome.counts
     if not outcome.complete:
         display.log_event(

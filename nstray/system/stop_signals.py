@@ -1,0 +1,148 @@
+"""SIGTERM, SIGINT and SIGHUP, from the first line of a command to its last.
+
+The first signal asks the command to stop. What it does depends on what the command is at:
+
+- It raises `StopRequested` in the main thread while nothing has begun that needs an end of its own.
+- It waits inside `deferred`: an exception in the middle of Ray's start or end would abort the
+  process, and after the last commit only the summary is left to write.
+- It calls a function inside `handled_by`: the driver hands out nothing more and ends in order.
+
+If a command that was asked to stop has not ended after `LIMIT` seconds, or is asked again, it ends
+at once. Its exit code is `EXIT_STOPPED` then too.
+
+Only the command line installs these handlers. In another program the functions here do nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from nstray.text import event_line
+
+EXIT_STOPPED = 4
+LIMIT = 25.0  # seconds from the signal to the end, if no function handles it
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_HINT = "run the same command again to resume"
+
+
+class StopRequested(KeyboardInterrupt):
+    """A signal has asked the command to stop."""
+
+
+class _State:
+    installed = False
+    received: signal.Signals | None = None  # the first signal
+    deferrals = 0
+    callback: Callable[[signal.Signals], object] | None = None
+
+
+_state = _State()
+
+
+def install() -> None:
+    """Handle the signals from now on. Call it first thing in the main thread.
+
+    SIGHUP stays ignored if it is, as under nohup.
+    """
+    _state.installed = True
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _handle)
+    signal.signal(signal.SIGALRM, _out_of_time)
+
+
+def installed() -> bool:
+    """Whether this process is a command line that handles the signals."""
+    return _state.installed
+
+
+def reinstall() -> None:
+    """Handle the signals again after a library has put its own handlers in place."""
+    if _state.installed:
+        pending = signal.getitimer(signal.ITIMER_REAL)[0]
+        install()
+        if pending:
+            signal.setitimer(signal.ITIMER_REAL, pending)
+
+
+def ignore() -> None:
+    """Ignore the signals from now on: the exit code is known, and the process ends."""
+    if _state.installed:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """A context in which no signal raises; `check` tells of one."""
+    _state.deferrals += 1
+    try:
+        yield
+    finally:
+        _state.deferrals -= 1
+
+
+@contextlib.contextmanager
+def handled_by(callback: Callable[[signal.Signals], object]) -> Iterator[None]:
+    """A context in which the first signal calls `callback`, also if it came before.
+
+    The command then has as long as it needs to end.
+    """
+    _state.callback = callback
+    try:
+        if _state.received is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            callback(_state.received)
+        yield
+    finally:
+        _state.callback = None
+        if _state.received is not None:
+            signal.setitimer(signal.ITIMER_REAL, LIMIT)
+
+
+def check() -> None:
+    """Raise `StopRequested` if a signal was received.
+
+    It has not become an exception inside `deferred`. Elsewhere the exception may have been lost,
+    for example in a destructor.
+    """
+    if _state.received is not None:
+        raise StopRequested
+
+
+def print_interrupted() -> None:
+    """Say that the command was stopped before its end."""
+    print(f"nstray: interrupted; {_HINT}", file=sys.stderr)
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    if _state.received is not None:
+        # A terminal that closes may send SIGHUP twice.
+        if number != signal.SIGHUP:
+            _end("second_signal")
+        return
+    _state.received = signal.Signals(number)
+    if _state.callback is not None:
+        _state.callback(_state.received)
+        return
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    if not _state.deferrals:
+        raise StopRequested
+
+
+def _out_of_time(number: int, frame: FrameType | None) -> None:
+    _end("still_not_ended", seconds=f"{LIMIT:g}")
+
+
+def _end(reason: str, **fields: str) -> None:
+    line = event_line("killed", reason=reason, **fields, hint=_HINT)
+    # `print` must not be called in a handler: the signal may have interrupted another one.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
+    os._exit(EXIT_STOPPED)
