@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from nstray.commands import command_groups, demo, options, prepare, run
 from nstray.config import JobConfig
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.part_file import encode_part
+from nstray.system import stop_signals
 
 Call = Callable[..., tuple[int, str, str]]
 JOB_COMMANDS = {"run": cli.run_command, "plan": cli.plan_command, "demo": cli.demo_command, "manifest check": command_groups.manifest_check}
@@ -203,8 +204,22 @@ def test_run_ends_with_the_code_of_the_job(call: Call, monkeypatch: pytest.Monke
     assert call("run", "m.csv", "out")[0] == code
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_before_the_run_ends_in_a_word_and_a_code_of_its_own(call: Call, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The handlers of a command line in this process."""
+    before = {number: signal.getsignal(number) for number in (*stop_signals.SIGNALS, signal.SIGALRM)}
+    monkeypatch.setattr(stop_signals, "_state", stop_signals._State())
+    stop_signals.install()
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", stop_signals.SIGNALS)
+def test_a_signal_before_the_run_ends_in_a_word_and_a_code_of_its_own(
+    call: Call, monkeypatch: pytest.MonkeyPatch, signals: None, number: int
+) -> None:
     def interrupted(*a: object, **options: object) -> None:
         os.kill(os.getpid(), number)
         time.sleep(10)

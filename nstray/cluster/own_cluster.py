@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ PREFIX = "nstray-"
 NAME_BYTES = len(PREFIX) + 4  # of a folder's name; Ray's sockets leave little room for it
 # Bytes that Ray's logs of a start need: it wrote 0.4 MB, and never ended a start below 1 MB.
 LEAST_FREE = 16 * 2**20
+REMOVALS = 20  # tries: Ray's processes that are about to end may still write there
 
 _held: tuple[Path, int] | None = None  # the folder, and what `owned_folders.join` gave for it
 
@@ -41,10 +43,12 @@ def make_folder(root: str) -> str:
     """
     global _held
     name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+    root = os.path.abspath(root)
     try:
         os.makedirs(root, exist_ok=True)
         owned_folders.remove_all_unused(Path(root), PREFIX)
-        path = Path(root) / f"{PREFIX}{secrets.token_hex(2)}"
+        while os.path.lexists(path := Path(root) / f"{PREFIX}{secrets.token_hex(2)}"):
+            pass
         _held = path, owned_folders.join(path)
         free = shutil.disk_usage(path).free
     except OSError as error:
@@ -65,9 +69,15 @@ def make_folder(root: str) -> str:
 def remove_folder() -> None:
     """Remove the folder of this run's cluster, once the cluster has ended."""
     global _held
-    if _held is not None:
-        owned_folders.leave(*_held)
-        _held = None
+    if _held is None:
+        return
+    (path, use), _held = _held, None
+    owned_folders.leave(path, use)
+    for _ in range(REMOVALS):
+        if not path.exists():
+            return
+        time.sleep(0.1)
+        owned_folders.remove_unused(path)
 
 
 def require_loopback() -> None:

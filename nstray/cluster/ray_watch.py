@@ -19,6 +19,7 @@ from types import TracebackType
 import ray
 
 from nstray.cluster import own_cluster
+from nstray.system import stop_signals
 from nstray.text import event_line
 
 EVERY = 1.0  # seconds between two looks at what gives no sign of its own
@@ -45,6 +46,7 @@ class RayWatch:
 
     def __init__(self) -> None:
         self._over = threading.Event()
+        self._wake = os.pipe()
         self._thread = threading.Thread(target=self._run, name="ray-watch", daemon=True)
         self._refusals = 0
         self._silent_since: float | None = None
@@ -71,10 +73,14 @@ class RayWatch:
         trace: TracebackType | None,
     ) -> None:
         self._over.set()
+        os.write(self._wake[1], b"x")
         self._thread.join()
+        for descriptor in self._wake:
+            os.close(descriptor)
 
     def _run(self) -> None:
         poll, names = select.poll(), dict[int, str]()
+        poll.register(self._wake[0], select.POLLIN)
         for name, pid in self._pids.items():
             # Only Linux has these descriptors, which become readable when the process ends.
             with contextlib.suppress(OSError, AttributeError):
@@ -82,7 +88,8 @@ class RayWatch:
                 poll.register(descriptor, select.POLLIN)
         try:
             while not self._over.is_set():
-                ended = [names[descriptor] for descriptor, _ in poll.poll(EVERY * 1000)]
+                ready = poll.poll(EVERY * 1000)
+                ended = [names[descriptor] for descriptor, _ in ready if descriptor in names]
                 if (found := self._dead(ended)) and not self._over.is_set():
                     self._end(found)
         finally:
@@ -124,7 +131,8 @@ class RayWatch:
             with contextlib.suppress(OSError):
                 process.kill()
         own_cluster.remove_folder()
-        os._exit(1)
+        # Whoever ends a whole group of processes asks this one to stop too.
+        os._exit(stop_signals.EXIT_STOPPED if stop_signals.received() else 1)
 
 
 def _agents(raylet: int) -> dict[str, int]:

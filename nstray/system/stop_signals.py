@@ -116,6 +116,11 @@ def check() -> None:
         raise StopRequested
 
 
+def received() -> bool:
+    """Whether a signal has asked the command to stop."""
+    return _state.received is not None
+
+
 def print_interrupted() -> None:
     """Say that the command was stopped before its end."""
     print(f"nstray: interrupted; {_HINT}", file=sys.stderr)

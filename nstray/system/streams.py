@@ -27,6 +27,7 @@ class _Output(io.RawIOBase):
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.lost: OSError | None = None
+        self._wait = BLOCKED_SECONDS
 
     def fileno(self) -> int:
         return self._descriptor
@@ -45,8 +46,10 @@ class _Output(io.RawIOBase):
             while left:
                 try:
                     left = left[os.write(self._descriptor, left) :]
+                    self._wait = BLOCKED_SECONDS
                 except BlockingIOError:
-                    if not select.select([], [self._descriptor], [], BLOCKED_SECONDS)[1]:
+                    if not select.select([], [self._descriptor], [], self._wait)[1]:
+                        self._wait = 0.0  # until something is taken again
                         raise
         except BrokenPipeError:
             pass
