@@ -24,9 +24,9 @@ def main() -> NoReturn:
             code = _run()
         except KeyboardInterrupt:
             stop_signals.print_interrupted()
-        stop_signals.ignore()
+        stop_signals.ignore(code)
     except KeyboardInterrupt:
-        stop_signals.ignore()
+        stop_signals.ignore(code)
     sys.exit(code)
 
 

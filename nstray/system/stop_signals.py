@@ -38,6 +38,7 @@ class _State:
     installed = False
     received: signal.Signals | None = None  # the first signal
     deferrals = 0
+    code: int | None = None  # the exit code, once it is known
     callback: Callable[[signal.Signals], object] | None = None
 
 
@@ -70,12 +71,16 @@ def reinstall() -> None:
             signal.setitimer(signal.ITIMER_REAL, pending)
 
 
-def ignore() -> None:
-    """Ignore the signals from now on: the exit code is known, and the process ends."""
+def ignore(code: int) -> None:
+    """Ignore the signals from now on: the exit code is known, and the process ends.
+
+    If a thread or a library holds up its end for `LIMIT` seconds, it ends all the same.
+    """
     if _state.installed:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _state.code = code
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, LIMIT)
 
 
 @contextlib.contextmanager
@@ -142,6 +147,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def _out_of_time(number: int, frame: FrameType | None) -> None:
+    if _state.code is not None:
+        os._exit(_state.code)
     _end("still_not_ended", seconds=f"{LIMIT:g}")
 
 

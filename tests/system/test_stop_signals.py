@@ -133,10 +133,16 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_an_exit_code_that_is_known_stays(number: signal.Signals) -> None:
-    program = Program("import atexit\natexit.register(wait, 0.5)\ns.ignore()\nsys.exit(3)")
+    program = Program("import atexit\natexit.register(wait, 0.5)\ns.ignore(3)\nsys.exit(3)")
     program.until("waiting")
     program.process.send_signal(number)
     assert program.end()[0] == 3
+
+
+def test_an_end_that_is_held_up_ends_with_its_code() -> None:
+    program = Program("import threading\nthreading.Thread(target=wait).start()\ns.LIMIT = 0.3\ns.ignore(3)\nsys.exit(3)")
+    program.until("waiting")
+    assert program.end()[::2] == (3, "")
 
 
 def test_handlers_that_a_library_replaced_are_put_back() -> None:
@@ -151,7 +157,7 @@ def test_handlers_that_a_library_replaced_are_put_back() -> None:
 
 def test_another_program_keeps_its_handlers() -> None:
     text = "from nstray.system import stop_signals as s\nimport signal\nbefore = signal.getsignal(15), signal.getsignal(2)\n"
-    text += "s.reinstall()\ns.ignore()\nassert before == (signal.getsignal(15), signal.getsignal(2)) and not s.installed()"
+    text += "s.reinstall()\ns.ignore(0)\nassert before == (signal.getsignal(15), signal.getsignal(2)) and not s.installed()"
     subprocess.run([sys.executable, "-c", text], check=True, timeout=60)
 
 
