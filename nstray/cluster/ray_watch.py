@@ -20,6 +20,7 @@ import ray
 
 from nstray.cluster import own_cluster
 from nstray.system import stop_signals
+from nstray.system.surroundings import low_limits
 from nstray.text import event_line
 
 EVERY = 1.0  # seconds between two looks at what gives no sign of its own
@@ -121,6 +122,8 @@ class RayWatch:
         return {}
 
     def _end(self, fields: dict[str, object]) -> None:
+        if limits := low_limits():
+            fields = {**fields, "limits": limits}
         # This is the last line, whatever this process's other threads, Ray's C++ included, write.
         with contextlib.suppress(OSError):
             os.write(2, f"{event_line('ray_died', **fields, hint=_HINT)}\n".encode())
