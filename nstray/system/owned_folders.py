@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 from pathlib import Path
@@ -55,7 +56,12 @@ def remove_unused(path: Path) -> None:
     except OSError:
         return
     try:
-        if locked(use, fcntl.LOCK_EX):
+        # The file that is locked may be that of a folder which was removed and made again since.
+        if locked(use, fcntl.LOCK_EX) and _same(use, path / _IN_USE):
+            # Under another name nobody joins it while it goes.
+            gone = path.with_name(f"{path.name}-{secrets.token_hex(4)}")
+            with contextlib.suppress(OSError):
+                path = path.rename(gone)
             shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(use)

@@ -107,8 +107,10 @@ def test_everything_of_it_told_to_stop_at_once(run: Run, moment: str) -> None:
             os.kill(pid, signal.SIGTERM)
     assert process.wait(60) == 4, run.log.read_text()
     jobs.until(lambda: not jobs.working(below), "Ray's processes to end", seconds=60)
-    assert left(run) == []
+    # Ray's start waits in vain for its processes. After 25 s the driver ends, and leaves its folder to the next run.
+    assert left(run) == [] or "event=killed reason=still_not_ended" in run.log.read_text()
     run.finish(jobs.parts(run.out))
+    assert left(run) == []
 
 
 @pytest.mark.parametrize(("moment", "seconds"), [("", 1.5), ("event=job", 0.5), ("event=job", 2.0), ("event=devices", 0.5), ("event=shard", 0.0)])

@@ -112,6 +112,6 @@ def test_processes_that_join_leave_and_sweep_at_once_never_share_a_removed_folde
         owned_folders.leave(path, use)
         return there
 
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(work, range(400)))
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(work, range(1500)))
     assert sweep(tmp_path) == set()
