@@ -8,6 +8,7 @@ folder. A folder is of one user alone (mode 0700); another user's folder stays.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -27,10 +28,12 @@ def join(path: Path) -> int:
     while True:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise PermissionError(f"{path} is not a folder of this user alone")
         try:
+            found = path.lstat()
+            if not stat.S_ISDIR(found.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, "no folder", str(path))
+            if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+                raise PermissionError(errno.EACCES, "not a folder of this user alone", str(path))
             use = os.open(path / _IN_USE, _OPEN, 0o600)
         except FileNotFoundError:  # removed since, by a process that found it unused
             continue
