@@ -5,7 +5,7 @@ output, images, config, engine | storage, errors, system, text.
 
     nstray/
       __init__.py           this map
-      __main__.py           the entry point: streams and signals first, then cli
+      __main__.py           the entry point: a safe process, then cli
       cli.py                click commands: parse, call commands/, print
       config.py             JobConfig: every setting, validated once; its fingerprint
       errors.py             the exception tree and the closed list of error codes
@@ -25,6 +25,7 @@ output, images, config, engine | storage, errors, system, text.
         printing.py         lines, records and tables on stdout
         prepare.py          words to a checked job and its record
         preflight.py        the first images, before any worker starts
+        ray_job.py          where no output goes from inside a Ray job
         load_weights.py     the weights, read in a process of their own
         cost.py             what a pair costs by its settings; what a run cost
         probe.py            a few pairs run and timed
@@ -42,6 +43,7 @@ output, images, config, engine | storage, errors, system, text.
         scheduling.py       which shard goes where; whom to blame; no Ray
         resources.py        how many workers fit, and on what
         ray_session.py      connecting to Ray; every private Ray call
+        ray_running.py      Ray from its start to its end, undisturbed by signals
         own_cluster.py      the cluster that a run starts: its folder and processes
         ray_watch.py        ends a run whose Ray has died
         resume.py           what a window still needs
@@ -154,12 +156,10 @@ Dive into the code, six files in order: manifest/pair.py, manifest/shards.py, cl
 worker/worker.py, engine/stylizer.py, output/parts.py. CONTRIBUTING.md says how to add something.
 """
 
-from __future__ import annotations
-
-from typing import Any
+from __future__ import annotations  # nothing else: see nstray/__main__.py
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> str:
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,20 +1,62 @@
-"""The entry point of the script `nstray` and of `python -m nstray`.
+"""The entry point of `nstray` and `python -m nstray`: makes the process safe, then runs cli.
 
-It makes streams and signals safe before anything that takes time is imported. So every command
-ends with an exit code of its own, whatever happens to its terminal and whenever it is told to stop.
+Until `leave_out_current_folder` has run, every import may find a file of that folder. So this
+module imports as little as it can. Streams and signals are made safe before anything that takes
+time is imported. So every command ends with an exit code of its own, whatever happens to its
+terminal and whenever it is told to stop.
 """
 
-from __future__ import annotations
-
+import os
 import sys
-import traceback
-from typing import NoReturn
-
-from nstray.system import stop_signals, streams, surroundings
 
 
-def main() -> NoReturn:
+def leave_out_current_folder(added_first: bool) -> None:
+    """Import nothing from the folder that this process was started in, nor let a child do so.
+
+    An empty entry of PYTHONPATH means that folder: ``PYTHONPATH=$PYTHONPATH:/lib`` has one if there
+    was no PYTHONPATH. A folder that PYTHONPATH names stays, and so does the one that nstray itself
+    is in.
+
+    Args:
+        added_first: Python has put the folder first, as ``python -m`` does.
+    """
+    try:
+        here = os.getcwd()
+    except OSError:  # the folder is gone
+        return
+    given = os.environ.get("PYTHONPATH")
+    entries = given.split(os.pathsep) if given else []
+    named = [entry for entry in entries if entry]
+    if added_first and sys.path[:1] == [here]:
+        del sys.path[0]
+    if len(named) < len(entries) and here not in map(os.path.abspath, named) and here in sys.path:
+        sys.path.remove(here)
+    if here == os.path.dirname(os.path.dirname(os.path.abspath(__file__))) and here not in sys.path:
+        named.append(here)
+        sys.path.append(here)
+    if named:
+        os.environ["PYTHONPATH"] = os.pathsep.join(named)
+    else:
+        os.environ.pop("PYTHONPATH", None)
+
+
+def take_any_name() -> None:
+    """Let names of files beyond ASCII pass, whatever the locale is.
+
+    With an ASCII locale (LC_ALL=POSIX and PYTHONUTF8=0) this process starts anew in Python's UTF-8
+    mode: it could name no other file.
+    """
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def main() -> None:
     """Run the command line; ends the process with its exit code."""
+    take_any_name()
+    leave_out_current_folder(added_first=__name__ == "__main__" and not sys.flags.safe_path)
+    from nstray.system import stop_signals, streams
+
     streams.protect()
     stop_signals.install()
     code = stop_signals.EXIT_STOPPED
@@ -31,6 +73,10 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
+    import traceback
+
+    from nstray.system import surroundings
+
     surroundings.use_own_interpreter_settings()
     try:
         from nstray import cli

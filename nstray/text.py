@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable
+from urllib.parse import quote
 
 # The first pattern finds passwords that hold an @. The second one finds passwords that hold a
 # slash, as AWS secrets do; HOST:PORT/a@b is no password. Every repetition is bounded: the text that
@@ -37,6 +38,7 @@ _REDACTIONS = (
     (re.compile(r"(?i)([?&](?:sig|key|auth|pwd))=[^&\s\"'<>]+"), r"\1=..."),
     (re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{12,}\b"), r"\1..."),
 )
+_LABEL_SAFE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -56,6 +58,15 @@ def printable(text: str) -> str:
     Newlines and tabs stay.
     """
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", redact(text))
+
+
+def ascii_label(text: str) -> str:
+    """`text` as the value of a metric's label: redacted, printable ASCII alone.
+
+    Whatever else it holds, and ``%``, is percent-encoded as UTF-8, so that
+    `urllib.parse.unquote` gives the redacted text back.
+    """
+    return quote(redact(text), safe=_LABEL_SAFE, errors="surrogateescape")
 
 
 _PLAIN = re.compile(r"[a-z0-9_.,+-]+")  # no secret that `redact` knows, no control character

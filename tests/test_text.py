@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import shlex
+from urllib.parse import unquote
 
 import pytest
 
-from nstray.text import event_line, log_event
+from nstray.text import ascii_label, event_line, log_event
 
 
 def test_an_event_is_one_line_of_keys_and_values() -> None:
@@ -32,3 +33,27 @@ def test_an_event_goes_to_a_sink(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         log_event("x", logging.getLogger("nstray").warning, share="100%s", hint="50 % more")
     assert [(r.levelname, r.message) for r in caplog.records] == [("WARNING", 'event=x share=100%s hint="50 % more"')]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("/data/out", "/data/out"),
+        ("s3://bucket/a b/c'd\"e\\f", "s3://bucket/a b/c'd\"e\\f"),
+        ("/data/résultats", "/data/r%C3%A9sultats"),
+        ("/data/結果", "/data/%E7%B5%90%E6%9E%9C"),
+        ("/data/🎨", "/data/%F0%9F%8E%A8"),
+        ("/data/a\nb\tc\x1b[31m\x7f", "/data/a%0Ab%09c%1B[31m%7F"),
+        ("/data/100%", "/data/100%25"),
+        ("/data/r%C3%A9sultats", "/data/r%25C3%25A9sultats"),  # another folder than résultats
+        ("/data/אב\u202e", "/data/%D7%90%D7%91%E2%80%AE"),
+    ],
+)
+def test_a_label_is_ascii_and_can_be_read_back(text: str, label: str) -> None:
+    assert ascii_label(text) == label
+    assert unquote(label) == text
+
+
+def test_a_label_is_redacted_and_takes_any_bytes() -> None:
+    assert ascii_label("/data/é-token=canary") == "/data/%C3%A9-token=..."
+    assert ascii_label("/data/\udcff") == "/data/%FF"

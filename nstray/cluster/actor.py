@@ -13,7 +13,7 @@ import ray
 from nstray import storage
 from nstray.cluster.metrics import WorkerMetrics
 from nstray.cluster.resources import Devices
-from nstray.errors import ConfigError, NstrayError, OutputError
+from nstray.errors import ConfigError, NstrayError, OutputError, StorageError
 from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
 from nstray.text import log_to_stderr
@@ -52,14 +52,9 @@ class WorkerActor:
                 return VGGWeights(tensors, weights.id, weights.source, weights.input)
 
             self._worker = Worker(spec, load, device, limit)
-            if not spec.trial and storage.head(Output(spec.out).job_uri) is None:
-                raise OutputError(
-                    f"{storage.redact(spec.out)}: this machine does not see it; a job on several "
-                    "machines needs s3:// or a shared folder"
-                )
-            self._metrics = WorkerMetrics(
-                storage.redact(spec.out), os.getpid(), self._worker.progress()
-            )
+            if not spec.trial:
+                check_output(spec)
+            self._metrics = WorkerMetrics(spec.out, os.getpid(), self._worker.progress())
         except NstrayError as error:
             # Ray turns what a constructor raises into text, so `ready` raises it.
             self._failure = error
@@ -128,6 +123,35 @@ class WorkerActor:
             return self._worker.commit_isolated(shard, rows, started, attempt)
         finally:
             self._metrics.export(self._worker.progress())
+
+
+def check_output(spec: JobSpec) -> None:
+    """Raise `OutputError`, naming this node, if it does not see the folder that the driver sees.
+
+    A folder of the same path may be another one, on this machine's own disk. The record of the job
+    tells.
+    """
+    output = Output(spec.out)
+    where = ray.util.get_node_ip_address(), socket.gethostname()
+    node = f"node {ray.get_runtime_context().get_node_id()} ({' '.join(where)})"
+    needs = "a job on several machines needs an OUT on s3:// or in a folder that all nodes mount"
+    try:
+        if storage.is_uri(output.out):
+            if storage.head(output.job_uri) is None:
+                raise OutputError(f"{output}: {node} sees no .nstray/job.json there; {needs}")
+            return
+        record = output.job.find()
+    except StorageError as error:
+        raise OutputError(
+            f"{output}: {node} can't read .nstray/job.json: {error}; {needs}"
+        ) from None
+    if record is None:
+        raise OutputError(f"{output}: {node} sees no .nstray/job.json there; {needs}")
+    if spec.begun is not None and record.get("created_at") != spec.begun:
+        raise OutputError(
+            f"{output}: {node} sees another folder there than the driver: its .nstray/job.json is "
+            f"of {record.get('created_at')}, and that of this job of {spec.begun}; {needs}"
+        )
 
 
 def actor_factory(spec: JobSpec, weights: Any) -> Callable[[Devices], Any]:

@@ -1,9 +1,10 @@
 """The counters and gauges that Prometheus gets from driver and workers.
 
 Ray exports them, and puts ``ray_`` before each name. Every metric has the label ``out``, the
-redacted URI of the output. A counter starts with its process, so sum it over the cluster. Ray sends
-values to the node's own agent every 10 s, and once more when a process ends. The last 10 s of
-counts of a worker that is killed can be lost.
+redacted URI of the output. Ray takes only ASCII there, so other letters are percent-encoded. A
+counter starts with its process, so sum it over the cluster. Ray sends values to the node's own
+agent every 10 s, and once more when a process ends. The last 10 s of counts of a worker that is
+killed can be lost.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 
 from ray.util.metrics import Counter, Gauge, Metric
 
+from nstray.text import ascii_label
 from nstray.worker.messages import WorkerProgress
 
 BUSY_OVER = 1.0  # the least seconds that the busy share is taken over
@@ -95,7 +97,7 @@ class WorkerMetrics:
             ("out", "pid"),
         )
         _label(out, self._evaluations, self._phases)
-        self._busy.set_default_tags({"out": out, "pid": str(pid)})
+        self._busy.set_default_tags({"out": ascii_label(out), "pid": str(pid)})
         self._lock = threading.Lock()
         self._last = self._busy_from = begun
 
@@ -117,4 +119,4 @@ class WorkerMetrics:
 
 def _label(out: str, *metrics: Metric) -> None:
     for metric in metrics:
-        metric.set_default_tags({"out": out})
+        metric.set_default_tags({"out": ascii_label(out)})

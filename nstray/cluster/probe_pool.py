@@ -12,7 +12,8 @@ import ray
 import ray.exceptions as rex
 
 from nstray.cluster.actor import actor_factory
-from nstray.cluster.ray_session import ray_running, reason_of, shutdown_actors
+from nstray.cluster.ray_running import ray_running
+from nstray.cluster.ray_session import reason_of, shutdown_actors
 from nstray.cluster.resources import devices
 from nstray.errors import ConfigError, JobFailed, NstrayError
 from nstray.manifest.shards import Shard

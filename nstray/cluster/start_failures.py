@@ -12,7 +12,7 @@ from nstray.cluster.resources import Devices, devices
 from nstray.cluster.scheduling import NodeHealth
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.config import JobConfig
-from nstray.errors import JobFailed, NstrayError
+from nstray.errors import JobFailed, NstrayError, OutputError
 
 START_TRIES = 3  # workers in a row that fail to start before the job fails
 
@@ -31,12 +31,14 @@ class StartFailures:
         self.config, self._display, self._nodes = config, display, nodes
         self.not_before = 0.0
         self._in_a_row = 0
+        self._worked = False  # a worker has finished a shard
         self._failed_on: set[str | None] = set()  # nodes
         self._lost: set[str] = set()  # nodes that were lost with workers that were starting there
 
     def note_finished(self) -> None:
         """A worker has finished a shard: the failures before it are no longer in a row."""
         self._in_a_row = 0
+        self._worked = True
 
     def note_started(self) -> None:
         """A worker has started."""
@@ -74,6 +76,10 @@ class StartFailures:
             return None
         self._in_a_row += 1
         self._display.log_event("start_failed", worker=worker.name, reason=reason)
+        # A folder that one node does not see is not the folder that was meant. A run that has
+        # worked goes on without that node.
+        if isinstance(cause, OutputError) and not self._worked:
+            raise cause from None
         self._pause(self._in_a_row)
         # A bad machine does not end the job while other workers work or may. If none does, the
         # reason is the job's.

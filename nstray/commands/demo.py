@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from nstray import storage
-from nstray.commands import prepare, run
+from nstray.commands import prepare, ray_job, run
 from nstray.config import JobConfig
 from nstray.errors import UsageError
 from nstray.reports.contact_sheet import contact_sheet
@@ -39,6 +39,7 @@ def demo(out: str, config: JobConfig) -> int:
         raise UsageError(
             f"{storage.redact(out)}: the demo needs a local folder; give its path, or omit OUT"
         )
+    ray_job.refuse_its_folder("OUT", out)
     folder = Path(out).absolute()
     try:
         manifest = _copy_pictures(folder / "input")

@@ -10,6 +10,7 @@ from datetime import date, datetime, time
 from typing import Any
 
 from nstray import storage
+from nstray.commands import ray_job
 from nstray.errors import AlreadyExists, OutputError
 from nstray.output.folder import Output
 from nstray.output.reader import part_uris, read_rows
@@ -27,6 +28,7 @@ def export(out: str, to: str, *, overwrite: bool = False) -> dict[str, int]:
     Returns the numbers of ``images`` written or already there, of ``errors`` (rows without a
     picture) and of the pictures' ``bytes``.
     """
+    ray_job.refuse_its_folder("--to", to)
     output = Output(out)
     job = output.job.read()
     folder = storage.absolute(to)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nstray import storage
-from nstray.commands import cost, load_weights
+from nstray.commands import cost, load_weights, ray_job
 from nstray.config import VERSION, JobConfig, fingerprint
 from nstray.engine import settings
 from nstray.errors import NotFound, OutputError, StorageError, UsageError
@@ -75,6 +75,7 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
 
     Raises the errors of `nstray.errors`.
     """
+    ray_job.refuse_its_folder("OUT", out)
     output = Output(out)
     if not storage.is_uri(output.out) and storage.head(output.out) is not None:
         raise OutputError(f"{output} is a file; OUT is the folder that the dataset goes to")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from nstray import text
+from nstray.commands import ray_job
 from nstray.commands.prepare import check, record
 from nstray.commands.run import run
 from nstray.config import make
@@ -35,6 +36,7 @@ def retry(
                 f"code: no such error code: {code!r}; there are {', '.join(ErrorCode)}"
                 f"{text.did_you_mean(code, ErrorCode)}"
             )
+    ray_job.refuse_its_folder("OUT", out)
     output = Output(out)
     stored = output.job.read(resume=True)
     settings = {**known_settings(stored), **changes}

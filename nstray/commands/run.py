@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -103,19 +104,16 @@ def _all_there(job: Job) -> bool:
 
 def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
     # Ray takes a second to import, and the checks before it must be quick.
-    from nstray.cluster import actor, driver, ray_session
+    from nstray.cluster import actor, driver, ray_running
 
     started = time.monotonic()
+    spec = dataclasses.replace(job.spec, begun=stored.get("created_at"))
     # A signal while Ray starts or ends waits. After the last commit the rest is a matter of
     # seconds, so it is finished.
     with stop_signals.deferred():
-        with ray_session.ray_running():
+        with ray_running.ray_running():
             run_driver = driver.Driver(
-                job.spec,
-                job.manifest,
-                job.output,
-                actor.actor_factory(job.spec, job.weights),
-                display,
+                spec, job.manifest, job.output, actor.actor_factory(spec, job.weights), display
             )
             outcome = asyncio.run(run_driver.run())
         return _finish(job, stored, display, outcome, started)
@@ -134,6 +132,7 @@ def _finish(
             "stopped",
             rows_done=counts.rows,
             rows=job.info.rows,
+            output=job.output,
             hint="run the same command again to resume",
         )
         return EXIT_STOPPED
@@ -168,7 +167,14 @@ def _finish(
 def _verdict(job: Job, summary: dict[str, Any], display: Display) -> int:
     errors = sum(summary["errors"].values())
     by_code = {f"error_{code}": n for code, n in sorted(summary["errors"].items())}
-    display.log_event("complete", rows=summary["rows"], ok=summary["ok"], errors=errors, **by_code)
+    display.log_event(
+        "complete",
+        rows=summary["rows"],
+        ok=summary["ok"],
+        errors=errors,
+        **by_code,
+        output=job.output,
+    )
     share = errors / summary["rows"]
     if share > job.config.max_error_rate:
         display.log_event(

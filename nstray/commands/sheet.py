@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nstray.commands import ray_job
 from nstray.errors import UsageError
 from nstray.output.folder import Output
 from nstray.reports import contact_sheet, drawing, figure
@@ -35,6 +36,7 @@ def sheet(
     drawing.kind_of(target)  # another ending is refused before anything is read
     if limit is not None and limit < 1:
         raise UsageError(f"limit must be at least 1; got {limit}")
+    ray_job.refuse_its_folder("-o", target)
     output = Output(out)
     job = output.job.read()
     rows, columns = figure.layout_columns(job, rows, columns)

@@ -38,6 +38,7 @@ __all__ = [
     "put_over",
     "read",
     "redact",
+    "resolve",
     "split",
     "sweep",
 ]

@@ -23,12 +23,31 @@ def is_uri(text: str) -> bool:
 def absolute(uri: str) -> str:
     """The canonical form: S3 unchanged, everything local an absolute path.
 
-    Raises `UsageError` for a scheme that nstray does not read.
+    Raises `UsageError` for a scheme that nstray does not read, and for a path that is not UTF-8:
+    no Parquet or JSON file can hold it.
     """
     bucket, path = resolve(uri)
     if bucket is None:
-        return os.path.abspath(path)
+        path = os.path.abspath(path)
+        if not path.isascii():
+            _refuse_unnamable(path)
+        return path
     return f"s3://{bucket}/{path}" if path or uri.endswith("/") else f"s3://{bucket}"
+
+
+def _refuse_unnamable(path: str) -> None:
+    """Raise `UsageError` if `path` is no UTF-8, or if the locale has no name for it.
+
+    Python stands for bytes that are no text with a lone surrogate.
+    """
+    try:
+        path.encode()
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{redact(path)}: this path is not UTF-8, so nothing can record it; rename the file or "
+            "folder, or set PYTHONUTF8=1 if only the locale is not UTF-8 (LC_ALL, LANG)"
+        ) from None
 
 
 def split(uri: str) -> tuple[str | None, str]:

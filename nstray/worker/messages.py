@@ -26,6 +26,7 @@ class JobSpec:
         cuts: as `nstray.manifest.shards.cut_windows` takes them.
         trial: parts are made and dropped, for a probe.
         run: a name of this run alone.
+        begun: ``created_at`` of the job's record as the driver sees it; None before there is one.
     """
 
     config: JobConfig
@@ -38,6 +39,7 @@ class JobSpec:
     cuts: tuple[int, ...] = ()
     trial: bool = False
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    begun: str | None = None
 
     @property
     def schema(self) -> pa.Schema:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import threading
@@ -24,6 +25,7 @@ from nstray.cluster import actor, ray_session, worker_handle, worker_pool
 from nstray.cluster.actor import WorkerActor
 from nstray.cluster.driver import Driver, Outcome
 from nstray.cluster.failures import STORAGE_TRIES
+from nstray.cluster.metrics import JobMetrics, WorkerMetrics
 from nstray.cluster.progress import Display, JobProgress
 from nstray.cluster.reporter import Reporter
 from nstray.cluster.resources import Devices, devices
@@ -31,7 +33,7 @@ from nstray.cluster.scheduling import Backlog, FailureCounter, IsolatedShard
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.cluster.worker_pool import WorkerPool
 from nstray.commands import prepare, verify
-from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, StorageError, Unreachable
+from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, OutputError, StorageError, Unreachable
 from nstray.manifest.shards import Shard
 from nstray.output import live_status
 from nstray.output.folder import Output
@@ -565,6 +567,86 @@ def test_starts_that_die_with_their_node_are_not_held_against_the_job(monkeypatc
     some._workers.append(worker := WorkerHandle("alive", Lost("2")))  # a node that lives: that is the worker's own failure
     asyncio.run(some._start(worker))
     assert display.count("event=start_failed worker=alive") == 1
+
+
+def test_a_node_that_does_not_see_the_output_ends_the_job_unless_another_has_worked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+    _nodes(monkeypatch, *[{"CPU": 8.0}] * 2)
+    display = Recorder(1)
+    some = WorkerPool(config.make({"weights": "random"}), Lost, display, asyncio.Event())  # type: ignore[arg-type]
+    some._workers.append(WorkerHandle("works", Lost("0"), ready=True, node="0"))
+    blind = rex.RayTaskError("ready", "its traceback", OutputError("/out: node 1 sees no .nstray/job.json there"))
+    for worked in (False, True):
+        if worked:
+            some._start_failures.note_finished()
+        some._workers.append(worker := WorkerHandle("blind", Raises(blind)))
+        if worked:
+            asyncio.run(some._start(worker))
+        else:
+            with pytest.raises(OutputError, match="node 1 sees no"):
+                asyncio.run(some._start(worker))
+        assert display.count("event=start_failed worker=blind") == 1 + worked
+    assert [w.name for w in some._workers] == ["works"]
+
+
+class Raises:
+    """An actor whose start raises an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    @property
+    def ready(self) -> Raises:
+        return self
+
+    async def remote(self) -> None:
+        raise self.error
+
+
+def test_a_worker_looks_for_the_record_of_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is missing, empty, another one of the same path, or unreadable is named with the node."""
+
+    class Context:
+        def get_node_id(self) -> str:
+            return "0123abcd"
+
+    monkeypatch.setattr(ray, "get_runtime_context", Context)
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.1.2.3")
+    small = Small(tmp_path, contents=1, styles=1)
+    job = prepare.check(small.manifest, small.out, config.make(small.settings))
+    stored = job.output.job.open(prepare.record(job))
+    spec = dataclasses.replace(job.spec, begun=stored["created_at"])
+    actor.check_output(spec)
+    actor.check_output(job.spec)
+    where = r"/out: node 0123abcd \(10\.1\.2\.3 .+\) "
+    needs = r"; a job on several machines needs an OUT on s3:// or in a folder that all nodes mount$"
+    with pytest.raises(OutputError, match=f"{where}sees another folder there than the driver: .* of 2020-01-01{needs}"):
+        actor.check_output(dataclasses.replace(spec, begun="2020-01-01"))
+    record = Path(job.output.job_uri)
+    kept = record.read_bytes()
+    record.unlink()
+    with pytest.raises(OutputError, match=f"{where}sees no .nstray/job.json there{needs}"):
+        actor.check_output(spec)
+    record.mkdir()
+    with pytest.raises(OutputError, match=f"{where}can't read .nstray/job.json: .*{needs}"):
+        actor.check_output(spec)
+    record.rmdir()
+    record.write_bytes(kept)
+    actor.check_output(spec)
+
+
+@pytest.mark.parametrize(
+    "out", ["résultats", "結果", "🎨", "a b", 'it\'s "mine" \\ all', "line\nbreak", "\x1b[31m\x7f", "100%", "אב\u202e", "\udcff"]
+)
+def test_a_metric_s_label_takes_any_output(local_ray: None, out: str) -> None:
+    """Ray encodes labels as ASCII when a value is recorded."""
+    job = JobMetrics(f"/data/{out}")
+    job.committed(3, {"not_found": 1})
+    job.set_state(rows=5, done=3, backlog=1, in_flight=1, ready=1)
+    worker = WorkerMetrics(f"/data/{out}", 7, WorkerProgress())
+    worker.export(WorkerProgress(evaluations=4, phase_seconds={"optimise": 1.0}, first=0.0, now=2.0))
+    for metric in (job._pairs, worker._evaluations, worker._busy):
+        assert metric._default_tags["out"].isascii()
 
 
 # policy

@@ -65,7 +65,7 @@ def asked_for() -> set[str]:
 
 def test_the_dashboard_asks_for_what_a_job_exports_and_the_counts_are_the_job_s(head: Head, tmp_path: Path) -> None:
     manifest, weights = jobs.write_inputs(str(tmp_path / "in"), contents=6, styles=5)
-    out = str(tmp_path / "out-token=canary")
+    out = str(tmp_path / "résultats 結果 'q' 100%-token=canary")
     (tmp_path / "in" / "c5.png").unlink()
     (tmp_path / "in" / "s4.png").write_bytes(b"no picture")
     settings = {**jobs.SETTINGS, "weights": weights, "evaluations": EVALUATIONS, "shard_size": 2, "max_error_rate": 1}
@@ -103,7 +103,8 @@ def test_the_dashboard_asks_for_what_a_job_exports_and_the_counts_are_the_job_s(
     summary = json.loads(Path(Output(out).summary_uri).read_text())
     assert spent["optimise"] >= 0.9 * summary["seconds"]
     ours = [(name, have, value) for name, have, value in (*seen, *after) if name.startswith("ray_nstray_")]
-    assert all(have["out"] == f"{tmp_path}/out-token=..." for _, have, _ in ours)
+    label = "r%C3%A9sultats %E7%B5%90%E6%9E%9C 'q' 100%25-token=..."
+    assert all(have["out"] == f"{tmp_path}/{label}" for _, have, _ in ours)
     assert {value for name, _, value in ours if name == "ray_nstray_manifest_rows"} == {30}
     assert max(value for name, _, value in ours if name == "ray_nstray_ready_workers") == 2
     assert 0 < max(value for name, _, value in ours if name == "ray_nstray_device_busy_ratio") <= 1

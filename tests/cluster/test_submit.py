@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 
 import jobs
@@ -62,9 +64,74 @@ def test_stopped_job_drains_and_a_rerun_completes(head: Head, tmp_path: Path) ->
 
 
 def test_failing_job_says_so(head: Head, tmp_path: Path) -> None:
-    done = head.job("submit", "--submission-id", "fails", "--", *jobs.NSTRAY, "run", str(tmp_path / "no.csv"), "out")
+    done = head.job("submit", "--submission-id", "fails", "--", *jobs.NSTRAY, "run", str(tmp_path / "no.csv"), str(tmp_path / "out"))
     assert done.returncode == 1
     state = head.status("fails")
     assert (state["status"], state["driver_exit_code"]) == ("FAILED", 2)
     assert "Traceback" not in done.stdout
     assert f"nstray: {tmp_path}/no.csv" in done.stdout
+
+
+def _project(folder: Path) -> list[str]:
+    """A folder with its manifest, pictures and weights, all named relative to it; the words of a run without OUT."""
+    jobs.write_inputs(str(folder), contents=1, styles=2)
+    manifest = folder / "pairs.csv"
+    manifest.write_text(manifest.read_text().replace(f"{folder}/", ""))
+    return [*jobs.NSTRAY, "run", "pairs.csv", *jobs.options({**jobs.SETTINGS, "weights": "weights.safetensors"})]
+
+
+def test_a_relative_out_is_refused_and_nothing_is_written(head: Head, tmp_path: Path) -> None:
+    words = _project(tmp_path / "project")
+    places = {"relative": ("out", "in Ray's own copy of a job's folder"), "inside": ("$PWD/new/out", "in Ray's own copy of a job's folder")}
+    for name, (out, reason) in places.items():
+        shell = " ".join(map(shlex.quote, words)) + f" -- {out}"
+        done = head.job("submit", "--submission-id", name, "--working-dir", str(tmp_path / "project"), "--", "sh", "-c", shell)
+        log = done.stdout + done.stderr
+        state = head.status(name)
+        assert (state["status"], state["driver_exit_code"]) == ("FAILED", 2), log
+        assert reason in log
+        assert "give s3://BUCKET/PREFIX, or the absolute path of a folder that all nodes mount" in log
+        assert "Traceback" not in done.stdout
+    assert [*Path(head.folder).rglob("job.json"), *(tmp_path / "project").rglob("job.json")] == []
+    without = head.job("submit", "--submission-id", "without", "--", *words, "out")
+    assert head.status("without")["driver_exit_code"] == 2
+    assert "in a Ray job a relative path starts where the Ray head was started" in without.stdout + without.stderr
+
+
+def test_a_relative_manifest_and_an_absolute_out(head: Head, tmp_path: Path) -> None:
+    words = _project(tmp_path / "project")
+    out = str(tmp_path / "résultats")
+    done = head.job("submit", "--submission-id", "whole", "--working-dir", str(tmp_path / "project"), "--", *words, out)
+    log = done.stdout + done.stderr
+    assert head.status("whole")["driver_exit_code"] == 0, log
+    assert [(r["pair_id"], r["status"]) for r in jobs.rows(out)] == [("c0-s0", "ok"), ("c0-s1", "ok")]
+    begin, end = (next(line for line in log.splitlines() if f"event={name} " in line) for name in ("job", "complete"))
+    assert f"output={out}" in begin
+    assert end.endswith(f"output={out}")
+
+
+LOOKS = """
+from nstray.cluster.ray_session import start_ray, stop_ray
+start_ray()
+import ray
+
+@ray.remote
+def look():
+    import mine, theirs
+    return mine.WHAT, theirs.WHAT
+
+print("FOUND", *ray.get(look.remote()))
+stop_ray()
+"""
+
+
+def test_working_dir_and_py_modules_stay_importable(head: Head, tmp_path: Path) -> None:
+    """They are the user's own code, unlike the folder that a run happens to be started in."""
+    for file in (tmp_path / "project" / "mine.py", tmp_path / "theirs" / "__init__.py"):
+        file.parent.mkdir()
+        file.write_text(f"WHAT = {file.parent.name!r}\n")
+    (tmp_path / "project" / "look.py").write_text(LOOKS)
+    environment = json.dumps({"py_modules": [str(tmp_path / "theirs")]})
+    words = ["--runtime-env-json", environment, "--working-dir", str(tmp_path / "project"), "--", sys.executable, "look.py"]
+    done = head.job("submit", "--submission-id", "looks", *words)
+    assert "FOUND project theirs" in done.stdout, done.stdout + done.stderr

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -187,6 +188,19 @@ def test_imagenet_without_a_network_gives_three_ways_out(tmp_path: Path, monkeyp
     assert "name resolution failed" in text
     for way in ("(1) --weights PATH_OR_URI", "(2) put torchvision's vgg19-dcbb9e9d.pth", "(3) --weights random"):
         assert way in text
+
+
+@pytest.mark.parametrize("cache", ["/proc/torch", "/proc/self/torch", "~/torch"])
+def test_imagenet_without_a_cache_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str) -> None:
+    """A read-only home, or none at all: the download goes to a temporary folder, and nothing stays."""
+    data = pth(TORCHVISION)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: cache)
+    monkeypatch.setattr("nstray.engine.network.weights._IMAGENET_SHA256", hashlib.sha256(data).hexdigest()[:8])
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, target, **_: Path(target).write_bytes(data))
+    assert same(load_weights("imagenet"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_imagenet_takes_the_file_it_finds_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

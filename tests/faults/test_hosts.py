@@ -181,6 +181,17 @@ def test_workers_whose_node_dies_before_they_are_ready_do_not_end_the_job(cluste
     assert "event=start_failed" not in log
 
 
+def test_a_node_that_does_not_see_the_output_ends_the_job(cluster: hosts.Network, tmp_path: Path) -> None:
+    """Before a pair is made; the message names the node."""
+    blind = cluster.node()
+    jobs.until(lambda: blind.address in cluster.nodes(), "the node", every=0.3)
+    run = Run(cluster, Path(cluster.temporary) / "own")  # that folder is each host's own
+    assert run.process.wait(90) == 2, run.text()
+    assert jobs.parts(run.out) == {}
+    last = run.text().strip().splitlines()[-1]
+    assert f"node {cluster.nodes()[blind.address]} ({blind.address} {blind.name}) sees no .nstray/job.json there" in last
+
+
 @pytest.mark.parametrize("fault", ["*", "start"])
 def test_a_broken_node_is_given_up_and_the_job_goes_on(cluster: hosts.Network, tmp_path: Path, fault: str) -> None:
     """Every worker there dies of its first shard, or does not start; the other node finishes them all."""

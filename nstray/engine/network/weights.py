@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import io
+import os
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,12 +243,7 @@ def _imagenet() -> VGGWeights:
     url = VGG19_Weights.IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(
-                url, str(path), hash_prefix=_IMAGENET_SHA256, progress=False
-            )
-        data = path.read_bytes()
+        data = path.read_bytes() if path.exists() else _download(url, path)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise WeightsError(
             f"weights imagenet could not be downloaded ({error}); {WAYS_OUT}"
@@ -257,6 +255,26 @@ def _imagenet() -> VGGWeights:
             f"(its sha256 should begin with {_IMAGENET_SHA256}); remove it"
         )
     return weights
+
+
+def _download(url: str, path: Path) -> bytes:
+    """The bytes at `url`, kept at `path` if that can be written."""
+    with contextlib.ExitStack() as stack:
+        if not _can_write(path.parent):  # a read-only home: it is downloaded anew for every run
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nstray-weights-"))
+            path = Path(folder) / path.name
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=_IMAGENET_SHA256, progress=False)
+        return path.read_bytes()
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether `folder` can be written, once it is made; a relative one is for want of a home."""
+    try:
+        if folder.is_absolute():
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return folder.is_absolute() and os.access(folder, os.W_OK)
 
 
 def random_weights(layers: tuple[str, ...] = CONV_LAYERS, *, seed: int = RANDOM_SEED) -> VGGWeights:
