@@ -207,11 +207,15 @@ def test_run_ends_with_the_code_of_the_job(call: Call, monkeypatch: pytest.Monke
 @pytest.fixture
 def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The handlers of a command line in this process."""
-    before = {number: signal.getsignal(number) for number in (*stop_signals.SIGNALS, signal.SIGALRM)}
+    before = {number: signal.getsignal(number) for number in stop_signals.SIGNALS}
     monkeypatch.setattr(stop_signals, "_state", stop_signals._State())
+    files: list[int] = []
+    monkeypatch.setattr(stop_signals, "_watch", files.append)  # it would end this process
     stop_signals.install()
     yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.set_wakeup_fd(-1)
+    for file in (*files, stop_signals._state.wake):
+        os.close(file)
     for number, handler in before.items():
         signal.signal(number, handler)
 

@@ -17,8 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -27,6 +30,7 @@ from nstray.text import event_line
 EXIT_STOPPED = 4
 LIMIT = 25.0  # seconds from the signal to the end, if no function handles it
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LOOK = 0.2  # seconds between two looks at what tells nobody
 _HINT = "run the same command again to resume"
 
 
@@ -38,6 +42,7 @@ class _State:
     installed = False
     received: signal.Signals | None = None  # the first signal
     deferrals = 0
+    wake = -1  # a file that wakes the watch
     code: int | None = None  # the exit code, once it is known
     callback: Callable[[signal.Signals], object] | None = None
 
@@ -50,11 +55,15 @@ def install() -> None:
 
     SIGHUP stays ignored if it is, as under nohup.
     """
-    _state.installed = True
+    if not _state.installed:
+        _state.installed = True
+        ready, _state.wake = os.pipe()
+        os.set_blocking(_state.wake, False)
+        signal.set_wakeup_fd(_state.wake, warn_on_full_buffer=False)
+        threading.Thread(target=_watch, args=(ready,), name="stop-watch", daemon=True).start()
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
-    signal.signal(signal.SIGALRM, _out_of_time)
 
 
 def installed() -> bool:
@@ -65,10 +74,11 @@ def installed() -> bool:
 def reinstall() -> None:
     """Handle the signals again after a library has put its own handlers in place."""
     if _state.installed:
-        pending = signal.getitimer(signal.ITIMER_REAL)[0]
+        # Ray's C++ handler of SIGTERM has an alarm that aborts the process.
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.set_wakeup_fd(_state.wake, warn_on_full_buffer=False)
         install()
-        if pending:
-            signal.setitimer(signal.ITIMER_REAL, pending)
 
 
 def ignore(code: int) -> None:
@@ -80,7 +90,7 @@ def ignore(code: int) -> None:
         _state.code = code
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        signal.setitimer(signal.ITIMER_REAL, LIMIT)
+        os.write(_state.wake, b"\0")
 
 
 @contextlib.contextmanager
@@ -102,13 +112,10 @@ def handled_by(callback: Callable[[signal.Signals], object]) -> Iterator[None]:
     _state.callback = callback
     try:
         if _state.received is not None:
-            signal.setitimer(signal.ITIMER_REAL, 0)
             callback(_state.received)
         yield
     finally:
         _state.callback = None
-        if _state.received is not None:
-            signal.setitimer(signal.ITIMER_REAL, LIMIT)
 
 
 def check() -> None:
@@ -141,12 +148,27 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if _state.callback is not None:
         _state.callback(_state.received)
         return
-    signal.setitimer(signal.ITIMER_REAL, LIMIT)
     if not _state.deferrals:
         raise StopRequested
 
 
-def _out_of_time(number: int, frame: FrameType | None) -> None:
+def _watch(ready: int) -> None:
+    """End this process if it does not end within `LIMIT` seconds of a signal.
+
+    Python runs a handler between two lines of the main thread, which may be held up in C. A thread
+    of its own learns of the signal all the same: by the file that Python's C part writes to, or as
+    pending, if the main thread blocks it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    told = {*map(int, SIGNALS), 0}
+    while not signal.sigpending() & {*SIGNALS}:
+        if select.select([ready], [], [], _LOOK)[0] and told & {*os.read(ready, 64)}:
+            break
+    until = time.monotonic() + LIMIT
+    while time.monotonic() < until:
+        time.sleep(min(_LOOK, LIMIT))
+        if _state.callback is not None:  # it may take its time
+            until = time.monotonic() + LIMIT
     if _state.code is not None:
         os._exit(_state.code)
     _end("still_not_ended", seconds=f"{LIMIT:g}")
@@ -154,7 +176,7 @@ def _out_of_time(number: int, frame: FrameType | None) -> None:
 
 def _end(reason: str, **fields: str) -> None:
     line = event_line("killed", reason=reason, **fields, hint=_HINT)
-    # `print` must not be called in a handler: the signal may have interrupted another one.
+    # `print` must not be called in a handler, since the signal may have interrupted another one.
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode())
     os._exit(EXIT_STOPPED)

@@ -298,7 +298,7 @@ from nstray.cluster import own_cluster, ray_running
 def handled():
     caught = int(re.search(r"SigCgt:\\s*(\\w+)", open("/proc/self/status").read())[1], 16)
     ours = all(signal.getsignal(n) is stop_signals._handle for n in stop_signals.SIGNALS)
-    return ours and all(caught >> (n - 1) & 1 for n in (*stop_signals.SIGNALS, signal.SIGALRM))
+    return ours and all(caught >> (n - 1) & 1 for n in stop_signals.SIGNALS)
 
 found = {"before": [handled(), list(own_cluster.processes())]}
 originals = utils.set_sigterm_handler, worker.connect

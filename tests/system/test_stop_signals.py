@@ -107,6 +107,18 @@ def test_a_stop_that_takes_too_long_ends_at_once() -> None:
     assert (code, err) == (4, 'event=killed reason=still_not_ended seconds=0.3 hint="run the same command again to resume"\n')
 
 
+def test_a_stop_that_is_held_up_in_c_ends_at_once_too() -> None:
+    """The main thread runs no line of Python, and blocks the signal."""
+    program = Program(
+        "import ctypes\ns.LIMIT = 0.3\nsignal.pthread_sigmask(signal.SIG_BLOCK, s.SIGNALS)\nsay('waiting')\n"
+        "until = time.monotonic() + 20\nwhile time.monotonic() < until:\n    ctypes.CDLL(None).sleep(20)"
+    )
+    program.until("waiting")
+    program.process.terminate()
+    code, _, err = program.end()
+    assert (code, err) == (4, 'event=killed reason=still_not_ended seconds=0.3 hint="run the same command again to resume"\n')
+
+
 def test_a_function_that_handles_a_signal_has_all_the_time_it_needs() -> None:
     program = Program("s.LIMIT = 0.3\nwith s.deferred():\n    with s.handled_by(lambda n: say('draining')):\n        wait(1.5)\n    sys.exit(4)")
     program.until("waiting")
@@ -147,7 +159,7 @@ def test_an_end_that_is_held_up_ends_with_its_code() -> None:
 
 def test_handlers_that_a_library_replaced_are_put_back() -> None:
     program = Program(
-        "signal.signal(signal.SIGTERM, lambda *_: os._exit(99))\nsignal.signal(signal.SIGALRM, lambda *_: os._exit(98))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: os._exit(99))\nsignal.alarm(1)\n"
         "s.reinstall()\ntry:\n    wait()\nexcept KeyboardInterrupt:\n    sys.exit(4)"
     )
     program.until("waiting")
