@@ -27,6 +27,7 @@ EVERY = 1.0  # seconds between two looks at what gives no sign of its own
 REFUSALS = 3  # connections in a row that a raylet's port refuses before it counts as dead
 # Seconds before Ray's own end of a driver whose head is silent (`_head_limit`).
 EARLIER = 1.5
+_NEEDED = ("raylet", "gcs_server")  # without its log monitor a run goes on
 # A raylet ends when one of these dies, and its driver ends within a second (measured, Ray 2.60).
 _AGENTS = {
     "ray::DashboardAgent": "dashboard_agent",
@@ -52,7 +53,7 @@ class RayWatch:
         self._refusals = 0
         self._silent_since: float | None = None
         self._own = own_cluster.processes()
-        self._pids = {name: process.pid for name, process in self._own.items()}
+        self._pids = {name: self._own[name].pid for name in _NEEDED if name in self._own}
         if "raylet" in self._pids:
             self._pids |= _agents(self._pids["raylet"])
         self._head = self._raylet = None
@@ -99,7 +100,7 @@ class RayWatch:
 
     def _dead(self, ended: list[str]) -> dict[str, object]:
         """The fields of the event if Ray is dead."""
-        for name in ("raylet", "gcs_server"):
+        for name in _NEEDED:
             if name in self._own and (code := self._own[name].poll()) is not None:
                 how = {"exit_code": code}
                 killed = {"killed_by": signal.Signals(-code).name} if code < 0 else how
