@@ -1,11 +1,11 @@
 """nstray: stylised datasets by the optimisation of Gatys, Ecker and Bethge, on Ray.
 
 The map. Imports go downwards, in the layers cli, commands, cluster | reports, worker, manifest,
-output, images, config, engine | storage, errors, text.
+output, images, config, engine | storage, errors, system, text.
 
     nstray/
       __init__.py           this map
-      __main__.py           the entry point: leaves the current folder out of imports
+      __main__.py           the entry point: a safe process, then cli
       cli.py                click commands: parse, call commands/, print
       config.py             JobConfig: every setting, validated once; its fingerprint
       errors.py             the exception tree and the closed list of error codes
@@ -44,6 +44,9 @@ output, images, config, engine | storage, errors, text.
         resources.py        how many workers fit, and on what
         ray_address.py      what RAY_ADDRESS may be
         ray_session.py      connecting to Ray; every private Ray call
+        ray_running.py      Ray from its start to its end, undisturbed by signals
+        own_cluster.py      the cluster that a run starts: its folder and processes
+        ray_watch.py        ends a run whose Ray has died
         resume.py           what a window still needs
         progress.py         the bar, or a line a minute
         eta.py              the time to go, and who is behind
@@ -134,6 +137,7 @@ output, images, config, engine | storage, errors, text.
           tiles.py          a picture evaluated in tiles
         network/
           vgg.py            VGG-19 up to the deepest tap
+          torchvision_vgg.py  torchvision, without a folder of its own
           weights.py        files of weights, checked
           normalise.py      mean activations of 1
           winograd.py       deep convolutions on a CPU
@@ -154,6 +158,11 @@ output, images, config, engine | storage, errors, text.
         botocore_internals.py  what is private in botocore and urllib3
         uri.py              what a URI is
         backoff.py          tries again while a store is away
+      system/               the process and its machine
+        streams.py          stdout and stderr that outlive their readers
+        stop_signals.py     SIGTERM, SIGINT and SIGHUP from first to last
+        surroundings.py     what the machine lacks, on one line
+        owned_folders.py    temporary folders; those of dead processes removed
 
 Dive into the code, six files in order: manifest/pair.py, manifest/shards.py, cluster/driver.py,
 worker/worker.py, engine/stylizer.py, output/parts.py. CONTRIBUTING.md says how to add something.

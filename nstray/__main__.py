@@ -1,10 +1,11 @@
-"""The entry point of `nstray` and `python -m nstray`: leaves out the current folder, then runs cli.
+"""The entry point of `nstray` and `python -m nstray`: makes the process safe, then runs cli.
 
 Until `leave_out_current_folder` has run, every import may find a file of that folder. So this
-module imports as little as it can.
+module imports as little as it can. Streams and signals are made safe before anything that takes
+time is imported. So every command ends with an exit code of its own, whatever happens to its
+terminal and whenever it is told to stop.
 """
 
-import io
 import os
 import sys
 
@@ -39,28 +40,55 @@ def leave_out_current_folder(added_first: bool) -> None:
         os.environ.pop("PYTHONPATH", None)
 
 
-def take_any_text() -> None:
-    """Let names and texts beyond ASCII pass, whatever the locale is.
+def take_any_name() -> None:
+    """Let names of files beyond ASCII pass, whatever the locale is.
 
     With an ASCII locale (LC_ALL=POSIX and PYTHONUTF8=0) this process starts anew in Python's UTF-8
-    mode: it could name no other file. A character that the terminal's encoding lacks is written as
-    its escape.
+    mode: it could name no other file.
     """
     if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")
 
 
 def main() -> None:
-    """Run the command line; see `nstray.cli.main`."""
-    take_any_text()
+    """Run the command line; ends the process with its exit code."""
+    take_any_name()
     leave_out_current_folder(added_first=__name__ == "__main__" and not sys.flags.safe_path)
-    from nstray.cli import main as run
+    from nstray.system import stop_signals, streams
 
-    run()
+    streams.protect()
+    stop_signals.install()
+    code = stop_signals.EXIT_STOPPED
+    # A signal raises once at most: here, if it comes between two lines.
+    try:
+        try:
+            code = _run()
+        except KeyboardInterrupt:
+            stop_signals.print_interrupted()
+        stop_signals.ignore(code)
+    except KeyboardInterrupt:
+        stop_signals.ignore(code)
+    sys.exit(code)
+
+
+def _run() -> int:
+    import traceback
+
+    from nstray.system import surroundings
+
+    surroundings.use_own_interpreter_settings()
+    try:
+        from nstray import cli
+
+        cli.main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception as error:  # an import failed
+        why = surroundings.shortage(error)
+        print(f"nstray: {why}" if why else traceback.format_exc(), file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ What a command needs is imported in its body, so that `nstray --help` starts qui
 from __future__ import annotations
 
 import io
-import signal
 import sys
 import traceback
 from typing import Any, NoReturn
@@ -31,6 +30,9 @@ from nstray.commands.options import (
 from nstray.commands.printing import print_record, say
 from nstray.config import RUN_FIELDS, VERSION, make
 from nstray.errors import NstrayError, UsageError
+from nstray.system.stop_signals import EXIT_STOPPED, print_interrupted
+from nstray.system.streams import lost_answer
+from nstray.system.surroundings import shortage
 from nstray.text import log_to_stderr
 
 
@@ -253,7 +255,8 @@ def verify_command(out: str, manifest_uri: str | None, decode: bool, as_json: bo
         say(f"note: {note}", err=True)
     counts = {name: getattr(report, name) for name in ("parts", "rows", "ok", "errors")}
     print_record({"verified": report.passed, **counts}, as_json)
-    sys.exit(0 if report.passed else 1)
+    if not report.passed:
+        sys.exit(1)
 
 
 @cli.command("export", short_help="Write plain image files.")
@@ -338,23 +341,19 @@ def demo_command(out: str, config_file: str | None, **options: Any) -> None:
     sys.exit(demo.demo(out, make({**demo.SETTINGS, **own})))
 
 
-def _terminated(*_: Any) -> None:
-    # click turns it into an Abort, and no `except Exception` on the way swallows it
-    raise KeyboardInterrupt
-
-
-def _interrupted() -> NoReturn:
-    say("nstray: interrupted; run the same command again to resume", err=True)
-    sys.exit(4)
+def _fail(error: Exception) -> NoReturn:
+    """End with code 1: by a line if the machine lacks something, else by a traceback."""
+    why = shortage(error)
+    say(f"nstray: {why}" if why else traceback.format_exc(), err=True)
+    sys.exit(1)
 
 
 def main() -> None:
-    """The entry point.
+    """Run one command.
 
-    A user's mistake ends in one message and its exit code, never in a traceback.
+    A user's mistake ends in one message and its exit code, never in a traceback. A signal that
+    asks the command to stop is a KeyboardInterrupt (`nstray.system.stop_signals`).
     """
-    # Holds until the driver takes the signals over. Until then nothing has begun.
-    signal.signal(signal.SIGTERM, _terminated)
     log_to_stderr()
     try:
         cli(standalone_mode=False)
@@ -362,16 +361,15 @@ def main() -> None:
         say(f"nstray: {error}", err=True)
         sys.exit(error.exit_code)
     except click.Abort:
-        _interrupted()
+        print_interrupted()
+        sys.exit(EXIT_STOPPED)
     except click.ClickException as error:
         text = io.StringIO()
         error.show(text)
         say(text.getvalue().rstrip(), err=True)
         sys.exit(2)
-    except SystemExit as error:
-        if error.code == signal.SIGTERM:  # from Ray's own handler, which holds while Ray starts
-            _interrupted()
-        raise
-    except Exception:  # a fault of nstray itself
-        say(traceback.format_exc(), err=True)
+    except Exception as error:
+        _fail(error)
+    if why := lost_answer():
+        say(f"nstray: the answer could not be written to stdout: {why}", err=True)
         sys.exit(1)

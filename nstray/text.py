@@ -6,6 +6,7 @@ URLs and control characters are taken out.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
 import re
@@ -102,7 +103,14 @@ class _Stderr(logging.Handler):
     """Writes to the stderr of the moment, as logging's own last resort does."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(printable(self.format(record)), file=sys.stderr, flush=True)
+        print_log(printable(self.format(record)))
+
+
+def print_log(line: str) -> None:
+    """Write a line to stderr. It is lost if stderr is closed, full or broken."""
+    with contextlib.suppress(OSError, ValueError):  # the latter: it was closed by Python
+        if sys.stderr is not None:
+            print(line, file=sys.stderr, flush=True)
 
 
 def log_to_stderr(layout: str | None = None) -> None:

@@ -43,7 +43,7 @@ from nstray.output.records import Counts, PartInfo
 from nstray.storage import s3_client
 
 SETTINGS = {"weights": "random", "content_layers": "conv1_1", "style_layers": "conv1_1"}
-NSTRAY = (sys.executable, "-c", "from nstray.cli import main; main()")
+NSTRAY = (sys.executable, "-c", "from nstray.__main__ import main; main()")
 PUT_THREADS = 4  # of each process
 
 

@@ -28,7 +28,7 @@ from nstray.engine.settings import CONV_LAYERS
 from nstray.images.encode import encode
 from nstray.manifest.shards import cut_shards, cut_windows
 
-NSTRAY = (sys.executable, "-c", "from nstray.cli import main; main()")
+NSTRAY = (sys.executable, "-c", "from nstray.__main__ import main; main()")
 # Three layers of 24-pixel pictures: a pair is a few hundredths of a second. `evaluations` makes it as long as a test needs.
 SETTINGS: dict[str, Any] = {"content_layers": "conv2_1", "style_layers": "conv1_1,conv2_1", "size": 24, "evaluations": 4, "shard_size": 1}
 LOCAL_RAY = {"RAY_ADDRESS": "local", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}

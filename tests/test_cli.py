@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from nstray.commands import command_groups, demo, options, prepare, run
 from nstray.config import JobConfig
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.part_file import encode_part
+from nstray.system import stop_signals
 
 Call = Callable[..., tuple[int, str, str]]
 JOB_COMMANDS = {"run": cli.run_command, "plan": cli.plan_command, "demo": cli.demo_command, "manifest check": command_groups.manifest_check}
@@ -49,6 +50,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "color": ("match", "match"),
     "color_match": ("pca", "pca"),
     "style_scale": ("2", 2.0),
+    "max_side": ("1024", 1024),
     "seed": ("7", 7),
     "optimizer": ("adam", "adam"),
     "learning_rate": ("0.1", 0.1),
@@ -204,8 +206,26 @@ def test_run_ends_with_the_code_of_the_job(call: Call, monkeypatch: pytest.Monke
     assert call("run", "m.csv", "out")[0] == code
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_before_the_run_ends_in_a_word_and_a_code_of_its_own(call: Call, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The handlers of a command line in this process."""
+    before = {number: signal.getsignal(number) for number in stop_signals.SIGNALS}
+    monkeypatch.setattr(stop_signals, "_state", stop_signals._State())
+    files: list[int] = []
+    monkeypatch.setattr(stop_signals, "_watch", files.append)  # it would end this process
+    stop_signals.install()
+    yield
+    signal.set_wakeup_fd(-1)
+    for file in (*files, stop_signals._state.wake):
+        os.close(file)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", stop_signals.SIGNALS)
+def test_a_signal_before_the_run_ends_in_a_word_and_a_code_of_its_own(
+    call: Call, monkeypatch: pytest.MonkeyPatch, signals: None, number: int
+) -> None:
     def interrupted(*a: object, **options: object) -> None:
         os.kill(os.getpid(), number)
         time.sleep(10)

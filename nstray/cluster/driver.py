@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine
@@ -27,6 +26,8 @@ from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
 from nstray.output.records import Counts, PartInfo
+from nstray.system import stop_signals
+from nstray.system.surroundings import shortage
 from nstray.worker.messages import JobSpec, ShardReport
 
 
@@ -99,9 +100,11 @@ class Driver:
 
         Raises JobFailed, ConfigError, StorageError, OutputError.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        call = asyncio.get_running_loop().call_soon_threadsafe
+        with stop_signals.handled_by(lambda number: call(self._on_signal, number)):
+            return await self._run_to_end()
+
+    async def _run_to_end(self) -> Outcome:
         helpers = [
             asyncio.create_task(self._guarded(work))
             for work in (self._open_windows(), self._pool.watch(), self._reporter.watch())
@@ -123,8 +126,6 @@ class Driver:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
             await self._pool.shutdown()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
             self._reporter.end()
         if reason := self._failure or self._too_many_errors:
             raise reason
@@ -148,11 +149,9 @@ class Driver:
         if self._windows.all_closed:
             self._pool.stop_growing()
 
-    def _on_signal(self, number: int) -> None:
-        if self._stopping.is_set():
-            self._display.log_event("killed", reason="second_signal")
-            os._exit(4)
-        self._drain(signal=signal.Signals(number).name)
+    def _on_signal(self, number: signal.Signals) -> None:
+        if not self._stopping.is_set():
+            self._drain(signal=number.name)
 
     def _drain(self, **why: str) -> None:
         """Hand out nothing more; workers commit what they run."""
@@ -186,10 +185,10 @@ class Driver:
         except NstrayError as error:
             self._failure = self._failure or error
         except Exception as error:
-            logging.getLogger("nstray").exception("driver")
-            self._failure = self._failure or JobFailed(
-                f"the driver met {type(error).__name__}: {error}"
-            )
+            if (why := shortage(error)) is None:
+                logging.getLogger("nstray").exception("driver")
+                why = f"the driver met {type(error).__name__}: {error}"
+            self._failure = self._failure or JobFailed(why)
         self._changed.set()
 
     # handing out

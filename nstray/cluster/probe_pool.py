@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from types import TracebackType
@@ -11,12 +12,15 @@ import ray
 import ray.exceptions as rex
 
 from nstray.cluster.actor import actor_factory
-from nstray.cluster.ray_session import reason_of, shutdown_actors, start_ray, stop_ray
+from nstray.cluster.ray_running import ray_running
+from nstray.cluster.ray_session import reason_of, shutdown_actors
 from nstray.cluster.resources import devices
 from nstray.errors import ConfigError, JobFailed, NstrayError
 from nstray.manifest.shards import Shard
+from nstray.system import stop_signals
 from nstray.worker.messages import JobSpec, ShardReport
 
+_ASK_EVERY = 0.5  # seconds until a signal is noticed
 MOST = 8  # workers of one machine: they slow each other down by what they share there
 
 
@@ -36,17 +40,18 @@ class ProbePool:
         self._spec = dataclasses.replace(spec, trial=True)
         self._weights = weights
         self._actors: list[Any] = []
+        self._stack = contextlib.ExitStack()
         self.ray_seconds = self.start_seconds = 0.0
 
     def __enter__(self) -> ProbePool:
-        began = time.monotonic()
-        start_ray()
-        self.ray_seconds = time.monotonic() - began
-        try:
+        with contextlib.ExitStack() as stack:
+            # No signal raises here: `_all` asks whether one has come.
+            stack.enter_context(stop_signals.deferred())
+            began = time.monotonic()
+            stack.enter_context(ray_running())
+            self.ray_seconds = time.monotonic() - began
             self._begin()
-        except BaseException:
-            stop_ray()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def _begin(self) -> None:
@@ -73,13 +78,17 @@ class ProbePool:
         return self._all([actor.process.remote(shard, 1) for actor in self._actors])
 
     def _all(self, asked: list[Any]) -> list[Any]:
+        deadline = time.monotonic() + self._spec.config.stall_timeout
+        while len(ray.wait(asked, num_returns=len(asked), timeout=_ASK_EVERY)[0]) < len(asked):
+            stop_signals.check()
+            if time.monotonic() > deadline:
+                raise JobFailed(
+                    f"a worker has not answered for {self._spec.config.stall_timeout:g} s "
+                    "(stall_timeout) while the job was probed"
+                )
+        stop_signals.check()
         try:
-            found: list[Any] = ray.get(asked, timeout=self._spec.config.stall_timeout)
-        except rex.GetTimeoutError:
-            raise JobFailed(
-                f"a worker has not answered for {self._spec.config.stall_timeout:g} s "
-                "(stall_timeout) while the job was probed"
-            ) from None
+            found: list[Any] = ray.get(asked)
         except rex.RayError as error:
             if isinstance(cause := getattr(error, "cause", None), NstrayError):
                 raise cause from None
@@ -95,6 +104,6 @@ class ProbePool:
         trace: TracebackType | None,
     ) -> None:
         began = time.monotonic()
-        shutdown_actors(self._actors)
-        stop_ray()
+        with self._stack:
+            shutdown_actors(self._actors)
         self.ray_seconds += time.monotonic() - began

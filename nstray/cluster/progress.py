@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from nstray.cluster.eta import ShardTimes
-from nstray.text import duration, event_line, printable
+from nstray.text import duration, event_line, print_log, printable
 
 LINE_EVERY = 60.0  # seconds between two lines if there is no terminal
 
@@ -165,4 +165,4 @@ class Display:
                 f"{stamp} {line}", markup=False, highlight=False, soft_wrap=True
             )
         else:
-            print(f"{stamp} {line}", file=sys.stderr, flush=True)
+            print_log(f"{stamp} {line}")

@@ -24,7 +24,7 @@ from ray._private.state import state as ray_state
 from ray.job_config import JobConfig
 
 from nstray import storage
-from nstray.cluster import ray_address
+from nstray.cluster import own_cluster, ray_address
 from nstray.errors import JobFailed, UsageError
 from nstray.text import log_event, redact
 
@@ -52,8 +52,9 @@ def start_ray() -> None:
     if address == "local":
         # An existing cluster listens where its owner wants it to, and has its own tokens.
         bind_to_loopback()
+        own_cluster.require_loopback()
         keep_workers_in_our_environment()
-        options["_temp_dir"] = _ray_folder()
+        options["_temp_dir"] = own_cluster.make_folder(_ray_folder())
     try:
         if address == "local":
             ensure_token()
@@ -116,34 +117,33 @@ def _address() -> str | None:
 
 
 def _ray_folder() -> str:
-    """The folder of a cluster of our own, for its sockets, logs and spilled objects.
+    """The folder in which a cluster of our own has its own (`own_cluster.make_folder`).
 
-    It is the one that Ray would take. If Ray can't use TMPDIR, it is below `SHORT_FOLDER`. Raises
+    It is the one that Ray would take. If Ray can't use TMPDIR, it is `SHORT_FOLDER`. Raises
     UsageError if Ray can't use RAY_TMPDIR.
     """
     chosen = os.environ.get("RAY_TMPDIR")
     parent = os.path.abspath(chosen or os.environ.get("TMPDIR") or "/tmp")
-    room = FOLDER_BYTES - len("/ray")
+    room = FOLDER_BYTES - len("/") - own_cluster.NAME_BYTES
     if (length := len(os.fsencode(parent))) > room:
         fault = f"has {length} bytes, and Ray's sockets leave room for {room}"
     elif _UNUSABLE.search(parent):
         fault = "has characters that Ray's processes can't be given: beyond ASCII, or quotes"
     else:
-        return os.path.join(parent, "ray")
+        return parent
     if chosen or not os.access(SHORT_FOLDER, os.W_OK | os.X_OK):
         raise UsageError(
             f"{'RAY_TMPDIR' if chosen else 'TMPDIR'} {redact(parent)}: the path {fault}; "
             "set RAY_TMPDIR to another folder"
         )
-    folder = os.path.join(SHORT_FOLDER, "ray")
     log_event(
         "ray_folder",
         log.warning,
-        folder=folder,
+        folder=SHORT_FOLDER,
         reason=f"TMPDIR {fault}",
         hint="RAY_TMPDIR names another one",
     )
-    return folder
+    return SHORT_FOLDER
 
 
 # What to set, by what Ray's error says.
@@ -175,8 +175,10 @@ def _start_reason(error: BaseException) -> str:
 
 
 def stop_ray() -> None:
-    """Leave the cluster; a local one ends."""
+    """Leave the cluster; a local one ends, and its folder with it."""
+    own_cluster.keep_signal_handlers_at_shutdown()
     ray.shutdown()
+    own_cluster.remove_folder()
 
 
 def shutdown_actors(actors: Sequence[Any]) -> None:

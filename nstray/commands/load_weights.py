@@ -2,24 +2,28 @@
 
 Torch and torchvision take 700 MB of a process that imports them (measured). The driver needs
 neither. It needs only the arrays, 80 MB for all of conv1_1 to conv5_4, to put them into the object
-store. So a child process reads them with `nstray.engine.network.weights` and hands them back.
+store. So a child process reads them with `nstray.engine.network.weights` and hands them back, all
+through its stdin and stdout: a line of JSON, then bytes. No file is written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
-import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
 from nstray import storage
-from nstray.errors import StorageError, UsageError, WeightsError
+from nstray.errors import JobFailed, StorageError, Unreachable, UsageError, WeightsError
+from nstray.system import streams
 
 NAMED = ("imagenet", "random")
 
@@ -42,36 +46,77 @@ class Weights:
 def read(source: str, *, input: str, taps: Sequence[str]) -> Weights:
     """The weights of `source` (a name, a path or s3://) up to the deepest of `taps`.
 
-    Raises `WeightsError`.
+    Raises `WeightsError`, `Unreachable` if the store is out of reach, and `JobFailed` if the
+    process that reads them died.
     """
     shown = storage.redact(source)
-    with tempfile.TemporaryDirectory(prefix="nstray-weights-") as folder:
-        given = Path(folder) / "given"
-        if source not in NAMED:
-            try:
-                given.write_bytes(storage.read(storage.absolute(source)))
-            except (StorageError, UsageError) as error:
-                raise unreadable(source, error) from None
-        request = {"source": shown, "named": source in NAMED, "input": input, "taps": list(taps)}
-        child = subprocess.run(
-            [sys.executable, "-P", "-m", __name__, folder],  # -P: not from the current folder
-            input=json.dumps(request),
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+    given = b""
+    if source not in NAMED:
         try:
-            answer = json.loads(child.stdout)
-        except ValueError:
-            raise WeightsError(
-                f"weights {shown}: the process that reads them died (code {child.returncode}); "
-                "does the machine have enough memory?"
-            ) from None
-        if "error" in answer:
-            raise WeightsError(answer["error"])
-        with np.load(Path(folder) / "arrays.npz", allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    return Weights(arrays, answer["id"], answer["source"], answer["input"])
+            given = storage.read(storage.absolute(source))
+        except Unreachable:
+            raise
+        except (StorageError, UsageError) as error:
+            raise unreadable(source, error) from None
+    request = {
+        "source": shown,
+        "named": source in NAMED,
+        "input": input,
+        "taps": list(taps),
+        "bytes": len(given),
+    }
+    # The child finds modules where this process does, and nowhere else (-P). In a group of its own
+    # it gets no Ctrl-C: this process ends it.
+    code = f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as m; m.child()"
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        process_group=0,
+    )
+    stdin, stdout = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
+    try:
+        with contextlib.suppress(BrokenPipeError):  # it is dead: its answer is missing
+            stdin.write(json.dumps(request).encode() + b"\n")
+            stdin.write(given)
+            stdin.flush()
+        del given
+        answer = _answer(stdout)
+    finally:
+        process.kill()
+        status = process.wait()
+        stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            stdin.close()
+    if answer is None:
+        if status < 0:
+            how = f"was killed by {signal.Signals(-status).name}"
+        else:
+            how = f"died (code {status})"
+        raise JobFailed(
+            f"weights {shown}: the process that reads them {how}; run the same command again; "
+            "if that recurs, the machine or container has too little memory"
+        )
+    if "error" in answer:
+        raise WeightsError(answer["error"])
+    return Weights(answer["arrays"], answer["id"], answer["source"], answer["input"])
+
+
+def _answer(stdout: IO[bytes]) -> dict[str, Any] | None:
+    """What the child says; None if it died before it had said all."""
+    try:
+        answer: dict[str, Any] = json.loads(stdout.readline())
+    except ValueError:
+        return None
+    arrays = {}
+    for name, shape in answer.pop("shapes", {}).items():
+        arrays[name] = array = np.empty(shape, dtype=np.float32)
+        left = array.data.cast("B")
+        while left:
+            if not (got := stdout.readinto(left)):  # type: ignore[attr-defined]
+                return None
+            left = left[got:]
+    return {**answer, "arrays": arrays}
 
 
 def unreadable(source: str, error: Exception) -> WeightsError:
@@ -83,25 +128,43 @@ def unreadable(source: str, error: Exception) -> WeightsError:
     return WeightsError(f"weights {storage.redact(source)}: {error}{hint}")
 
 
-def _child(folder: Path) -> dict[str, str]:
+def _write_answer(request: dict[str, Any], given: bytes, answer: IO[bytes]) -> None:
     from nstray.engine.network.weights import load_weights, parse_weights
 
-    request = json.load(sys.stdin)
     try:
         if request["named"]:
             weights = load_weights(request["source"], layers=request["taps"])
         else:
-            weights = parse_weights(
-                (folder / "given").read_bytes(), request["source"], input=request["input"]
-            )
+            weights = parse_weights(given, request["source"], input=request["input"])
         weights.require(request["taps"])
     except WeightsError as error:
-        return {"error": str(error)}
+        answer.write(json.dumps({"error": str(error)}).encode() + b"\n")
+        return
     weights = weights.up_to(request["taps"])
-    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in weights.tensors.items()}
-    np.savez(folder / "arrays.npz", **arrays)
-    return {"id": weights.id, "source": weights.source, "input": weights.input}
+    arrays = {name: tensor.numpy() for name, tensor in weights.tensors.items()}
+    about = {"id": weights.id, "source": weights.source, "input": weights.input}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    answer.write(json.dumps({**about, "shapes": shapes}).encode() + b"\n")
+    for array in arrays.values():
+        answer.write(np.ascontiguousarray(array, dtype=np.float32).tobytes())
 
 
-if __name__ == "__main__":
-    print(json.dumps(_child(Path(sys.argv[1]))))
+def _end_with_parent() -> None:
+    # The parent holds the pipe open until it has its answer.
+    os.read(0, 1)
+    os._exit(1)
+
+
+def child() -> None:
+    """What the child process does."""
+    streams.protect()
+    # Nothing but the answer goes to the pipe, whatever a library prints.
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    request = json.loads(sys.stdin.buffer.readline())
+    given = sys.stdin.buffer.read(request["bytes"])
+    if len(given) < request["bytes"]:  # the parent died
+        return
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _write_answer(request, given, answer)
+    answer.close()

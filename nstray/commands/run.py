@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nstray import storage
 from nstray.cluster import ray_address
@@ -17,6 +17,10 @@ from nstray.commands.prepare import Job, naming_output, record
 from nstray.config import VERSION
 from nstray.errors import ErrorCode, JobFailed
 from nstray.output.records import Counts
+from nstray.system import stop_signals
+
+if TYPE_CHECKING:
+    from nstray.cluster.driver import Outcome
 
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
 # What a job's summary takes from the counts of its parts.
@@ -108,18 +112,28 @@ def _all_there(job: Job) -> bool:
 
 def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
     # Ray takes a second to import, and the checks before it must be quick.
-    from nstray.cluster import actor, driver, ray_session
+    from nstray.cluster import actor, driver, ray_running
 
     started = time.monotonic()
-    ray_session.start_ray()
     spec = dataclasses.replace(job.spec, begun=stored.get("created_at"))
-    try:
-        run_driver = driver.Driver(
-            spec, job.manifest, job.output, actor.actor_factory(spec, job.weights), display
-        )
-        outcome = asyncio.run(run_driver.run())
-    finally:
-        ray_session.stop_ray()
+    # A signal while Ray starts or ends waits. After the last commit the rest is a matter of
+    # seconds, so it is finished.
+    with stop_signals.deferred():
+        with ray_running.ray_running():
+            run_driver = driver.Driver(
+                spec, job.manifest, job.output, actor.actor_factory(spec, job.weights), display
+            )
+            outcome = asyncio.run(run_driver.run())
+        return _finish(job, stored, display, outcome, started)
+
+
+def _finish(
+    job: Job, stored: dict[str, Any], display: Display, outcome: Outcome, started: float
+) -> int:
+    """Write what follows from all parts, say how the run ended, and return the exit code.
+
+    started: when it began, by time.monotonic.
+    """
     counts = outcome.counts
     if not outcome.complete:
         display.log_event(

@@ -1,11 +1,10 @@
 """Style images that the workers of one run share on one machine.
 
 Each image is fetched from its store once per machine, not once per worker. The cache is a folder of
-this user alone (mode 0700) below the temporary one (``TMPDIR``), with a file per image: SHA-256 of
-the bytes, then the bytes. Each worker holds a shared lock on the folder, which the kernel releases
-when a process dies, however it dies. The last worker that leaves removes the folder. If all of them
-were killed, the next worker on the machine removes it. The cache is of one run: the next run asks
-the store again. Whatever goes wrong with the folder costs a fetch, never a pair.
+this user alone below the temporary one (``TMPDIR``), with a file per image: SHA-256 of the bytes,
+then the bytes. The last worker that leaves removes the folder. If all of them were killed, the next
+run's driver or worker on the machine does (`nstray.system.owned_folders`). The cache is of one run:
+the next run asks the store again. Whatever goes wrong with the folder costs a fetch, never a pair.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ import hashlib
 import logging
 import os
 import shutil
-import stat
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from nstray.system import owned_folders
 from nstray.text import log_event
 
 log = logging.getLogger(__name__)
@@ -30,8 +29,12 @@ BOUND = 2**30  # bytes of images on a machine; the least recently used leave fir
 RESERVE = 2 * 2**30  # bytes of the disk that stay free
 WAIT = 5.0  # seconds that a worker waits for another one's fetch before it fetches itself
 _PREFIX = "nstray-styles-"
-_IN_USE = "in-use"
 _DIGEST = 32
+
+
+def remove_unused(*, keep: Path | None = None) -> None:
+    """Remove the caches of this user on this machine whose workers are all dead, except `keep`."""
+    owned_folders.remove_all_unused(Path(tempfile.gettempdir()), _PREFIX, keep=keep)
 
 
 class StyleCache:
@@ -69,18 +72,15 @@ class StyleCache:
         with self._lock:
             self._off = True
             if self._use is not None:
-                os.close(self._use)
+                owned_folders.leave(self._path, self._use)
                 self._use = None
-                _remove_unused(self._path)
 
     def _joined(self) -> bool:
         with self._lock:
             if self._use is None and not self._off:
                 try:
-                    for left in self._path.parent.glob(f"{_PREFIX}*"):
-                        if left != self._path:
-                            _remove_unused(left)
-                    self._use = _join(self._path)
+                    remove_unused(keep=self._path)
+                    self._use = owned_folders.join(self._path)
                 except OSError as error:
                     self._off = True
                     log_event("style_cache_off", log.warning, reason=error)
@@ -111,7 +111,7 @@ class StyleCache:
             return
         try:
             until = time.monotonic() + self._wait
-            while not _locked(lock, fcntl.LOCK_EX) and time.monotonic() < until:
+            while not owned_folders.locked(lock, fcntl.LOCK_EX) and time.monotonic() < until:
                 time.sleep(0.02)
             yield
         finally:
@@ -148,56 +148,3 @@ class StyleCache:
                 return
             os.unlink(path)
             used -= size
-
-
-def _locked(descriptor: int, kind: int) -> bool:
-    """Whether the lock could be taken at once."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _join(path: Path) -> int:
-    """A descriptor that holds the shared lock of a folder; the folder is made if it is missing.
-
-    Raises OSError.
-    """
-    while True:
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise PermissionError(f"{path} is not a folder of this user alone")
-        try:
-            use = os.open(
-                path / _IN_USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-            )
-        except FileNotFoundError:  # removed since, by a process that found it unused
-            continue
-        if _locked(use, fcntl.LOCK_SH) and _same(use, path / _IN_USE):
-            return use
-        os.close(use)
-
-
-def _same(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _remove_unused(path: Path) -> None:
-    """Remove a folder that no process uses; another user's folder stays."""
-    try:
-        if path.lstat().st_uid != os.geteuid():
-            return
-        use = os.open(path / _IN_USE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return
-    try:
-        if _locked(use, fcntl.LOCK_EX):
-            shutil.rmtree(path, ignore_errors=True)
-    finally:
-        os.close(use)

@@ -285,3 +285,59 @@ def test_the_reason_is_the_cause_or_the_last_line(found: dict[str, Any]) -> None
     assert found["raised in its constructor"]["reason"] == "ActorDiedError: RuntimeError: no such library: libfoo.so.3"
     assert found["exited"]["reason"].startswith("ActorDiedError: The actor is dead because its worker process has died. Worker exit type: ")
     assert found["node died"]["reason"].startswith("ActorDiedError: ")
+
+
+# A Ray of this run's own, as a command line has it. Prints what holds before, while it runs and after.
+OWN = """
+import json, os, re, signal
+from nstray.system import stop_signals
+stop_signals.install()
+from ray._private import utils, worker
+from nstray.cluster import own_cluster, ray_running
+
+def handled():
+    caught = int(re.search(r"SigCgt:\\s*(\\w+)", open("/proc/self/status").read())[1], 16)
+    ours = all(signal.getsignal(n) is stop_signals._handle for n in stop_signals.SIGNALS)
+    return ours and all(caught >> (n - 1) & 1 for n in stop_signals.SIGNALS)
+
+found = {"before": [handled(), list(own_cluster.processes())]}
+originals = utils.set_sigterm_handler, worker.connect
+with stop_signals.deferred():
+    with ray_running.ray_running():
+        found["while"] = [handled(), sorted(own_cluster.processes())]
+        found["pids"] = {name: process.pid for name, process in own_cluster.processes().items()}
+        found["agents"] = sorted(__import__("nstray.cluster.ray_watch", fromlist="x")._agents(found["pids"]["raylet"]))
+        found["folder"] = os.path.basename(str(own_cluster._held[0]))
+        found["session"] = os.path.dirname(worker._global_node.get_session_dir_path()) == str(own_cluster._held[0])
+    found["after"] = [handled(), list(own_cluster.processes())]
+    found["restored"] = (utils.set_sigterm_handler, worker.connect) == originals
+    os.kill(os.getpid(), signal.SIGTERM)
+    found["received"] = stop_signals._state.received.name
+print(json.dumps(found))
+"""
+
+
+def test_a_cluster_of_our_own_leaves_our_handlers_of_signals_and_tells_its_processes() -> None:
+    with jobs.ray_folder() as folder:
+        env = {**os.environ, **jobs.LOCAL_RAY, "RAY_TMPDIR": folder}
+        done = subprocess.run([sys.executable, "-c", OWN], capture_output=True, text=True, timeout=150, env=env)
+        assert done.returncode == 0, done.stderr
+        assert list(Path(folder).iterdir()) == []
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["before"] == [True, []]
+    assert found["while"][0]
+    assert {"raylet", "gcs_server"} <= set(found["while"][1])
+    assert found["agents"] == ["dashboard_agent", "runtime_env_agent"]
+    assert found["folder"].startswith("nstray-")
+    assert found["session"]
+    assert found["after"] == [True, []]
+    assert found["restored"]
+    assert found["received"] == "SIGTERM"
+
+
+def test_what_ray_calls_when_it_starts_and_ends() -> None:
+    """`own_cluster` puts its own functions in the place of these."""
+    begin, end = inspect.getsource(worker.init), inspect.getsource(worker.shutdown)
+    assert "ray._private.utils.set_sigterm_handler(" in begin
+    assert "\n    connect(" in begin
+    assert "global_worker.core_worker.shutdown_driver()" in end

@@ -13,7 +13,7 @@ import pytest
 import ray
 from ray.exceptions import AuthenticationError, RaySystemError
 
-from nstray.cluster import ray_session
+from nstray.cluster import own_cluster, ray_session
 from nstray.errors import JobFailed, NstrayError, UsageError
 
 
@@ -24,6 +24,8 @@ def no_ray_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ray_session, "bind_to_loopback", lambda: None)
     monkeypatch.setattr(ray_session, "keep_workers_in_our_environment", lambda: None)
     monkeypatch.setattr(ray_session, "ensure_token", lambda: None)
+    monkeypatch.setattr(own_cluster, "require_loopback", lambda: None)
+    monkeypatch.setattr(own_cluster, "make_folder", lambda root: f"{root}/nstray-0000")
     monkeypatch.setenv("RAY_TMPDIR", "/tmp/none")
 
 
@@ -50,7 +52,7 @@ def test_a_ray_of_its_own(monkeypatch: pytest.MonkeyPatch, started: list[Any], a
     if address is not None:
         monkeypatch.setenv("RAY_ADDRESS", address)
     ray_session.start_ray()
-    assert [(address, options["_temp_dir"]) for address, options in started] == [("local", "/tmp/none/ray")]
+    assert [(address, options["_temp_dir"]) for address, options in started] == [("local", "/tmp/none/nstray-0000")]
 
 
 def test_the_ray_that_was_started_last(monkeypatch: pytest.MonkeyPatch, started: list[Any], listener: int, tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_the_ray_that_was_started_last_is_gone(
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(last)
-    monkeypatch.setattr(ray_session, "_ray_folder", lambda: "/tmp/none/ray")  # tmp_path is too long
+    monkeypatch.setattr(ray_session, "_ray_folder", lambda: "/tmp/none")  # tmp_path is too long
     with caplog.at_level("WARNING"):
         ray_session.start_ray()
     assert [address for address, _ in started] == ["local"]
@@ -151,9 +153,9 @@ def test_a_folder_that_ray_can_t_use(monkeypatch: pytest.MonkeyPatch, caplog: py
     monkeypatch.delenv("RAY_TMPDIR")
     monkeypatch.setenv("TMPDIR", folder)
     with caplog.at_level("WARNING"):
-        assert ray_session._ray_folder() == "/tmp/ray"
+        assert ray_session._ray_folder() == "/tmp"
     (record,) = caplog.records
-    assert record.getMessage().startswith('event=ray_folder folder=/tmp/ray reason="TMPDIR has ')
+    assert record.getMessage().startswith('event=ray_folder folder=/tmp reason="TMPDIR has ')
     monkeypatch.setenv("RAY_TMPDIR", folder)
     with pytest.raises(UsageError, match=r"(?s)RAY_TMPDIR .*: the path has .*; set RAY_TMPDIR to another folder"):
         ray_session._ray_folder()
@@ -166,16 +168,16 @@ def test_a_folder_that_ray_can_t_use(monkeypatch: pytest.MonkeyPatch, caplog: py
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
 def test_a_folder_that_ray_can_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     monkeypatch.delenv("RAY_TMPDIR")
-    longest = "/" + "x" * (ray_session.FOLDER_BYTES - 5)
+    longest = "/" + "x" * (ray_session.FOLDER_BYTES - 2 - own_cluster.NAME_BYTES)
     for folder in ("/scratch", "/scratch/a b", longest):
         monkeypatch.setenv(name, folder)
-        assert ray_session._ray_folder() == f"{folder}/ray"
+        assert ray_session._ray_folder() == folder
     monkeypatch.chdir("/tmp")
     monkeypatch.setenv(name, "here")
-    assert ray_session._ray_folder() == "/tmp/here/ray"
+    assert ray_session._ray_folder() == "/tmp/here"
     monkeypatch.delenv(name)
     monkeypatch.delenv("TMPDIR", raising=False)
-    assert ray_session._ray_folder() == "/tmp/ray"
+    assert ray_session._ray_folder() == "/tmp"
 
 
 # whatever fails

@@ -1,11 +1,14 @@
-"""The proxy before the real server, for the tests of this folder."""
+"""The proxy before the real server, and a run of the command line, for the tests of this folder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import jobs
 import pytest
 from proxy import TIMEOUT, FaultProxy
+from runs import Run
 
 from nstray import storage
 from nstray.storage import s3_client
@@ -21,3 +24,14 @@ def proxy(rgw: str, radosgw: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
     with FaultProxy(radosgw["AWS_ENDPOINT_URL"], seed=7) as made:
         monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
         yield made
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    with jobs.ray_folder() as folder:
+        made = Run(tmp_path, folder)
+        try:
+            yield made
+        finally:
+            for process in made.started:
+                jobs.end(process)

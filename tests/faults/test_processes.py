@@ -4,69 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jobs
 import pytest
 import saboteur
 from heads import Head
+from runs import PAIRS, Run
 
 from nstray.commands import verify
 
 pytestmark = pytest.mark.slow
-PAIRS = 15
-
-
-class Run:
-    """``nstray run`` of a small job, as often as a test asks."""
-
-    def __init__(self, base: Path, ray: str) -> None:
-        self.base, self.out, self.log, self.env = base, str(base / "out"), base / "log", {**jobs.LOCAL_RAY, "RAY_TMPDIR": ray}
-        manifest, weights = jobs.write_inputs(str(base / "in"))
-        settings = {**jobs.SETTINGS, "weights": weights, "evaluations": 100}
-        self.words = ["run", manifest, self.out, *jobs.options(settings)]
-        self.started: list[subprocess.Popen[Any]] = []
-
-    def sabotage(self, faults: dict[str, str], **more: str) -> None:
-        """Workers of runs that start from now on have these faults; see `saboteur.write`."""
-        folder = saboteur.write(self.base / "site", faults, **more)
-        self.env["PYTHONPATH"] = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
-
-    def start(self) -> subprocess.Popen[Any]:
-        self.started.append(jobs.start_cli(self.words, self.log, self.env))
-        return self.started[-1]
-
-    def start_and_wait_for_part(self) -> subprocess.Popen[Any]:
-        before = len(jobs.parts(self.out))
-        process = self.start()
-        jobs.until(lambda: len(jobs.parts(self.out)) > before, "a new part", alive=process)
-        return process
-
-    def finish(self, kept: dict[str, str | None]) -> None:
-        """Run to the end: exit code 0, the parts that were there untouched, every pair once, verified."""
-        process = self.start()
-        assert process.wait(150) == 0, self.log.read_text()
-        now = jobs.parts(self.out)
-        assert {name: now[name] for name in kept} == kept
-        rows = jobs.rows(self.out)
-        assert [(r["pair_id"], r["status"]) for r in rows] == [(i, "ok") for i in jobs.all_pairs()]
-        report = verify.verify(self.out)
-        assert (report.problems, report.rows) == ([], PAIRS)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    with jobs.ray_folder() as folder:
-        made = Run(tmp_path, folder)
-        try:
-            yield made
-        finally:
-            for process in made.started:
-                jobs.end(process)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

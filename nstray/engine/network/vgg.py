@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.vgg import cfgs, make_layers
 
 from nstray.engine.network.ops import AveragePool2d, PixelConv2d, relu_in_place
+from nstray.engine.network.torchvision_vgg import cfgs, make_layers
 from nstray.engine.network.weights import CAFFE_MEAN, FEATURE_INDEX, RGB_MEAN, RGB_STD, VGGWeights
 from nstray.engine.network.winograd import WinogradConv2d, suits
 from nstray.engine.settings import CONV_LAYERS, Dtype, Pooling

@@ -238,7 +238,7 @@ def _convolutions(state: Mapping[str, object], source: str) -> tuple[dict[str, T
 
 
 def _imagenet() -> VGGWeights:
-    from torchvision.models import VGG19_Weights
+    from nstray.engine.network.torchvision_vgg import VGG19_Weights
 
     url = VGG19_Weights.IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
