@@ -22,6 +22,7 @@ output, images, config, engine | storage, errors, text.
         weights.py          normalise and convert a network's weights
         command_groups.py   the click groups `manifest` and `weights`
         options.py          settings as options of the command line
+        config_file.py      settings of a YAML file, read within bounds
         printing.py         lines, records and tables on stdout
         prepare.py          words to a checked job and its record
         preflight.py        the first images, before any worker starts
@@ -59,6 +60,7 @@ output, images, config, engine | storage, errors, text.
         rows.py             outcomes as rows, rows as a part
         previous_rows.py    rows that a retry carries over
         style_cache.py      style images shared on one machine
+        image_cache.py      decoded images used last
         timing.py           seconds by phase
         messages.py         what driver and workers tell each other
       manifest/             what a pair is; reading, checking, building, cutting
@@ -138,6 +140,7 @@ output, images, config, engine | storage, errors, text.
         s3_client.py        the client and its timeouts
         s3_listing.py       listings
         s3_errors.py        botocore's errors as nstray's
+        s3_digests.py       bytes compared with the store's digests
         botocore_internals.py  what is private in botocore and urllib3
         uri.py              what a URI is
         backoff.py          tries again while a store is away

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nstray.config import ROW_FIELDS, RUN_FIELDS, JobConfig, check_size, differences, fingerprint, load, make, row_adapter
+from nstray.commands.config_file import load
+from nstray.config import ROW_FIELDS, RUN_FIELDS, JobConfig, check_size, differences, fingerprint, make, row_adapter
 from nstray.engine.settings import StylizeConfig
 from nstray.errors import ConfigError
 

@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from nstray.config import JobConfig, load
+from nstray.commands.config_file import load
+from nstray.config import JobConfig
 from nstray.errors import UsageError
 
 Function = Callable[..., Any]

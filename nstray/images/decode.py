@@ -11,6 +11,8 @@ wrong is ignored.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -23,6 +25,7 @@ from nstray.images.readers import READERS
 from nstray.images.sniff import refusal
 
 _ORIENTATION = 0x0112  # EXIF tag
+_LARGE = 4_000_000  # pixels, above which a thumbnail is made of a fraction of them
 
 
 def decode(
@@ -64,10 +67,17 @@ def decode(
             ErrorCode.TOO_MANY_BYTES,
             f"{what}: {len(data)} bytes, the limit (max_bytes) is {max_bytes}",
         )
-    try:
+    with _failures(what):
         image, _ = _open(data, what, max_pixels, own)
         image.load()
         return _upright(_rgb(image, data, background), _orientation(image.info.get("exif")))
+
+
+@contextmanager
+def _failures(what: str) -> Iterator[None]:
+    """A context in which whatever is wrong with a picture is a `PairError`."""
+    try:
+        yield
     except PairError:
         raise
     except Image.DecompressionBombError as error:
@@ -76,11 +86,76 @@ def decode(
     except MemoryError:
         raise PairError(
             ErrorCode.OUT_OF_MEMORY,
-            f"{what}: decoding needs more memory than the worker has; "
+            f"{what}: decoding needs more memory than there is; "
             "lower max_pixels to refuse such pictures",
         ) from None
     except Exception as error:
         raise _failed(what, error) from None
+
+
+def check(data: bytes, *, what: str, max_pixels: int, own: bool = False) -> None:
+    """Raise `PairError` if the picture in `data` does not decode; arguments as for `decode`.
+
+    Takes `decoding_bytes` of memory, where `decode` takes several copies of the pixels.
+    """
+    with _failures(what):
+        image, _ = _open(data, what, max_pixels, own)
+        image.load()
+
+
+def thumbnail(
+    data: bytes, side: int, *, what: str, max_pixels: int, max_memory: int, own: bool = False
+) -> Pixels:
+    """The picture in `data`, as of `decode`, but a large one at a fraction of its size.
+
+    Its longest side is at least twice `side` then. Raises `PairError`, also if decoding would take
+    more than `max_memory` bytes.
+    """
+    with _failures(what):
+        needed = decoding_bytes(data, own=own)
+        if needed > max_memory:
+            raise PairError(
+                ErrorCode.TOO_MANY_PIXELS,
+                f"{what}: decoding takes {needed:,} bytes of memory, more than the "
+                f"{max_memory:,} that are given to one picture",
+            )
+        image, _ = _open(data, what, max_pixels, own)
+        large = image.width * image.height > _LARGE
+        if large:
+            image.draft(image.mode, (2 * side, 2 * side))  # a JPEG is decoded at a fraction
+        image.load()
+        # An averaged colour is no longer the transparent one, and has no place in a palette.
+        exact = image.mode not in ("L", "RGB", "RGBA", "CMYK") or "transparency" in image.info
+        factor = max(image.size) // (2 * side)
+        small: Image.Image = image
+        if large and factor > 1:
+            width, height = (max(1, s // factor) for s in image.size)
+            if exact:
+                small = image.resize((width, height), Image.Resampling.NEAREST)
+            else:
+                small = image.reduce(factor)
+            small.info = image.info
+        return _upright(_rgb(small, data, 255), _orientation(image.info.get("exif")))
+
+
+def decoding_bytes(data: bytes, *, own: bool = False) -> int:
+    """The memory that Pillow takes to decode a picture, in bytes, by its header.
+
+    Measured with Pillow 13, in bytes a pixel: PNG and JPEG 4, a progressive JPEG 10, of CMYK 12,
+    WebP 16, TIFF in one strip 7 at 8 and 10 at 16 bits a channel. Raises `PairError`.
+    """
+    with _failures("image"):
+        image_format = _format(data)
+        if image_format == "webp":  # opening it takes the memory
+            width, height = _webp_size(data)
+            return 16 * width * height
+        image, _ = _open(data, "image", None, own)
+        bands = len(image.getbands())
+        bytes_a_pixel = {
+            "jpeg": 2 * bands + (4 if bands > 1 else 1),  # of coefficients, and of pixels
+            "tiff": 10,
+        }.get(image_format or "", 4)
+        return bytes_a_pixel * image.width * image.height
 
 
 def decode_mask(data: bytes, *, what: str, max_bytes: int, max_pixels: int) -> Mask:

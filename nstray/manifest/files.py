@@ -181,7 +181,7 @@ _Rows = tuple[tuple[str, ...], tuple[pa.Array, ...], int]
 def _parquet(file: ManifestFile) -> Iterator[_Rows]:
     with storage.open_input(file.uri) as stream:
         try:
-            source = pq.ParquetFile(stream)
+            source = pq.ParquetFile(stream, page_checksum_verification=True)
             for groups in _row_groups(source.metadata):
                 for batch in source.iter_batches(batch_size=BATCH_ROWS, row_groups=groups):
                     for name, column in zip(batch.schema.names, batch.columns, strict=True):

@@ -68,7 +68,9 @@ class Parts:
             raise OutputError(f"{storage.redact(uri)} is gone; run the job again to remake it")
         try:
             table = pq.read_table(
-                io.BytesIO(storage.read(uri)), columns=[column for column, _, _ in COLUMNS]
+                io.BytesIO(storage.read(uri)),
+                columns=[column for column, _, _ in COLUMNS],
+                page_checksum_verification=True,
             )
         except (pa.ArrowException, OSError) as error:
             raise damaged(uri, error) from None

@@ -22,6 +22,7 @@ from nstray.storage.uri import absolute, is_uri, join, name, parent, resolve, sp
 from nstray.text import redact
 
 __all__ = [
+    "BLOCK",
     "LIST_THREADS",
     "ObjectInfo",
     "absolute",
@@ -46,6 +47,7 @@ __all__ = [
 # one answer at a time, in 20 ms.
 LIST_THREADS = 6
 BLOCK = 256 * 1024  # bytes of a buffered or range read: a Parquet footer usually fits
+WHOLE = 8 * 2**20  # bytes up to which an object that is opened comes whole, and is compared
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,18 @@ def read(uri: str, *, max_bytes: int | None = None) -> bytes:
     return s3.get(bucket, key, max_bytes=max_bytes).data
 
 
-def open_input(uri: str) -> io.BufferedReader:
+def open_input(uri: str, *, tail: int = WHOLE) -> io.BufferedReader:
     """A seekable binary file over `uri`, read by ranges, as pyarrow and csv want it.
 
     Raises as `read` does. An object that is replaced while it is open raises `Changed`; a local
-    file stays the one that was opened.
+    file stays the one that was opened. An object that came damaged raises `Corrupt` if it was
+    read from its first byte to its last, or has at most `tail` bytes, which the first request asks
+    for.
     """
     bucket, key = _split_object(uri)
     if bucket is None:
         return local.open_input(key, BLOCK)
-    return io.BufferedReader(s3.Input(bucket, key, BLOCK), BLOCK)
+    return io.BufferedReader(s3.Input(bucket, key, BLOCK, tail), BLOCK)
 
 
 def list_files(folder_or_prefix: str, *, recursive: bool = True) -> Iterator[ObjectInfo]:

@@ -11,6 +11,7 @@ from nstray.errors import (
     AccessDenied,
     BadCredentials,
     Changed,
+    Corrupt,
     NoSuchBucket,
     NotFound,
     NstrayError,
@@ -31,6 +32,16 @@ _CREDENTIALS = (
     boto.ProfileNotFound,
 )
 NETWORK = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
+# Codes of a put whose body is not what its digest says: it was damaged on the way.
+DAMAGED_ON_THE_WAY = frozenset(
+    {
+        "BadDigest",
+        "InvalidDigest",
+        "XAmzContentSHA256Mismatch",
+        "XAmzContentChecksumMismatch",
+        "IncompleteBody",
+    }
+)
 _WHERE_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), or AWS_PROFILE, "
     "or give the machine or pod an IAM role; on a cluster, on every node"
@@ -88,6 +99,10 @@ def _explainanswer_of(error: boto.ClientError, uri: str) -> NstrayError:
         )
     if status == 404:
         return NotFound(f"{where}: no such object")
+    if code in DAMAGED_ON_THE_WAY:
+        return Corrupt(
+            f"{where}: {said} to every attempt: what is sent comes damaged; check the network"
+        )
     if code in _DENIED:
         return BadCredentials(f"{where}: {said}; {_DENIED[code]}")
     if status in (401, 403):
@@ -114,6 +129,11 @@ def _explain_failure(error: boto.BotoCoreError, uri: str) -> NstrayError:
         return Unreachable(
             f"{where}: {text}; check the endpoint's certificate, "
             "or name its authority with AWS_CA_BUNDLE"
+        )
+    if isinstance(error, boto.FlexibleChecksumError):
+        return Corrupt(
+            f"{where}: {text}: its bytes are damaged in the store or on the way; "
+            "try again, over https if it stays so, or put the object anew"
         )
     if isinstance(error, NETWORK):
         return Unreachable(
