@@ -101,7 +101,7 @@ output, images, config, engine | storage, errors, text.
         encode.py           pixels to files
         resize.py           size rules, and masks that follow
         icc.py              ICC profiles applied
-        containers.py       PNG chunks and JPEG segments checked
+        containers.py       what decides the pixels of a file is kept
         sniff.py            what a file looks like that is no picture
         readers.py          Pillow's readers by format
       engine/               pure torch, usable alone

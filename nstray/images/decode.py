@@ -10,6 +10,7 @@ wrong is ignored.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,8 @@ def decode(
     - A profile that is broken, larger than 4 MiB or of another colour space is ignored without a
       warning, because a warning for each picture of a dataset would hide the rest of the log.
     - PNG's own gAMA, cHRM and cICP, and EXIF's colour space, are not applied.
+    - What stands beside the pixels never costs a picture, and a missing end marker does not either
+      (`nstray.images.containers`). Missing pixels always do.
     - A JPEG of more scans or segments than any camera or encoder writes is refused before it is
       read, because reading can take hours (`nstray.images.containers`).
 
@@ -199,10 +202,14 @@ def _open(
     if image_format == "webp":
         # Pillow's WebP reader allocates its frame buffers while it opens: check the size before.
         _check_pixels(*_webp_size(data), what, max_pixels)
+        data = containers.clean_webp(data)
     elif image_format == "png":
-        data = containers.check_png(data)
+        data = containers.clean_png(data)
     elif image_format == "jpeg":
         containers.check_jpeg(data)
+        data = containers.clean_jpeg(data)
+        if max_pixels is not None and (end := containers.end_of_jpeg(data)) is not None:
+            data = _ended(data[:end], what, max_pixels)
     data, profile = icc.split(data, image_format)
     image = READERS[image_format](io.BytesIO(data))
     if profile is not None:
@@ -216,6 +223,30 @@ def _open(
             f"{what}: an animated {name} of {frames} frames; give one still picture",
         )
     return image, image_format
+
+
+# Bytes that no decoder reads behind whole pixels; they differ in every bit.
+_PADS = (b"\x55\x2a" * 512, b"\xaa\xd5" * 512)
+
+
+def _ended(data: bytes, what: str, max_pixels: int) -> bytes:
+    """A JPEG without an end marker, with one.
+
+    libjpeg fills missing pixels up without a word, and takes what follows the coded pixels for more
+    of them if it lacks some. So a picture is whole if it does not depend on what follows.
+
+    Raises: ValueError for a picture that lacks pixels.
+    """
+    found, restarts = set(), containers.next_restarts(data)
+    for pad in _PADS:
+        more = pad.join((b"", *restarts, b"\xff\xd9"))
+        image = READERS["jpeg"](io.BytesIO(data + more))
+        _check_pixels(image.width, image.height, what, max_pixels)
+        image.load()
+        found.add(hashlib.sha256(image.tobytes()).digest())
+    if len(found) > 1:
+        raise ValueError("its pixels end too early, and its end marker is missing")
+    return data + b"\xff\xd9"
 
 
 def _check_pixels(width: int, height: int, what: str, max_pixels: int | None) -> None:
