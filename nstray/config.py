@@ -229,6 +229,10 @@ class JobConfig(BaseModel):
     allow_local: bool = _setting(
         False, "Allow an s3:// manifest to reference local files (exposes them to its author)."
     )
+    request_payer: bool = _setting(
+        False,
+        "Agree to pay for requests to and bytes of buckets whose owner asks it (Requester Pays).",
+    )
     # layout and run
     batch_size: Annotated[int, _rule("batch_size")] = _setting(
         _D.batch_size,
@@ -347,6 +351,7 @@ RUN_FIELDS = (
     "depth",
     "stall_timeout",
     "max_error_rate",
+    "request_payer",
     "preset",  # its settings stand in their own fields
 )
 # Fields that a manifest row may set by a column of the same name.

@@ -58,6 +58,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "size_rule": ("area", "area"),
     "upsample": ("", True),
     "allow_local": ("", True),
+    "request_payer": ("", True),
     "max_bytes": ("1000", 1000),
     "max_pixels": ("2000", 2000),
     "image_format": ("jpeg", "jpeg"),

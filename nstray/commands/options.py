@@ -25,7 +25,8 @@ GROUPS: dict[str, str] = {
     "Start and optimiser": "init coarse seed optimizer learning_rate evaluations dtype",
     "Colour": "color color_match",
     "Images": (
-        "size size_rule style_scale upsample max_bytes max_pixels allow_local image_format quality"
+        "size size_rule style_scale upsample max_bytes max_pixels allow_local request_payer"
+        " image_format quality"
     ),
     "Layout and run": (
         "batch_size tile_size shard_size device actors gpus_per_actor"
@@ -152,6 +153,21 @@ moved_manifest_option = click.option(
     "manifest_uri",
     metavar="MANIFEST",
     help="Where the job's manifest is now. Default: where it was.",
+)
+
+
+def _request_payer(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    from nstray import storage
+
+    storage.request_payer(value)
+
+
+request_payer_option = click.option(
+    "--request-payer",
+    is_flag=True,
+    expose_value=False,
+    callback=_request_payer,
+    help="Agree to pay for requests to buckets whose owner asks it (Requester Pays).",
 )
 weights_file_option = click.option(
     "-o", "--out", required=True, metavar="FILE", help="A .safetensors file, local or s3://."

@@ -37,7 +37,8 @@ def retry(
             )
     output = Output(out)
     stored = output.job.read(resume=True)
-    settings = {**known_settings(stored), **changes}
+    # who pays is said anew each time, not by a record that may be another person's
+    settings = {**known_settings(stored), "request_payer": False, **changes}
     job = check(manifest_uri or stored["manifest"], out, make(settings))
     output.job.compare(stored, record(job))
     job = dataclasses.replace(

@@ -31,7 +31,7 @@ def resolve(
         local: whether references may be local.
     """
     s3 = pc.match_substring_regex(values, _S3)
-    plain = pc.binary_join_element_wise(base.rstrip("/"), values, "/")
+    plain = pc.binary_join_element_wise(base.removesuffix("/"), values, "/")
     out = pc.if_else(pc.or_(pc.starts_with(values, "/"), s3), values, plain)
     odd = pc.and_(pc.match_substring_regex(values, _ODD), pc.invert(s3))
     if not pc.any(odd).as_py():  # also if every value is null

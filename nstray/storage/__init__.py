@@ -1,9 +1,10 @@
 """One small interface over local files and S3, and the only way the rest of nstray reaches either.
 
 A URI is ``s3://bucket/key``, ``file:///absolute/path`` or a plain local path
-(`nstray.storage.uri`). Credentials are the ambient AWS chain alone. ``AWS_ENDPOINT_URL`` selects
-MinIO, Ceph, R2 and the like. Whatever botocore or the operating system raises reaches the caller as
-an exception of `nstray.errors` that names the redacted URI and says what to do.
+(`nstray.storage.uri`). Credentials are the ambient AWS chain alone; if it has none, requests are
+not signed. ``AWS_ENDPOINT_URL`` selects MinIO, Ceph, R2 and the like. Whatever botocore or the
+operating system raises reaches the caller as an exception of `nstray.errors` that names the
+redacted URI and says what to do.
 
 The two writes carry the commit protocol. `put_new` creates or fails. `put_over` replaces, on demand
 only one known version. ETags have no quotes here; a local file's is ``<mtime_ns>-<size>-<inode>``.
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 from nstray.errors import UsageError
 from nstray.storage import local, s3, s3_listing
+from nstray.storage.s3_client import request_payer
 from nstray.storage.uri import absolute, is_uri, join, name, parent, resolve, split
 from nstray.text import redact
 
@@ -39,6 +41,7 @@ __all__ = [
     "put_over",
     "read",
     "redact",
+    "request_payer",
     "split",
     "sweep",
 ]
@@ -112,7 +115,7 @@ def list_files(folder_or_prefix: str, *, recursive: bool = True) -> Iterator[Obj
     return (
         _s3_info(bucket, stored)
         for stored in s3_listing.walk(
-            bucket, path.rstrip("/") + "/" if path.strip("/") else "", recursive
+            bucket, path if not path or path.endswith("/") else f"{path}/", recursive
         )
     )
 

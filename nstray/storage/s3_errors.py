@@ -19,6 +19,7 @@ from nstray.errors import (
     Unreachable,
     UsageError,
 )
+from nstray.storage import s3_client
 from nstray.text import redact
 
 _CREDENTIALS = (
@@ -42,6 +43,7 @@ DAMAGED_ON_THE_WAY = frozenset(
         "IncompleteBody",
     }
 )
+_open_buckets: set[str] = set()  # that gave something without a signature
 _WHERE_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), or AWS_PROFILE, "
     "or give the machine or pod an IAM role; on a cluster, on every node"
@@ -68,12 +70,31 @@ _NOT_ALLOWED = (
 )
 
 
+_UNSIGNED = (
+    "no credentials were found, and without them this may not be done, or the object does not "
+    f"exist; {_WHERE_CREDENTIALS}"
+)
+
+
 @contextmanager
 def errors(uri: str) -> Iterator[None]:
     """Turn what botocore raises into exceptions of `nstray.errors` that name `uri`, redacted."""
+    bucket = uri.removeprefix("s3://").partition("/")[0]
     try:
         yield
+        if s3_client.unsigned():
+            _open_buckets.add(bucket)
     except boto.ClientError as error:
+        if (
+            answer_of(error)[0] in (401, 403)
+            and s3_client.unsigned()
+            and bucket not in _open_buckets
+        ):
+            s3_client.forget_client()  # the next call looks for credentials again
+            raise BadCredentials(
+                f"{redact(uri)}: S3 answered {answer_of(error)[0]}, and no credentials were found: "
+                f"it was asked without a signature; {_WHERE_CREDENTIALS}"
+            ) from None
         raise _explainanswer_of(error, uri) from None
     except boto.BotoCoreError as error:
         raise _explain_failure(error, uri) from None
@@ -106,7 +127,8 @@ def _explainanswer_of(error: boto.ClientError, uri: str) -> NstrayError:
     if code in _DENIED:
         return BadCredentials(f"{where}: {said}; {_DENIED[code]}")
     if status in (401, 403):
-        return AccessDenied(f"{where}: {said}; {_NOT_ALLOWED}")
+        advice = _UNSIGNED if s3_client.unsigned() else _NOT_ALLOWED
+        return AccessDenied(f"{where}: {said}; {advice}")
     if status in (301, 307) or code == "AuthorizationHeaderMalformed":
         return StorageError(
             f"{where}: {said}; the bucket is in another region: set AWS_DEFAULT_REGION"

@@ -19,6 +19,7 @@ class Scripted:
     def __init__(self) -> None:
         self.answers: list[tuple[int, dict[str, str], bytes] | None] = []
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.paths: list[str] = []
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -26,6 +27,7 @@ class Scripted:
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                outer.paths.append(self.path)
                 outer.requests.append((self.command, dict(self.headers), body))
                 answer = outer.answers.pop(0)
                 self.close_connection = True
