@@ -39,7 +39,7 @@ def chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 # What of a PNG decides the picture; iCCP and eXIf say how to show it.
-_PNG_KEPT = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"iCCP", b"acTL"))
+_PNG_KEPT = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"iCCP", b"acTL", b"fcTL"))
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _MOST_EXIF = 2**20  # bytes of a PNG's eXIf; the orientation stands near its start
 _MOST_SEARCHES = 100  # for pixels behind a chunk of a wrong length
@@ -78,8 +78,12 @@ def clean_png(data: bytes) -> bytes:
     if colours == b"\3" and not any(kind == b"PLTE" for kind, _, _ in kept):
         raise ValueError("its palette (PLTE) is missing or has a wrong checksum")
     dropped = {b"PLTE"} if colours != b"\3" else set()
-    if sum(kind == b"acTL" for kind, _, _ in kept) != 1 or not 1 <= frames < 2**31:
-        dropped.add(b"acTL")
+    kinds = [kind for kind, _, _ in kept]
+    still = kinds.count(b"acTL") != 1 or not 1 <= frames < 2**31
+    if frames == 1:  # the one frame is the picture itself if its header comes before the pixels
+        still = still or b"fcTL" not in kinds or kinds.index(b"fcTL") < kinds.index(b"IDAT")
+    if still:
+        dropped |= {b"acTL", b"fcTL"}  # by fcTL Pillow counts frames
     pieces = [
         data[at:end] if end <= len(data) else _shortened(data, at, end)
         for kind, at, end in kept

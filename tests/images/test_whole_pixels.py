@@ -100,6 +100,17 @@ def test_whole_pixels_of_a_png(name: str) -> None:
     assert np.array_equal(pixels(PNGS[name]), np.asarray(RGB))
 
 
+def test_a_png_of_one_frame_is_still_and_of_two_is_not() -> None:
+    frame = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, *RGB.size, 0, 0, 1, 10, 0, 0))
+    one, two = (chunk(b"acTL", struct.pack(">II", n, 0)) for n in (1, 2))
+    for whole in (png(one, frame, IDAT, END), png(one, IDAT, END), png(frame, IDAT, END), png(two, two, frame, IDAT, END)):
+        assert np.array_equal(pixels(whole), np.asarray(RGB))
+    data = chunk(b"fdAT", bytes(4) + ROWS)
+    for moving in (png(two, frame, IDAT, frame, data, END), png(two, IDAT, END), png(one, IDAT, frame, data, END)):
+        with pytest.raises(PairError, match="animated PNG"):
+            pixels(moving)
+
+
 def test_a_png_that_lacks_pixels() -> None:
     flipped = bytearray(IDAT)
     flipped[len(flipped) // 2] ^= 1
