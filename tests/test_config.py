@@ -185,6 +185,7 @@ def test_the_fingerprint_follows_what_decides_the_results() -> None:
         "depth": 3,
         "stall_timeout": 5,
         "max_error_rate": 0.5,
+        "request_payer": True,
         "preset": None,
     }
     assert set(free) == set(RUN_FIELDS)

@@ -221,6 +221,18 @@ def end_of_jpeg(data: bytes) -> int | None:
     return end
 
 
+def until_end(data: bytes) -> bytes:
+    """A JPEG without its end marker and what follows it."""
+    at, in_scan = 2, False
+    while marker := _MARKER.search(data, at):
+        kind = data[marker.start() + 1]
+        if kind == _END and in_scan:
+            return data[: marker.start()]
+        in_scan = in_scan or kind == _START_OF_SCAN
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return data
+
+
 def next_restarts(data: bytes) -> tuple[bytes, bytes]:
     """The two restart markers that come next in the last scan of a JPEG that ends in it.
 

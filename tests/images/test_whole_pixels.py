@@ -184,6 +184,29 @@ def test_a_jpeg_without_its_end_marker_is_whole_or_is_refused(data: bytes) -> No
     assert found < 5
 
 
+LARGE = {mode: base(mode, 163, 97) for mode in ("RGB", "L", "CMYK")}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [save(LARGE["RGB"], "JPEG"), save(LARGE["RGB"], "JPEG", restart_marker_blocks=2), save(LARGE["L"], "JPEG"), save(LARGE["CMYK"], "JPEG")],
+    ids=["rgb", "restarts", "grey", "cmyk"],
+)
+def test_an_end_marker_that_comes_too_early_is_no_end(data: bytes) -> None:
+    start = data.index(b"\xff\xda") + 20
+    for cut in (start, (start + len(data)) // 2, len(data) - 250):
+        kept = data[:cut].rstrip(b"\xff")
+        assert "its pixels end too early" in lacks(kept + b"\xff\xd9")
+        assert "its pixels end too early" in lacks(kept + b"\xff\xd9" + data)
+
+
+def test_a_grey_picture_is_no_missing_one() -> None:
+    for mode, colour in (("RGB", (128, 128, 128)), ("L", 128), ("RGB", (127, 127, 127)), ("CMYK", (127, 127, 127, 127))):
+        data = save(Image.new(mode, (50, 30), colour), "JPEG")
+        assert pixels(data).shape == (30, 50, 3)
+        assert pixels(data + b"more").shape == (30, 50, 3)
+
+
 def test_a_progressive_jpeg_that_ends_between_two_scans_is_refused() -> None:
     starts = [at for at in range(len(WAVES)) if WAVES.startswith(b"\xff\xda", at)]
     assert len(starts) > 5
