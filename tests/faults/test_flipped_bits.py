@@ -42,7 +42,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "LONGEST_PAUSE", 0.0)
 
 
-@pytest.fixture(params=["moto", pytest.param("radosgw", marks=pytest.mark.slow)])
+@pytest.fixture(params=[pytest.param("moto", marks=pytest.mark.dev), pytest.param("radosgw", marks=pytest.mark.slow)])
 def flipping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, FaultProxy]]:
     """A bucket, and the proxy through which it is read."""
     bucket = request.getfixturevalue("s3" if request.param == "moto" else "rgw")
