@@ -22,6 +22,7 @@ output, images, config, engine | storage, errors, system, text.
         weights.py          normalise and convert a network's weights
         command_groups.py   the click groups `manifest` and `weights`
         options.py          settings as options of the command line
+        config_file.py      settings of a YAML file, read within bounds
         printing.py         lines, records and tables on stdout
         prepare.py          words to a checked job and its record
         preflight.py        the first images, before any worker starts
@@ -66,6 +67,7 @@ output, images, config, engine | storage, errors, system, text.
         rows.py             outcomes as rows, rows as a part
         previous_rows.py    rows that a retry carries over
         style_cache.py      style images shared on one machine
+        image_cache.py      decoded images used last
         timing.py           seconds by phase
         messages.py         what driver and workers tell each other
       manifest/             what a pair is; reading, checking, building, cutting
@@ -115,7 +117,7 @@ output, images, config, engine | storage, errors, system, text.
         encode.py           pixels to files
         resize.py           size rules, and masks that follow
         icc.py              ICC profiles applied
-        containers.py       PNG chunks and JPEG segments checked
+        containers.py       what decides the pixels of a file is kept
         sniff.py            what a file looks like that is no picture
         readers.py          Pillow's readers by format
       engine/               pure torch, usable alone
@@ -155,6 +157,7 @@ output, images, config, engine | storage, errors, system, text.
         s3_client.py        the client and its timeouts
         s3_listing.py       listings
         s3_errors.py        botocore's errors as nstray's
+        s3_digests.py       bytes compared with the store's digests
         botocore_internals.py  what is private in botocore and urllib3
         uri.py              what a URI is
         backoff.py          tries again while a store is away

@@ -24,6 +24,7 @@ from nstray.commands.options import (
     moved_manifest_option,
     out_argument,
     overwrite_option,
+    request_payer_option,
     setting_options,
     whole_numbers,
 )
@@ -215,6 +216,7 @@ def retry_command(
 @cli.command("status", short_help="Say where a job stands.")
 @out_argument
 @json_option
+@request_payer_option
 def status_command(out: str, as_json: bool) -> None:
     """Say where a job stands, from its output alone.
 
@@ -241,6 +243,7 @@ def status_command(out: str, as_json: bool) -> None:
     help="Decode every picture (default), or trust its bytes.",
 )
 @json_option
+@request_payer_option
 def verify_command(out: str, manifest_uri: str | None, decode: bool, as_json: bool) -> None:
     """Check every part against its footer and the manifest: rows, ids, digests, pictures. Exit
     code 1 if anything is wrong."""
@@ -269,6 +272,7 @@ def verify_command(out: str, manifest_uri: str | None, decode: bool, as_json: bo
 )
 @overwrite_option("Replace files there that differ.")
 @json_option
+@request_payer_option
 def export_command(out: str, to: str, overwrite: bool, as_json: bool) -> None:
     """Write the pictures as plain image files, with metadata.jsonl beside them."""
     from nstray.commands.export import export
@@ -302,6 +306,7 @@ def export_command(out: str, to: str, overwrite: bool, as_json: bool) -> None:
     type=int,
     help="Most pairs to show. Default: 24 of a dataset, all of a figure up to 200.",
 )
+@request_payer_option
 def sheet_command(
     out: str, to: str, rows: str | None, columns: str | None, title: str | None, limit: int | None
 ) -> None:

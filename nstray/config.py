@@ -10,13 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields as dataclass_fields
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -275,6 +273,10 @@ class JobConfig(BaseModel):
     allow_local: bool = _setting(
         False, "Allow an s3:// manifest to reference local files (exposes them to its author)."
     )
+    request_payer: bool = _setting(
+        False,
+        "Agree to pay for requests to and bytes of buckets whose owner asks it (Requester Pays).",
+    )
     # manifest
     column_types: ColumnTypes = _setting(
         (),
@@ -401,6 +403,7 @@ RUN_FIELDS = (
     "depth",
     "stall_timeout",
     "max_error_rate",
+    "request_payer",
     "preset",  # its settings stand in their own fields
 )
 # Fields that decide the types of carried columns and no result. A job keeps those that it was begun
@@ -481,6 +484,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
+_SHOWN = 200  # characters of a wrong value in a message
+
+
 def explain(error: ValidationError) -> str:
     """A validation error as ``field: what is wrong; ...``.
 
@@ -496,8 +502,10 @@ def explain(error: ValidationError) -> str:
         else:
             field = JobConfig.model_fields.get(name)
             words = [w for w in get_args(field.annotation) if isinstance(w, str)] if field else []
-            hint = did_you_mean(str(item["input"]), words)
-            lines.append(f"{name}: {item['msg']}; got {item['input']!r}{hint}")
+            text = repr(item["input"])
+            hint = did_you_mean(str(item["input"]), words) if len(text) <= _SHOWN else ""
+            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+            lines.append(f"{name}: {item['msg']}; got {shown}{hint}")
     return "; ".join(dict.fromkeys(lines))
 
 
@@ -515,37 +523,3 @@ def make(values: Mapping[str, Any]) -> JobConfig:
         return JobConfig(**values)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without the file's lines, which may hold a secret."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return str(getattr(error, "reason", "")) or type(error).__name__
-    mark = error.problem_mark
-    return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
-
-
-def load(path: str | None, overrides: Iterable[tuple[str, Any]] = ()) -> JobConfig:
-    """The settings of a YAML file, or the defaults. `overrides` take precedence.
-
-    Raises `ConfigError`.
-    """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"--config {path}: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--config {path} is not YAML: {_yaml_problem(error)}") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"--config {path} is not YAML: {error.reason} at byte {error.start}"
-            ) from None
-        if read is not None and not isinstance(read, dict):
-            raise ConfigError(
-                f"--config {path}: expected lines of 'name: value', got {type(read).__name__}"
-            )
-        values.update({str(k).replace("-", "_"): v for k, v in (read or {}).items()})
-    values.update(overrides)
-    return make(values)

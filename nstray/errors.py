@@ -12,6 +12,7 @@ NstrayError
  |    +-- AccessDenied       credentials missing, wrong, or not allowed
  |    |    +-- BadCredentials  missing, wrong or expired, whatever they are used for
  |    +-- Unreachable        the endpoint is down or timed out
+ |    |    +-- Corrupt       it answers, with bytes that are not those that it holds
  |    +-- AlreadyExists      a create-if-absent put found the key taken
  |    +-- Changed            a conditional put found another version
  |    +-- TooLarge           the object is larger than the reader allows
@@ -109,6 +110,10 @@ class BadCredentials(AccessDenied):
 
 class Unreachable(StorageError):
     """The endpoint did not answer in time or refused the connection."""
+
+
+class Corrupt(Unreachable):
+    """Bytes that came, or went, are not those of their digest, however often they are asked for."""
 
 
 class AlreadyExists(StorageError):

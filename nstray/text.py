@@ -11,7 +11,9 @@ import difflib
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable
+from typing import TextIO
 from urllib.parse import quote
 
 # The first pattern finds passwords that hold an @. The second one finds passwords that hold a
@@ -113,11 +115,25 @@ def print_log(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Send what Python's `warnings` would print to the log."""
+    text = warnings.formatwarning(message, category, filename, lineno, line)
+    logging.getLogger("py.warnings").warning("%s", text.rstrip())
+
+
 def log_to_stderr(layout: str | None = None) -> None:
     """Send the log of this process to stderr, redacted; a second call changes nothing.
 
-    The log includes tracebacks and the warnings of other libraries.
+    The log includes tracebacks and the warnings of other libraries, whose texts may quote a file.
     """
+    warnings.showwarning = _log_warning
     root = logging.getLogger()
     if not any(isinstance(handler, _Stderr) for handler in root.handlers):
         handler = _Stderr()

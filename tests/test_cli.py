@@ -18,8 +18,8 @@ from jobs import SETTINGS, write_inputs
 from outputs import Made, error_row, footer, make_output, ok_row
 from PIL import Image
 
-from nstray import __version__, cli, config
-from nstray.commands import command_groups, demo, options, prepare, run
+from nstray import __version__, cli
+from nstray.commands import command_groups, config_file, demo, options, prepare, run
 from nstray.config import JobConfig
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.part_file import encode_part
@@ -60,6 +60,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "size_rule": ("area", "area"),
     "upsample": ("", True),
     "allow_local": ("", True),
+    "request_payer": ("", True),
     "max_bytes": ("1000", 1000),
     "max_pixels": ("2000", 2000),
     "image_format": ("jpeg", "jpeg"),
@@ -278,7 +279,7 @@ def test_plan_tells_what_is_done_and_to_do_and_writes_nothing(call: Call, weight
     assert int(told["bytes_to_do_about"]) > 0
     assert not (tmp_path / "out").exists()
 
-    begun = prepare.check(manifest, str(tmp_path / "out"), config.load(str(file)))
+    begun = prepare.check(manifest, str(tmp_path / "out"), config_file.load(str(file)))
     begun.output.job.open(prepare.record(begun))
     ((window, rows),) = cut_windows(begun.manifest.tables(begun.info))
     first = cut_shards(window, rows, 4)[0]

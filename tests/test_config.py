@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nstray.config import ROW_FIELDS, RUN_FIELDS, JobConfig, check_size, differences, fingerprint, load, make, row_adapter
+from nstray.commands.config_file import load
+from nstray.config import ROW_FIELDS, RUN_FIELDS, JobConfig, check_size, differences, fingerprint, make, row_adapter
 from nstray.engine.settings import StylizeConfig
 from nstray.errors import ConfigError
 
@@ -185,6 +186,7 @@ def test_the_fingerprint_follows_what_decides_the_results() -> None:
         "depth": 3,
         "stall_timeout": 5,
         "max_error_rate": 0.5,
+        "request_payer": True,
         "preset": None,
     }
     assert set(free) == set(RUN_FIELDS)

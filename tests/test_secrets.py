@@ -8,7 +8,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -310,6 +313,15 @@ def test_what_nobody_foresaw_and_other_libraries_warnings(call: Call, tmp_path: 
     clean(err)
     log_to_stderr()
     assert sum(type(h).__name__ == "_Stderr" for h in logging.getLogger().handlers) == 1
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;title\x07", "\x1b[2J", "a\rb", "\x9b31m", "\u202egnp.exe", "http://me:canary@host"])
+def test_a_library_s_warning_shows_no_escapes_of_a_file(text: str) -> None:
+    program = "import sys, warnings; from nstray.text import log_to_stderr; log_to_stderr(); warnings.warn('tag ' + sys.argv[1] + ' skipped')"
+    done = subprocess.run([sys.executable, "-c", program, text], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONUTF8": "1"})
+    assert "UserWarning: tag " in done.stderr
+    assert text not in done.stderr
+    clean(done.stderr)
 
 
 def test_errors_are_redacted_as_they_are_made() -> None:

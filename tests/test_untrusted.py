@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from outputs import Made, make_output
+from outputs import Made, footer, make_output, ok_row
 from PIL import Image
 
 import nstray
@@ -33,10 +33,11 @@ from nstray.errors import ManifestError, OutputError, WeightsError
 from nstray.images.encode import encode
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import pairs
-from nstray.output import records
+from nstray.output import part_file, records
 from nstray.output.folder import Output
 from nstray.output.layout import part_count
-from nstray.output.reader import MAX_PIXELS
+from nstray.output.reader import MAX_PIXELS, read_rows
+from nstray.output.schema import part_schema
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -445,6 +446,56 @@ def test_a_picture_that_unpacks_to_more_than_memory_is_not_decoded(call: Call, m
     rewrite(made.part("part-00000-0000.parquet"), lambda rows: rows[0].update(bomb))
     (tmp_path / "mine").mkdir()
     assert "20000x20000 pixels, more than the 100,000,000 that are decoded" in look(call, made, tmp_path / "mine")
+
+
+def test_a_part_larger_than_any_of_ours_is_not_read(call: Call, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    for name, value, said in (
+        ("MAX_ROWS", 1, "it has 2 rows, and a part has at most 1"),
+        ("MAX_FOOTER_BYTES", 100, "its footer has"),
+        ("MAX_ROW_BYTES", 300, "bytes each, more than the 300 that are read"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(part_file, name, value)
+            assert said in look(call, made, tmp_path / "mine")
+
+
+def test_rows_are_read_a_few_at_a_time_by_their_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [f"p{i}" for i in range(250)]
+    noise = np.random.default_rng(1).bytes(20_000)
+    rows = [ok_row(i, image={"bytes": noise, "path": f"{i}.png"}) for i in ids]
+    monkeypatch.setattr(part_file, "ROWS_PER_GROUP", 1000)
+    (tmp_path / "p.parquet").write_bytes(part_file.encode_part(rows, part_schema(pa.schema([])), footer(ids)))
+    monkeypatch.setattr(part_file, "ROWS_PER_GROUP", 100)
+    assert [len(group) for group in read_rows(str(tmp_path / "p.parquet"), ["pair_id"])] == [100, 100, 50]
+    monkeypatch.setattr(part_file, "BYTES_PER_GROUP", 1_000_000)
+    groups = list(read_rows(str(tmp_path / "p.parquet"), ["pair_id", "image"]))
+    assert max(len(group) for group in groups) in (49, 50)
+    assert [row["pair_id"] for group in groups for row in group] == ids
+    assert {row["image"]["bytes"] for group in groups for row in group} == {noise}
+
+
+@pytest.mark.slow  # four pictures of 99 million pixels
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_an_output_of_huge_pictures_takes_little_memory(tmp_path: Path, kind: str) -> None:
+    sink = io.BytesIO()
+    width = 6_000 if kind == "webp" else 9_900
+    how = {"png": {}, "jpeg": {"progressive": True, "subsampling": 0}, "webp": {"lossless": True, "method": 0}}[kind]
+    Image.new("RGB", (width, 10_000), (40, 90, 200)).save(sink, kind, **how)
+    huge = {"bytes": sink.getvalue(), "path": "x.png"}
+    made = make_output(tmp_path, change=lambda _, rows, __: [row.update(image=huge, width=width, height=10_000) for row in rows])
+    for words in (
+        ("verify", made.out),
+        ("sheet", made.out, "-o", tmp_path / "s.png"),
+        ("status", made.out),
+        ("export", made.out, "--to", tmp_path / "e"),
+    ):
+        log = tmp_path / "time"
+        program = "import resource, subprocess, sys; code = subprocess.call(sys.argv[2:]); \n"
+        program += "open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(code)"
+        done = subprocess.run([sys.executable, "-c", program, log, *jobs.NSTRAY, *map(str, words)], capture_output=True, text=True, timeout=300)
+        assert int(log.read_text()) < 1_500_000, words  # KiB
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_sheet_draws_no_file_whose_bytes_the_rows_do_not_know(call: Call, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from nstray.commands.options import (
     json_option,
     manifest_argument,
     overwrite_option,
+    request_payer_option,
     weights_file_option,
 )
 from nstray.commands.printing import print_record, say
@@ -49,6 +50,7 @@ def manifest_group() -> None:
 @click.option(
     "-o", "--out", required=True, metavar="FILE", help=".parquet, .csv or .jsonl, local or s3://."
 )
+@request_payer_option
 def manifest_build(out: str, **options: Any) -> None:
     """Pair the images of two folders, subfolders included.
 
@@ -75,9 +77,12 @@ def manifest_check(
 
     Opens no image.
     """
+    from nstray import storage
     from nstray.manifest.manifest import Manifest
 
-    info = Manifest(manifest_uri).check(job_config(config_file, options))
+    config = job_config(config_file, options)
+    storage.request_payer(config.request_payer)
+    info = Manifest(manifest_uri).check(config)
     for warning in info.warnings:
         say(f"warning: {warning}", err=True)
     columns = {name: list(getattr(info, name)) for name in ("overrides", "images", "carried")}

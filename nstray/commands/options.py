@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from nstray.config import JobConfig, load
+from nstray.commands.config_file import load
+from nstray.config import JobConfig
 from nstray.errors import UsageError
 
 Function = Callable[..., Any]
@@ -25,7 +26,7 @@ GROUPS: dict[str, str] = {
     "Colour": "color color_match",
     "Images": (
         "size size_rule style_scale max_side upsample max_bytes max_pixels allow_local "
-        "image_format quality"
+        "request_payer image_format quality"
     ),
     "Manifest": "column_types",
     "Layout and run": (
@@ -155,6 +156,21 @@ moved_manifest_option = click.option(
     "manifest_uri",
     metavar="MANIFEST",
     help="Where the job's manifest is now. Default: where it was.",
+)
+
+
+def _request_payer(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    from nstray import storage
+
+    storage.request_payer(value)
+
+
+request_payer_option = click.option(
+    "--request-payer",
+    is_flag=True,
+    expose_value=False,
+    callback=_request_payer,
+    help="Agree to pay for requests to buckets whose owner asks it (Requester Pays).",
 )
 weights_file_option = click.option(
     "-o", "--out", required=True, metavar="FILE", help="A .safetensors file, local or s3://."

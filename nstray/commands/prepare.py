@@ -16,7 +16,15 @@ from nstray import storage
 from nstray.commands import cost, load_weights, ray_job
 from nstray.config import VERSION, JobConfig, fingerprint, make
 from nstray.engine import settings
-from nstray.errors import ConfigError, NotFound, OutputError, StorageError, UsageError
+from nstray.errors import (
+    BadCredentials,
+    ConfigError,
+    NotFound,
+    OutputError,
+    StorageError,
+    Unreachable,
+    UsageError,
+)
 from nstray.manifest import cached_check
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo
@@ -86,6 +94,7 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
     Raises the errors of `nstray.errors`.
     """
     ray_job.refuse_its_folder("OUT", out)
+    storage.request_payer(config.request_payer)
     output = Output(out)
     if not storage.is_uri(output.out) and storage.head(output.out) is not None:
         raise OutputError(f"{output} is a file; OUT is the folder that the dataset goes to")
@@ -152,6 +161,8 @@ def naming_output(output: Output) -> Iterator[None]:
     """A context in which an error of storage says that it is about OUT."""
     try:
         yield
+    except (BadCredentials, Unreachable) as error:  # says itself what to do
+        raise type(error)(f"the output {output} can't be opened: {error}") from None
     except StorageError as error:
         raise type(error)(
             f"the output {output} can't be opened: {error}; give an OUT that can be written"

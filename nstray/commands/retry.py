@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from nstray import text
+from nstray import storage, text
 from nstray.commands import ray_job
 from nstray.commands.prepare import check, record
 from nstray.commands.run import run
@@ -40,7 +40,9 @@ def retry(
     ray_job.refuse_its_folder("OUT", out)
     output = Output(out)
     stored = output.job.read(resume=True)
-    settings = {**known_settings(stored), **changes}
+    # who pays is said anew each time, not by a record that may be another person's
+    settings = {**known_settings(stored), "request_payer": False, **changes}
+    storage.request_payer(bool(settings["request_payer"]))
     if manifest_uri is None:
         manifest_uri = stored["manifest"]
         try:

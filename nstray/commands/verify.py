@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from nstray import config, storage
 from nstray.errors import ErrorCode, ManifestError, NotFound, OutputError, PairError, StorageError
-from nstray.images.decode import decode as decode_picture
-from nstray.images.decode import read_header
+from nstray.images.decode import check, decoding_bytes, read_header
 from nstray.manifest.cached_check import at_base
 from nstray.manifest.duplicates import IdHashes
 from nstray.manifest.manifest import Manifest
@@ -24,8 +23,8 @@ from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.shards import Shard, cut_shards, cut_windows
 from nstray.output.folder import Output
 from nstray.output.layout import ids_digest, parse_part, part_name
-from nstray.output.part_file import open_part
-from nstray.output.reader import MAX_PIXELS, part_uris, parts_by_window, read_rows
+from nstray.output.part_file import open_part, read_batches
+from nstray.output.reader import MAX_MEMORY, MAX_PIXELS, part_uris, parts_by_window, read_rows
 from nstray.output.records import (
     PICTURE_NAME,
     PartInfo,
@@ -39,6 +38,30 @@ from nstray.output.schema import job_schema, stored_schema
 _DECODE_THREADS = 4
 MAX_PROBLEMS = 1000
 _NAMED = 10  # names in a message at most
+
+
+class _Memory:
+    """Memory that threads share: each waits until its own fits beside that of the others."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound, self._used = bound, 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, size: int) -> Iterator[None]:
+        """Hold `size` bytes, at most the bound."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._used + size <= self._bound)
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= size
+                self._changed.notify_all()
+
+
+_memory = _Memory(MAX_MEMORY)
 
 
 @dataclass
@@ -228,10 +251,11 @@ def _check_part(
                 return []
             image = "image" if decode else "image.path"
             columns = ["pair_id", image, "status", "error_code", "width", "height"]
-            for group in range(file.num_row_groups):
+            when = [] if changed is None else ["created_at"]
+            for batch in read_batches(uri, file, [*columns, *when]):
                 if changed is not None:
-                    report.earlier += _made_before(file, group, changed)
-                rows = file.read_row_group(group, columns=columns).to_pylist()
+                    report.earlier += _made_before(batch["created_at"], changed)
+                rows = batch.drop_columns(when).to_pylist()
                 for row, problem in zip(
                     rows, pool.map(lambda row: _row_problem(row, decode), rows), strict=True
                 ):
@@ -254,9 +278,8 @@ def _check_part(
     return ids
 
 
-def _made_before(file: pq.ParquetFile, group: int, moment: float) -> int:
-    """The number of rows of a row group that were made before `moment`, in unix seconds."""
-    made = file.read_row_group(group, columns=["created_at"]).column(0)
+def _made_before(made: pa.ChunkedArray, moment: float) -> int:
+    """How many of these times are before `moment`, in unix seconds."""
     # In Arrow: Python lacks times after the year 9999.
     limit = pa.scalar(round(moment * 1e6), pa.int64()).cast(made.type)
     return int(pc.sum(pc.less(made, limit)).as_py() or 0)
@@ -339,9 +362,14 @@ def _picture_problem(row: dict[str, Any]) -> str | None:
                 f"its picture has {width}x{height} pixels, "
                 f"more than the {MAX_PIXELS:,} that are decoded"
             )
-        decode_picture(
-            data, what="its picture", max_bytes=len(data), max_pixels=width * height, own=True
-        )
+        needed = decoding_bytes(data, own=True)
+        if needed > MAX_MEMORY:
+            return (
+                f"its picture has {width}x{height} pixels, whose decoding takes {needed:,} bytes "
+                f"of memory, more than the {MAX_MEMORY:,} that are given to one"
+            )
+        with _memory.of(needed):
+            check(data, what="its picture", max_pixels=width * height, own=True)
     except PairError as error:
         return str(error)
     return None

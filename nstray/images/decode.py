@@ -10,7 +10,10 @@ wrong is ignored.
 
 from __future__ import annotations
 
+import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -23,6 +26,7 @@ from nstray.images.readers import READERS
 from nstray.images.sniff import refusal
 
 _ORIENTATION = 0x0112  # EXIF tag
+_LARGE = 4_000_000  # pixels, above which a thumbnail is made of a fraction of them
 
 
 def decode(
@@ -46,6 +50,8 @@ def decode(
     - A profile that is broken, larger than 4 MiB or of another colour space is ignored without a
       warning, because a warning for each picture of a dataset would hide the rest of the log.
     - PNG's own gAMA, cHRM and cICP, and EXIF's colour space, are not applied.
+    - What stands beside the pixels never costs a picture, and a missing end marker does not either
+      (`nstray.images.containers`). Missing pixels always do.
     - A JPEG of more scans or segments than any camera or encoder writes is refused before it is
       read, because reading can take hours (`nstray.images.containers`).
 
@@ -64,10 +70,17 @@ def decode(
             ErrorCode.TOO_MANY_BYTES,
             f"{what}: {len(data)} bytes, the limit (max_bytes) is {max_bytes}",
         )
-    try:
+    with _failures(what):
         image, _ = _open(data, what, max_pixels, own)
-        image.load()
+        _load(image, data, what, max_pixels)
         return _upright(_rgb(image, data, background), _orientation(image.info.get("exif")))
+
+
+@contextmanager
+def _failures(what: str) -> Iterator[None]:
+    """A context in which whatever is wrong with a picture is a `PairError`."""
+    try:
+        yield
     except PairError:
         raise
     except Image.DecompressionBombError as error:
@@ -76,11 +89,90 @@ def decode(
     except MemoryError:
         raise PairError(
             ErrorCode.OUT_OF_MEMORY,
-            f"{what}: decoding needs more memory than the worker has; "
+            f"{what}: decoding needs more memory than there is; "
             "lower max_pixels to refuse such pictures",
         ) from None
     except Exception as error:
         raise _failed(what, error) from None
+
+
+def check(data: bytes, *, what: str, max_pixels: int, own: bool = False) -> None:
+    """Raise `PairError` if the picture in `data` does not decode; arguments as for `decode`.
+
+    Takes `decoding_bytes` of memory, where `decode` takes several copies of the pixels.
+    """
+    with _failures(what):
+        image, _ = _open(data, what, max_pixels, own)
+        _load(image, data, what, max_pixels)
+
+
+def _load(image: ImageFile.ImageFile, data: bytes, what: str, max_pixels: int) -> None:
+    """Decode the picture; raises ValueError for a JPEG that ends before its last block.
+
+    libjpeg makes missing blocks mid-grey. A picture whose last pixel has that luminance is decoded
+    again; its hue says less, since that of the blocks beside it reaches into it.
+    """
+    image.load()
+    if image.format == "JPEG":
+        last = np.ravel(image.getpixel((image.width - 1, image.height - 1)) or 0)
+        grey = last[-1] if len(last) != 3 else last @ (0.299, 0.587, 0.114)
+        if abs(grey - 128) < 3:
+            _ended(containers.until_end(data), what, max_pixels)
+
+
+def thumbnail(
+    data: bytes, side: int, *, what: str, max_pixels: int, max_memory: int, own: bool = False
+) -> Pixels:
+    """The picture in `data`, as of `decode`, but a large one at a fraction of its size.
+
+    Its longest side is at least twice `side` then. Raises `PairError`, also if decoding would take
+    more than `max_memory` bytes.
+    """
+    with _failures(what):
+        needed = decoding_bytes(data, own=own)
+        if needed > max_memory:
+            raise PairError(
+                ErrorCode.TOO_MANY_PIXELS,
+                f"{what}: decoding takes {needed:,} bytes of memory, more than the "
+                f"{max_memory:,} that are given to one picture",
+            )
+        image, _ = _open(data, what, max_pixels, own)
+        large = image.width * image.height > _LARGE
+        if large:
+            image.draft(image.mode, (2 * side, 2 * side))  # a JPEG is decoded at a fraction
+        image.load()
+        # An averaged colour is no longer the transparent one, and has no place in a palette.
+        exact = image.mode not in ("L", "RGB", "RGBA", "CMYK") or "transparency" in image.info
+        factor = max(image.size) // (2 * side)
+        small: Image.Image = image
+        if large and factor > 1:
+            width, height = (max(1, s // factor) for s in image.size)
+            if exact:
+                small = image.resize((width, height), Image.Resampling.NEAREST)
+            else:
+                small = image.reduce(factor)
+            small.info = image.info
+        return _upright(_rgb(small, data, 255), _orientation(image.info.get("exif")))
+
+
+def decoding_bytes(data: bytes, *, own: bool = False) -> int:
+    """The memory that Pillow takes to decode a picture, in bytes, by its header.
+
+    Measured with Pillow 13, in bytes a pixel: PNG and JPEG 4, a progressive JPEG 10, of CMYK 12,
+    WebP 16, TIFF in one strip 7 at 8 and 10 at 16 bits a channel. Raises `PairError`.
+    """
+    with _failures("image"):
+        image_format = format_of(data)
+        if image_format == "webp":  # opening it takes the memory
+            width, height = _webp_size(data)
+            return 16 * width * height
+        image, _ = _open(data, "image", None, own)
+        bands = len(image.getbands())
+        bytes_a_pixel = {
+            "jpeg": 2 * bands + (4 if bands > 1 else 1),  # of coefficients, and of pixels
+            "tiff": 10,
+        }.get(image_format or "", 4)
+        return bytes_a_pixel * image.width * image.height
 
 
 def decode_mask(data: bytes, *, what: str, max_bytes: int, max_pixels: int) -> Mask:
@@ -124,10 +216,14 @@ def _open(
     if image_format == "webp":
         # Pillow's WebP reader allocates its frame buffers while it opens: check the size before.
         _check_pixels(*_webp_size(data), what, max_pixels)
+        data = containers.clean_webp(data)
     elif image_format == "png":
-        data = containers.check_png(data)
+        data = containers.clean_png(data)
     elif image_format == "jpeg":
         containers.check_jpeg(data)
+        data = containers.clean_jpeg(data)
+        if max_pixels is not None and (end := containers.end_of_jpeg(data)) is not None:
+            data = _ended(data[:end], what, max_pixels)
     data, profile = icc.split(data, image_format)
     image = READERS[image_format](io.BytesIO(data))
     if profile is not None:
@@ -141,6 +237,30 @@ def _open(
             f"{what}: an animated {name} of {frames} frames; give one still picture",
         )
     return image, image_format
+
+
+# Bytes that no decoder reads behind whole pixels; they differ in every bit.
+_PADS = (b"\x55\x2a" * 512, b"\xaa\xd5" * 512)
+
+
+def _ended(data: bytes, what: str, max_pixels: int) -> bytes:
+    """A JPEG without an end marker, with one.
+
+    libjpeg fills missing pixels up without a word, and takes what follows the coded pixels for more
+    of them if it lacks some. So a picture is whole if it does not depend on what follows.
+
+    Raises: ValueError for a picture that lacks pixels.
+    """
+    found, restarts = set(), containers.next_restarts(data)
+    for pad in _PADS:
+        more = pad.join((b"", *restarts, b"\xff\xd9"))
+        image = READERS["jpeg"](io.BytesIO(data + more))
+        _check_pixels(image.width, image.height, what, max_pixels)
+        image.load()
+        found.add(hashlib.sha256(image.tobytes()).digest())
+    if len(found) > 1:
+        raise ValueError("its pixels end too early")
+    return data + b"\xff\xd9"
 
 
 def _check_pixels(width: int, height: int, what: str, max_pixels: int | None) -> None:

@@ -71,7 +71,7 @@ def open_parquet(file: ManifestFile) -> Iterator[pq.ParquetFile]:
     """A file, open for reading. What Arrow raises inside becomes a `ManifestError`."""
     with storage.open_input(file.uri) as stream:
         try:
-            yield pq.ParquetFile(stream, buffer_size=BUFFER_BYTES)
+            yield pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
         except UnicodeDecodeError:
             raise ManifestError(f"{file.name}: a column's name is not UTF-8 text") from None
         except pa.ArrowException as error:

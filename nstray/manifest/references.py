@@ -58,7 +58,7 @@ def resolve(
     A relative path that begins with ``./`` is taken literally, whatever else is in it.
     """
     s3 = pc.match_substring_regex(values, _S3)
-    plain = pc.binary_join_element_wise(base.rstrip("/"), values, "/")
+    plain = pc.binary_join_element_wise(base.removesuffix("/"), values, "/")
     out = pc.if_else(pc.or_(pc.starts_with(values, "/"), s3), values, plain)
     odd = pc.match_substring_regex(values, _ODD_IN_CSV if rules.csv else _ODD)
     odd = pc.and_(odd, pc.or_(pc.invert(s3), pc.match_substring(values, "::")))

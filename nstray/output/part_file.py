@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,9 +20,14 @@ from nstray.output import records
 from nstray.output.records import PartInfo
 from nstray.output.schema import COLUMNS, empty_part
 
+T = TypeVar("T")
 FOOTER_KEY = b"nstray"
 ROWS_PER_GROUP = 100
 BYTES_PER_GROUP = 64 * 2**20
+# What is read of an output that someone else made is larger than anything nstray writes.
+MAX_FOOTER_BYTES = 16 * 2**20
+MAX_ROWS = 65_536  # the largest shard_size
+MAX_ROW_BYTES = 300 * 10**6  # three copies of it are in memory at once
 
 
 @lru_cache(maxsize=8)
@@ -137,7 +144,12 @@ def encode_part(
     compression = {path: "zstd" if path in others else "none" for path in leaves}
     sink = io.BytesIO()
     with pq.ParquetWriter(
-        sink, schema, compression=compression, use_dictionary=others, write_statistics=others
+        sink,
+        schema,
+        compression=compression,
+        use_dictionary=others,
+        write_statistics=others,
+        write_page_checksum=True,  # nothing else tells a flipped bit in a JPEG, here or on the way
     ) as writer:
         start = 0
         for group in _groups(rows):
@@ -175,22 +187,121 @@ def footer_of(metadata: Any, uri: str, size: int) -> PartInfo:
 @contextmanager
 def _open(uri: str) -> Iterator[tuple[io.BufferedReader, int]]:
     """A part open for reading, and its size in bytes."""
-    with storage.open_input(uri) as source:
+    with storage.open_input(uri, tail=storage.BLOCK) as source:
         size = source.seek(0, io.SEEK_END)
         source.seek(0)
         yield source, size
 
 
+def _metadata(source: io.BufferedReader, uri: str) -> pq.FileMetaData:
+    """Raises `OutputError` for a file that is larger in memory than any part."""
+    source.seek(-min(8, source.seek(0, io.SEEK_END)), io.SEEK_END)
+    footer = int.from_bytes(source.read(4), "little")
+    source.seek(0)
+    if footer > MAX_FOOTER_BYTES:
+        raise OutputError(
+            f"{storage.redact(uri)}: its footer has {footer:,} bytes; it is not a part of this job"
+        )
+    metadata = pq.read_metadata(source)
+    source.seek(0)
+    if metadata.num_rows > MAX_ROWS:
+        raise OutputError(
+            f"{storage.redact(uri)}: it has {metadata.num_rows:,} rows, and a part has at most "
+            f"{MAX_ROWS:,}; it is not a part of this job"
+        )
+    return metadata
+
+
+def _parquet_file(source: io.BufferedReader, uri: str) -> pq.ParquetFile:
+    metadata = _metadata(source, uri)
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    large = any(group.total_byte_size > 4 * BYTES_PER_GROUP for group in groups)
+    return pq.ParquetFile(
+        source,
+        metadata=metadata,
+        buffer_size=2**20 if large else 0,  # page by page, or a column at once: fewer requests
+        page_checksum_verification=True,
+    )
+
+
+def _again(uri: str, call: Callable[[], T]) -> T:
+    """What `call` returns. If it fails for a part in a store, it is called once more.
+
+    A store gives no digest of a range, so the bytes may have been damaged on their way.
+    """
+    try:
+        return call()
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OutputError):
+        if storage.split(uri)[0] is None:
+            raise
+        return call()
+
+
 @contextmanager
 def open_part(uri: str) -> Iterator[tuple[pq.ParquetFile, PartInfo]]:
-    """A committed part as a Parquet file, and what its footer says.
+    """A committed part as a Parquet file, and what its footer says; see `read_batches`.
 
     Raises `OutputError` if it is not a part, `StorageError`, and what Arrow raises for a damaged
     file: `pa.ArrowException`, OSError or UnicodeDecodeError.
     """
-    with _open(uri) as (source, size):
-        file = pq.ParquetFile(source)
-        yield file, footer_of(file.metadata, uri, size)
+    with contextlib.ExitStack() as opened:
+
+        def start() -> tuple[pq.ParquetFile, PartInfo]:
+            source, size = opened.enter_context(_open(uri))
+            file = _parquet_file(source, uri)
+            return file, footer_of(file.metadata, uri, size)
+
+        yield _again(uri, start)
+
+
+def read_batches(
+    uri: str, file: pq.ParquetFile, columns: Sequence[str] | None
+) -> Iterator[pa.Table]:
+    """The rows of an open part in order: at most 100 at once, and about 64 MiB.
+
+    A row group that a store gave with other bytes than those that were written is read once more.
+    Raises `OutputError` for a row that is larger than any of nstray's.
+    """
+    for group in range(file.num_row_groups):
+        size = _rows_at_once(uri, file.metadata.row_group(group), columns)
+        done = 0
+        try:
+            for batch in _batches(file, group, size, columns):
+                yield batch
+                done += 1
+        except (pa.ArrowException, OSError, UnicodeDecodeError):
+            if storage.split(uri)[0] is None:
+                raise
+            with _open(uri) as (source, _):
+                again = _batches(_parquet_file(source, uri), group, size, columns)
+                yield from itertools.islice(again, done, None)
+
+
+def _batches(
+    file: pq.ParquetFile, group: int, size: int, columns: Sequence[str] | None
+) -> Iterator[pa.Table]:
+    for batch in file.iter_batches(
+        batch_size=size, row_groups=[group], columns=columns, use_threads=False
+    ):
+        yield pa.Table.from_batches([batch])
+
+
+def _rows_at_once(uri: str, group: Any, columns: Sequence[str] | None) -> int:
+    """How many rows of a row group are read at once; raises `OutputError`."""
+    wanted = [
+        column
+        for column in map(group.column, range(group.num_columns))
+        if columns is None
+        or any(f"{column.path_in_schema}.".startswith(f"{name}.") for name in columns)
+    ]
+    size = sum(int(column.total_uncompressed_size) for column in wanted)
+    each = size // max(1, int(group.num_rows))
+    if each > MAX_ROW_BYTES:
+        raise OutputError(
+            f"{storage.redact(uri)}: its rows have {each:,} bytes each, more than the "
+            f"{MAX_ROW_BYTES:,} that are read"
+        )
+    return max(1, min(ROWS_PER_GROUP, BYTES_PER_GROUP // max(1, each)))
 
 
 def read_footer(uri: str) -> PartInfo:
@@ -198,9 +309,16 @@ def read_footer(uri: str) -> PartInfo:
 
     Raises `OutputError` if the file is damaged or not a part, `StorageError` if it can't be read.
     """
-    with _open(uri) as (source, size):
-        try:
-            metadata = pq.read_metadata(source)
-        except (pa.ArrowException, OSError) as error:  # of a damaged footer thrift raises OSError
-            raise damaged(uri, error) from None
-    return footer_of(metadata, uri, size)
+
+    def read() -> PartInfo:
+        with _open(uri) as (source, size):
+            try:
+                metadata = _metadata(source, uri)
+            except (
+                pa.ArrowException,
+                OSError,
+            ) as error:  # of a damaged footer thrift raises OSError
+                raise damaged(uri, error) from None
+        return footer_of(metadata, uri, size)
+
+    return _again(uri, read)

@@ -73,7 +73,11 @@ class Parts:
             raise OutputError(f"{storage.redact(uri)} is gone; run the job again to remake it")
         try:
             own = [column for column, _, _ in COLUMNS]
-            table = pq.read_table(io.BytesIO(storage.read(uri)), columns=None if carried else own)
+            table = pq.read_table(
+                io.BytesIO(storage.read(uri)),
+                columns=None if carried else own,
+                page_checksum_verification=True,
+            )
             rows = table.select(own).to_pylist()
             return rows, table.drop_columns(own) if carried else None, stored.etag
         except (pa.ArrowException, OSError, KeyError) as error:

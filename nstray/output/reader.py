@@ -12,12 +12,14 @@ from nstray import config, storage
 from nstray.errors import OutputError
 from nstray.output.folder import Output
 from nstray.output.layout import parts_per_window
-from nstray.output.part_file import damaged, open_part
+from nstray.output.part_file import damaged, open_part, read_batches
 from nstray.output.schema import SINCE_FORMAT_3, part_schema, stored_schema
 
 # The most pixels of a picture that a reader decodes. An output from elsewhere may hold pictures
 # that unpack to anything; no optimiser's memory has held one as large as this.
 MAX_PIXELS: int = config.JobConfig.model_fields["max_pixels"].default
+# The most memory for the pixels of such a picture, so that a command takes 1.5 GB at most.
+MAX_MEMORY = 1_000_000_000
 
 
 def parts_by_window(job: Mapping[str, Any]) -> list[tuple[int, int]]:
@@ -26,15 +28,15 @@ def parts_by_window(job: Mapping[str, Any]) -> list[tuple[int, int]]:
 
 
 def read_rows(uri: str, columns: Sequence[str] | None = None) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a part, one row group (at most 100 rows or 64 MiB of pictures) at a time.
+    """The rows of a part, at most 100 rows or about 64 MiB at a time.
 
     Raises `OutputError` if the part is damaged.
     """
     try:
         with open_part(uri) as (file, _):
             _check_columns(uri, file.schema_arrow, columns)
-            for group in range(file.num_row_groups):
-                yield _rows(file.read_row_group(group, columns=columns))
+            for batch in read_batches(uri, file, columns):
+                yield _rows(batch)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise damaged(uri, error) from None
 

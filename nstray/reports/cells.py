@@ -11,9 +11,9 @@ import numpy as np
 
 from nstray import config, storage
 from nstray.errors import OutputError, PairError, StorageError, UsageError
-from nstray.images.decode import decode
+from nstray.images.decode import thumbnail
 from nstray.images.resize import fit
-from nstray.output.reader import MAX_PIXELS, read_rows
+from nstray.output.reader import MAX_MEMORY, MAX_PIXELS, read_rows
 from nstray.reports.drawing import Cell, Pixels
 
 ORIGINAL_BYTES: int = config.JobConfig.model_fields["max_bytes"].default
@@ -40,7 +40,7 @@ def original(uri: str, digest: str | None, size: int) -> Pixels | None:
         data = storage.read(uri, max_bytes=ORIGINAL_BYTES) if digest else b""
         if hashlib.sha256(data).hexdigest() != digest:
             return None
-        pixels = decode(data, what=uri, max_bytes=ORIGINAL_BYTES, max_pixels=MAX_PIXELS)
+        pixels = thumbnail(data, size, what=uri, max_pixels=MAX_PIXELS, max_memory=MAX_MEMORY)
         return fit(pixels, size, "longest", False, what=uri)
     except (StorageError, UsageError, PairError):
         return None
@@ -91,11 +91,12 @@ def pictures(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Pixels]:
                     data = row["image"]["bytes"] or b""
                     most = min(MAX_PIXELS, (row["width"] or 0) * (row["height"] or 0))
                     with contextlib.suppress(PairError):
-                        pixels = decode(
+                        pixels = thumbnail(
                             data,
+                            size,
                             what=row["pair_id"],
-                            max_bytes=len(data),
                             max_pixels=most,
+                            max_memory=MAX_MEMORY,
                             own=True,
                         )
                         found[row["pair_id"]] = fit(

@@ -1,9 +1,10 @@
 """One small interface over local files and S3, and the only way the rest of nstray reaches either.
 
 A URI is ``s3://bucket/key``, ``file:///absolute/path`` or a plain local path
-(`nstray.storage.uri`). Credentials are the ambient AWS chain alone. ``AWS_ENDPOINT_URL`` selects
-MinIO, Ceph, R2 and the like. Whatever botocore or the operating system raises reaches the caller as
-an exception of `nstray.errors` that names the redacted URI and says what to do.
+(`nstray.storage.uri`). Credentials are the ambient AWS chain alone; if it has none, requests are
+not signed. ``AWS_ENDPOINT_URL`` selects MinIO, Ceph, R2 and the like. Whatever botocore or the
+operating system raises reaches the caller as an exception of `nstray.errors` that names the
+redacted URI and says what to do.
 
 The two writes carry the commit protocol. `put_new` creates or fails. `put_over` replaces, on demand
 only one known version. ETags have no quotes here; a local file's is ``<mtime_ns>-<size>-<inode>``.
@@ -18,10 +19,12 @@ from dataclasses import dataclass
 
 from nstray.errors import StorageError, UsageError
 from nstray.storage import local, s3, s3_listing
+from nstray.storage.s3_client import request_payer
 from nstray.storage.uri import absolute, is_uri, join, name, parent, resolve, split
 from nstray.text import redact
 
 __all__ = [
+    "BLOCK",
     "LIST_THREADS",
     "ObjectInfo",
     "absolute",
@@ -39,6 +42,7 @@ __all__ = [
     "read",
     "read_start",
     "redact",
+    "request_payer",
     "resolve",
     "split",
     "sweep",
@@ -48,6 +52,7 @@ __all__ = [
 # one answer at a time, in 20 ms.
 LIST_THREADS = 6
 BLOCK = 256 * 1024  # bytes of a buffered or range read: a Parquet footer usually fits
+WHOLE = 8 * 2**20  # bytes up to which an object that is opened comes whole, and is compared
 
 
 @dataclass(frozen=True)
@@ -85,16 +90,18 @@ def read(uri: str, *, max_bytes: int | None = None) -> bytes:
     return s3.get(bucket, key, max_bytes=max_bytes).data
 
 
-def open_input(uri: str) -> io.BufferedReader:
+def open_input(uri: str, *, tail: int = WHOLE) -> io.BufferedReader:
     """A seekable binary file over `uri`, read by ranges, as pyarrow and csv want it.
 
     Raises as `read` does. An object that is replaced while it is open raises `Changed`; a local
-    file stays the one that was opened.
+    file stays the one that was opened. An object that came damaged raises `Corrupt` if it was
+    read from its first byte to its last, or has at most `tail` bytes, which the first request asks
+    for.
     """
     bucket, key = _split_object(uri)
     if bucket is None:
         return local.open_input(key, BLOCK)
-    return io.BufferedReader(s3.Input(bucket, key, BLOCK), BLOCK)
+    return io.BufferedReader(s3.Input(bucket, key, BLOCK, tail), BLOCK)
 
 
 def read_start(uri: str, size: int) -> bytes:
@@ -130,7 +137,7 @@ def list_files(
     return (
         _s3_info(bucket, stored)
         for stored in s3_listing.walk(
-            bucket, path.rstrip("/") + "/" if path.strip("/") else "", recursive
+            bucket, path if not path or path.endswith("/") else f"{path}/", recursive
         )
     )
 

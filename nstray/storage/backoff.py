@@ -15,7 +15,7 @@ from tenacity import (
     wait_exponential,
 )
 
-from nstray.errors import AccessDenied, StorageError
+from nstray.errors import AccessDenied, Corrupt, StorageError
 from nstray.text import log_event
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def retry(
     """What `call` returns; it is called again after `trouble`.
 
     Raises the last error after `STORAGE_TRIES` tries, and after an error that comes later than
-    `MAX_SECONDS`. Raises `AccessDenied` at once.
+    `MAX_SECONDS`. Raises `AccessDenied` at once, and `Corrupt` after three tries.
 
     Args:
         what: what is called, for the log.
@@ -56,9 +56,11 @@ def retry(
     def enough(state: RetryCallState) -> bool:
         if limits(state):
             return True
-        if state.attempt_number < _TRIES_IF_OTHERS_ANSWER or others_answer is None:
+        if state.attempt_number < _TRIES_IF_OTHERS_ANSWER:
             return False
-        return others_answer()
+        if state.outcome and isinstance(state.outcome.exception(), Corrupt):
+            return True  # the store does answer
+        return others_answer is not None and others_answer()
 
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

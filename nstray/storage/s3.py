@@ -24,7 +24,7 @@ import io
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,10 +32,10 @@ from typing import Any, Literal
 from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
 
-from nstray.errors import AlreadyExists, Changed, NotFound, StorageError, TooLarge
-from nstray.storage import botocore_internals, s3_client
+from nstray.errors import AlreadyExists, Changed, Corrupt, NotFound, StorageError, TooLarge
+from nstray.storage import botocore_internals, s3_client, s3_digests
 from nstray.storage.s3_client import client, log_retry
-from nstray.storage.s3_errors import NETWORK, answer_of, errors
+from nstray.storage.s3_errors import DAMAGED_ON_THE_WAY, NETWORK, answer_of, errors
 from nstray.storage.s3_listing import Stored
 from nstray.text import redact
 
@@ -46,12 +46,13 @@ MAX_BLOCK = 8 * 2**20  # to which range reads grow while a file is read in seque
 
 @dataclass(frozen=True)
 class Body:
-    """Bytes of an object from `start` on, of `size` in all."""
+    """Bytes of an object from `start` on, of `size` in all; `md5` is that of the whole or None."""
 
     data: bytes
     start: int
     size: int
     etag: str
+    md5: str | None = None
 
 
 def head(bucket: str, key: str) -> Stored | None:
@@ -66,8 +67,12 @@ def head(bucket: str, key: str) -> Stored | None:
             if answer_of(error)[0] == 404:
                 return None
             raise
+    changed = answer.get("LastModified")
     return Stored(
-        key, answer["ContentLength"], answer["ETag"].strip('"'), answer["LastModified"].timestamp()
+        key,
+        answer.get("ContentLength", 0),
+        answer.get("ETag", "").strip('"'),
+        changed.timestamp() if changed else 0.0,
     )
 
 
@@ -79,7 +84,11 @@ def get(
     span: str | None = None,
     if_match: str | None = None,
 ) -> Body:
-    """An object; if its body breaks off, it is asked for again.
+    """An object; if its body breaks off or came damaged, it is asked for again.
+
+    A body that is the whole object is compared with the digests that the store gives
+    (`nstray.storage.s3_digests`), another only with its length. Raises `Corrupt` if the damage
+    persists.
 
     Args:
         max_bytes: raises `TooLarge` for an object of more, before its body is read.
@@ -91,9 +100,12 @@ def get(
     conditions: dict[str, Any] = {
         k: v for k, v in (("Range", span), ("IfMatch", if_match)) if v is not None
     }
+    if span is None:  # of a range some stores send the checksum of the whole
+        conditions["ChecksumMode"] = "ENABLED"
+    came: set[str] = set()  # MD5s of bodies that are not what the store says it holds
 
     def retried(attempt: int, error: Exception) -> None:
-        if attempt == s3_client.ATTEMPTS or time.monotonic() - began > CALL_SECONDS:
+        if _last(attempt, began):
             raise error
         log_retry(f"GET {uri}", attempt, f"{type(error).__name__}: {error}")
         _wait(attempt)
@@ -110,25 +122,73 @@ def get(
                 retried(attempt, boto.HTTPClientError(error=error))
                 continue
             with closing(answer["Body"]) as stream:
-                if max_bytes is not None and answer["ContentLength"] > max_bytes:
-                    raise TooLarge(
-                        f"{redact(uri)}: {answer['ContentLength']:,} bytes, "
-                        f"more than the {max_bytes:,} allowed"
-                    )
+                # A store may announce no length: the frames of a chunked body say where it ends.
+                length = answer.get("ContentLength", 0)
+                if max_bytes is not None and length > max_bytes:
+                    raise _too_large(uri, length, max_bytes)
                 try:
-                    with _deadline(
-                        stream, s3_client.READ_TIMEOUT + answer["ContentLength"] / LEAST_RATE
-                    ):
+                    with _deadline(stream, s3_client.READ_TIMEOUT + length / LEAST_RATE):
                         data = stream.read()
-                    break
                 except (*NETWORK, boto.FlexibleChecksumError) as error:
                     retried(attempt, error)
-    start, size = 0, len(data)
+                    continue
+            start, size = _place(answer, data)
+            damage = _damage(bucket, key, answer, data, came) if len(data) == size else None
+            if damage is None:
+                break
+            retried(attempt, damage)
+    if max_bytes is not None and len(data) > max_bytes:
+        raise _too_large(uri, len(data), max_bytes)
+    md5 = s3_digests.expected_md5(bucket, answer)
+    return Body(data, start, size, answer.get("ETag", "").strip('"'), md5)
+
+
+def _place(answer: Any, data: bytes) -> tuple[int, int]:
+    """Where `data` starts in its object, and the object's size."""
     # Such as "bytes 299000-299999/300000"; absent if the store ignores ranges and sends everything.
-    if answer.get("ContentRange"):
-        first, _, rest = answer["ContentRange"].removeprefix("bytes ").partition("-")
-        start, size = int(first), int(rest.partition("/")[2])
-    return Body(data, start, size, answer["ETag"].strip('"'))
+    if not answer.get("ContentRange"):
+        return 0, len(data)
+    first, _, rest = answer["ContentRange"].removeprefix("bytes ").partition("-")
+    return int(first), int(rest.partition("/")[2])
+
+
+def _too_large(uri: str, size: int, most: int) -> TooLarge:
+    return TooLarge(f"{redact(uri)}: {size:,} bytes, more than the {most:,} allowed")
+
+
+def _damage(
+    bucket: str, key: str, answer: Mapping[str, Any], data: bytes, came: set[str]
+) -> Corrupt | None:
+    """What is wrong with `data`, the whole body that `answer` announces; None if nothing is.
+
+    Args:
+        came: MD5s of the damaged bodies of this object before; this one's is added.
+
+    Raises `Corrupt` if the same damaged bytes come again: they are damaged in the store, or in a
+    cache before it.
+    """
+    expected = s3_digests.expected_md5(bucket, answer)
+    if expected is None:
+        return None
+    found = s3_digests.md5(data)
+    if found == expected:
+        s3_digests.agreed(bucket)
+        return None
+    error = _corrupt(bucket, key, len(data), found, expected)
+    if found in came:
+        if s3_digests.etags_are_md5(bucket, key):
+            raise error
+        return None
+    came.add(found)
+    return error
+
+
+def _corrupt(bucket: str, key: str, size: int, found: str, expected: str) -> Corrupt:
+    return Corrupt(
+        f"{redact(f's3://{bucket}/{key}')}: its {size:,} bytes came with MD5 {found}, and the "
+        f"store says {expected}: they are damaged in the store or on the way; "
+        "try again, over https if it stays so, or put the object anew"
+    )
 
 
 @contextmanager
@@ -150,14 +210,19 @@ def _deadline(stream: Any, seconds: float) -> Iterator[None]:
 class Input(io.RawIOBase):
     """An object as a seekable file that reads ranges of one version of it.
 
-    Wrap it in a BufferedReader. The first request brings the last `block` bytes and with them the
+    Wrap it in a BufferedReader. The first request brings the last `tail` bytes and with them the
     size, so a Parquet footer costs one request.
+
+    What is read from the first byte to the last is compared with the object's MD5, if the store
+    gives it: the last read then raises `Corrupt`. An object of at most `tail` bytes was compared
+    before, and was asked for again.
     """
 
-    def __init__(self, bucket: str, key: str, block: int) -> None:
+    def __init__(self, bucket: str, key: str, block: int, tail: int) -> None:
         super().__init__()
         self._bucket, self._key, self._block, self._step = bucket, key, block, block
-        self._body = get(bucket, key, span=f"bytes=-{block}")
+        self._body = get(bucket, key, span=f"bytes=-{tail}")
+        self._md5, self._hash, self._hashed = self._body.md5, s3_digests.new_md5(), 0
         self._size, self._etag, self._position = self._body.size, self._body.etag, 0
 
     def readable(self) -> bool:
@@ -184,9 +249,8 @@ class Input(io.RawIOBase):
         if not self._body.start <= self._position < end:
             self._step = min(2 * self._step, MAX_BLOCK) if self._position == end else self._block
             last = min(self._position + max(len(view), self._step), self._size) - 1
-            self._body = get(
-                self._bucket, self._key, span=f"bytes={self._position}-{last}", if_match=self._etag
-            )
+            span, known = f"bytes={self._position}-{last}", self._etag or None
+            self._body = get(self._bucket, self._key, span=span, if_match=known)
         offset = self._position - self._body.start
         piece = self._body.data[offset : offset + len(view)]
         if not piece:
@@ -195,8 +259,20 @@ class Input(io.RawIOBase):
                 f"those asked for at {self._position:,}"
             )
         view[: len(piece)] = piece
+        self._compare(piece)
         self._position += len(piece)
         return len(piece)
+
+    def _compare(self, piece: bytes) -> None:
+        """Take what was read at the position into the MD5; raise `Corrupt` at a wrong end."""
+        known = self._hashed - self._position  # bytes of `piece` that were read before
+        if self._md5 is None or not 0 <= known < len(piece):
+            return
+        self._hash.update(piece[known:])
+        self._hashed += len(piece) - known
+        found = self._hash.hexdigest() if self._hashed == self._size else self._md5
+        if found != self._md5 and s3_digests.etags_are_md5(self._bucket, self._key):
+            raise _corrupt(self._bucket, self._key, self._size, found, self._md5)
 
 
 def put(
@@ -242,9 +318,16 @@ def put(
                         f"{where}: this store knows no conditional puts (501 {code}); "
                         "nstray needs them to commit: use another"
                     ) from None
-                if status not in (409, 412) and not (match is not None and code == "NoSuchKey"):
+                damaged = code in DAMAGED_ON_THE_WAY
+                if (
+                    status not in (409, 412)
+                    and not damaged
+                    and not (match is not None and code == "NoSuchKey")
+                ):
                     raise
-        if status != 409:
+                if damaged and _last(attempt, began):
+                    raise
+        if status != 409 and not damaged:
             stored = _same(bucket, key, data)
             if isinstance(stored, str):
                 return stored
@@ -253,9 +336,10 @@ def put(
                 raise Changed(f"{where} {became} since version {match} was read")
             if stored is False:
                 raise AlreadyExists(f"{where} exists already, with other contents")
-        if attempt == s3_client.ATTEMPTS or time.monotonic() - began > CALL_SECONDS:
+        if _last(attempt, began):
             break
-        # 409: another put of this key is under way; or what was in the way is gone again
+        # 409: another put of this key is under way; or what was in the way is gone again; or the
+        # body came damaged, and the store kept nothing of it
         log_retry(f"PUT {uri}", attempt, f"S3 answered {status} {code}")
         _wait(attempt)
     raise StorageError(
@@ -279,6 +363,11 @@ def delete(bucket: str, key: str) -> None:
     """Remove an object; no error if it is gone already."""
     with errors(f"s3://{bucket}/{key}"):
         client().delete_object(Bucket=bucket, Key=key)
+
+
+def _last(attempt: int, began: float) -> bool:
+    """Whether a call begins no further request."""
+    return attempt == s3_client.ATTEMPTS or time.monotonic() - began > CALL_SECONDS
 
 
 def _wait(attempt: int) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
+from botocore import UNSIGNED
 from botocore.config import Config
 
 from nstray.errors import UsageError
@@ -27,6 +28,23 @@ ATTEMPTS = 5  # of one request, unless AWS_MAX_ATTEMPTS says otherwise
 log = logging.getLogger("nstray.storage")
 _lock = threading.Lock()
 _clients: dict[tuple[object, ...], S3Client] = {}
+
+
+_payer = False
+
+
+def request_payer(pays: bool) -> None:
+    """Whether this process says that the requester pays, to buckets that ask for it."""
+    global _payer
+    _payer = pays
+
+
+def unsigned() -> bool:
+    """Whether this process's client signs nothing, for want of credentials."""
+    return any(
+        getattr(made.meta.config, "signature_version", None) is UNSIGNED
+        for made in list(_clients.values())
+    )
 
 
 def _after_fork() -> None:
@@ -58,6 +76,8 @@ def forget_client() -> None:
 def _make_client() -> S3Client:
     core = botocore.session.get_session()
     session = boto3.Session(botocore_session=core)
+    # A public bucket answers anyone. Credentials that are wrong or expired are never left out.
+    anonymous = core.get_credentials() is None
     options: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT,
         "read_timeout": READ_TIMEOUT,
@@ -66,6 +86,8 @@ def _make_client() -> S3Client:
     }
     if not {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"} & set(os.environ):
         options["retries"] = {"mode": "standard", "total_max_attempts": ATTEMPTS}
+    if anonymous:
+        options["signature_version"] = UNSIGNED
     try:
         made = session.client("s3", config=Config(**options))
         host = urlsplit(made.meta.endpoint_url).hostname or ""
@@ -88,7 +110,13 @@ def _make_client() -> S3Client:
         ) from None
 
 
+def _say_who_pays(params: dict[str, Any], model: Any, **_: Any) -> None:
+    if _payer and model.input_shape and "RequestPayer" in model.input_shape.members:
+        params.setdefault("RequestPayer", "requester")
+
+
 def _prepared(made: S3Client) -> S3Client:
+    made.meta.events.register("before-parameter-build.s3", _say_who_pays)
     botocore_internals.read_listings(made)
     _log_repeats(made)
     return made

@@ -11,6 +11,7 @@ from nstray.errors import (
     AccessDenied,
     BadCredentials,
     Changed,
+    Corrupt,
     NoSuchBucket,
     NotFound,
     NstrayError,
@@ -18,6 +19,7 @@ from nstray.errors import (
     Unreachable,
     UsageError,
 )
+from nstray.storage import s3_client
 from nstray.text import redact
 
 _CREDENTIALS = (
@@ -31,6 +33,17 @@ _CREDENTIALS = (
     boto.ProfileNotFound,
 )
 NETWORK = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
+# Codes of a put whose body is not what its digest says: it was damaged on the way.
+DAMAGED_ON_THE_WAY = frozenset(
+    {
+        "BadDigest",
+        "InvalidDigest",
+        "XAmzContentSHA256Mismatch",
+        "XAmzContentChecksumMismatch",
+        "IncompleteBody",
+    }
+)
+_open_buckets: set[str] = set()  # that gave something without a signature
 _WHERE_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), or AWS_PROFILE, "
     "or give the machine or pod an IAM role; on a cluster, on every node"
@@ -57,12 +70,31 @@ _NOT_ALLOWED = (
 )
 
 
+_UNSIGNED = (
+    "no credentials were found, and without them this may not be done, or the object does not "
+    f"exist; {_WHERE_CREDENTIALS}"
+)
+
+
 @contextmanager
 def errors(uri: str) -> Iterator[None]:
     """Turn what botocore raises into exceptions of `nstray.errors` that name `uri`, redacted."""
+    bucket = uri.removeprefix("s3://").partition("/")[0]
     try:
         yield
+        if s3_client.unsigned():
+            _open_buckets.add(bucket)
     except boto.ClientError as error:
+        if (
+            answer_of(error)[0] in (401, 403)
+            and s3_client.unsigned()
+            and bucket not in _open_buckets
+        ):
+            s3_client.forget_client()  # the next call looks for credentials again
+            raise BadCredentials(
+                f"{redact(uri)}: S3 answered {answer_of(error)[0]}, and no credentials were found: "
+                f"it was asked without a signature; {_WHERE_CREDENTIALS}"
+            ) from None
         raise _explainanswer_of(error, uri) from None
     except boto.BotoCoreError as error:
         raise _explain_failure(error, uri) from None
@@ -88,10 +120,15 @@ def _explainanswer_of(error: boto.ClientError, uri: str) -> NstrayError:
         )
     if status == 404:
         return NotFound(f"{where}: no such object")
+    if code in DAMAGED_ON_THE_WAY:
+        return Corrupt(
+            f"{where}: {said} to every attempt: what is sent comes damaged; check the network"
+        )
     if code in _DENIED:
         return BadCredentials(f"{where}: {said}; {_DENIED[code]}")
     if status in (401, 403):
-        return AccessDenied(f"{where}: {said}; {_NOT_ALLOWED}")
+        advice = _UNSIGNED if s3_client.unsigned() else _NOT_ALLOWED
+        return AccessDenied(f"{where}: {said}; {advice}")
     if status in (301, 307) or code == "AuthorizationHeaderMalformed":
         return StorageError(
             f"{where}: {said}; the bucket is in another region: set AWS_DEFAULT_REGION"
@@ -114,6 +151,11 @@ def _explain_failure(error: boto.BotoCoreError, uri: str) -> NstrayError:
         return Unreachable(
             f"{where}: {text}; check the endpoint's certificate, "
             "or name its authority with AWS_CA_BUNDLE"
+        )
+    if isinstance(error, boto.FlexibleChecksumError):
+        return Corrupt(
+            f"{where}: {text}: its bytes are damaged in the store or on the way; "
+            "try again, over https if it stays so, or put the object anew"
         )
     if isinstance(error, NETWORK):
         return Unreachable(

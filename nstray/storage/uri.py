@@ -1,6 +1,7 @@
 """What a URI is: ``s3://bucket/key``, ``file:///absolute/path`` or a plain local path.
 
-The key of S3 is taken literally: nothing is percent-decoded.
+The key of S3 is taken literally: nothing is percent-decoded, and an empty segment, ``.`` and ``..``
+stay in it. In a path that is relative to a folder, ``.`` and ``..`` mean what they mean on a disk.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ def join(base_folder: str, relative: str) -> str:
     bucket, base = split(base_folder)
     if bucket is None:
         return absolute(os.path.join(base, relative))
-    parts = [p for p in base.split("/") if p]
+    # A folder may be written with a slash at its end; every other empty segment is part of it.
+    parts = base.removesuffix("/").split("/") if base else []
     for part in relative.split("/"):
         if part == "..":
             if not parts:
@@ -115,11 +117,17 @@ def join(base_folder: str, relative: str) -> str:
 
 
 def parent(uri: str) -> str:
-    """The folder a URI lies in, without a slash at its end; of a bucket or the root, itself."""
+    """The folder a URI lies in, without a slash at its end; of a bucket or the root, itself.
+
+    A folder whose own name is empty (that of ``s3://b/a//k``) keeps one: ``s3://b/a//``.
+    """
     bucket, path = split(uri)
     if bucket is None:
         return os.path.dirname(path)
-    return f"s3://{bucket}/{path.rstrip('/').rpartition('/')[0]}".rstrip("/")
+    folder, slash, _ = path.removesuffix("/").rpartition("/")
+    if not slash:
+        return f"s3://{bucket}"
+    return f"s3://{bucket}/{folder}" + ("" if folder and not folder.endswith("/") else "/")
 
 
 def name(uri: str) -> str:

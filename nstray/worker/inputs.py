@@ -9,8 +9,6 @@ import contextlib
 import hashlib
 import logging
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,18 +23,22 @@ from nstray.engine.pair import pair_seed
 from nstray.errors import (
     AccessDenied,
     BadCredentials,
+    Corrupt,
     ErrorCode,
     NotFound,
     PairError,
     StorageError,
     TooLarge,
     Unreachable,
+    UsageError,
 )
 from nstray.images.decode import decode, decode_mask
 from nstray.images.resize import fit, fit_mask
 from nstray.manifest.pair import Pair, pairs
 from nstray.manifest.shards import Shard
 from nstray.storage.backoff import retry
+from nstray.text import log_event
+from nstray.worker.image_cache import ImageCache
 from nstray.worker.messages import JobSpec
 from nstray.worker.requests import Request, Requests
 from nstray.worker.style_cache import StyleCache
@@ -44,6 +46,16 @@ from nstray.worker.timing import PhaseTimes
 
 log = logging.getLogger(__name__)
 CACHE_BYTES = 256 * 2**20
+# What damaged bytes can look like.
+_OF_BYTES = frozenset(
+    {
+        ErrorCode.DECODE_FAILED,
+        ErrorCode.EMPTY_FILE,
+        ErrorCode.NOT_AN_IMAGE,
+        ErrorCode.TOO_MANY_PIXELS,
+        ErrorCode.UNSUPPORTED_FORMAT,
+    }
+)
 _SHARED = ("style", "fine style")  # the roles of images that many pairs of a job use
 
 
@@ -100,7 +112,7 @@ class Inputs:
         self.spec, self._pool, self._merged = spec, pool, merged
         self._phases, self._on_step = phases, on_step
         self._requests = Requests(spec.config, spec.init)
-        self._cache = _ImageCache(CACHE_BYTES)
+        self._cache = ImageCache(CACHE_BYTES)
         self._styles = StyleCache(spec.run)
         self._given: dict[str, str] = {}  # the image that each store gave last
 
@@ -212,8 +224,26 @@ class Inputs:
         """
         if (cached := self._cache.get(request.key)) is not None:
             return cached
-        config, role, uri = self.spec.config, request.role, request.uri
-        what = f"{role} {storage.redact(uri)}"
+        data = self._fetch_bytes(request)
+        try:
+            image = self._decode(request, data)
+        except PairError as error:
+            # Not every store gives a digest that would show damage on the way.
+            if storage.split(request.uri)[0] is None or error.code not in _OF_BYTES:
+                raise
+            self._styles.forget(request.uri)
+            again = self._fetch_bytes(request)
+            if again == data:
+                raise
+            log_event("read_again", log.warning, image=request.uri, reason=error)
+            image = self._decode(request, again)
+        self._cache.put(request.key, image)
+        self._on_step()
+        return image
+
+    def _fetch_bytes(self, request: Request) -> bytes:
+        """The bytes of an image; raises as `_fetch` does."""
+        role, uri = request.role, request.uri
         try:
             with self._phases.timed("fetch"):
                 data = retry(
@@ -232,12 +262,16 @@ class Inputs:
         except TooLarge as error:
             raise PairError(ErrorCode.TOO_MANY_BYTES, f"{role}: {error}") from None
         except Unreachable as error:
-            if not self._gives_others(uri):
+            if not isinstance(error, Corrupt) and not self._gives_others(uri):
                 raise
             # it is this object that its store can't give
             raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
-        except StorageError as error:
+        except (StorageError, UsageError) as error:
             raise PairError(ErrorCode.FETCH_FAILED, f"{role}: {error}") from None
+        return data
+
+    def _decode(self, request: Request, data: bytes) -> Picture:
+        config, what = self.spec.config, f"{request.role} {storage.redact(request.uri)}"
         read_pixels = decode_mask if request.mask else decode
         most = config.max_pixels
         with self._phases.timed("decode"):
@@ -246,10 +280,7 @@ class Inputs:
             if request.size is not None:
                 size, rule = request.size, request.rule
                 pixels = fit(pixels, size, rule, request.upsample, what=what, max_pixels=most)
-        image = Picture(pixels, hashlib.sha256(data).hexdigest(), source)
-        self._cache.put(request.key, image)
-        self._on_step()
-        return image
+        return Picture(pixels, hashlib.sha256(data).hexdigest(), source)
 
     def close(self) -> None:
         """Stop using what is shared with the other workers of this machine."""
@@ -277,6 +308,8 @@ class Inputs:
         self._on_step()
         try:
             storage.read(other, max_bytes=self.spec.config.max_bytes)
+        except Corrupt:
+            pass
         except Unreachable:
             return False
         except StorageError:  # an answer too
@@ -301,32 +334,6 @@ class Inputs:
         if own.get("init", "content") not in settings.INITS:
             del own["init"]
         return own
-
-
-class _ImageCache:
-    """Decoded images of at most `bound` bytes; the least recently used leave first.
-
-    Safe for threads.
-    """
-
-    def __init__(self, bound: int) -> None:
-        self._bound, self._used = bound, 0
-        self._images: OrderedDict[tuple[Any, ...], Picture] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[Any, ...]) -> Picture | None:
-        with self._lock:
-            if key in self._images:
-                self._images.move_to_end(key)
-            return self._images.get(key)
-
-    def put(self, key: tuple[Any, ...], image: Picture) -> None:
-        with self._lock:
-            if key not in self._images:
-                self._images[key] = image
-                self._used += image.pixels.nbytes
-            while self._used > self._bound:
-                self._used -= self._images.popitem(last=False)[1].pixels.nbytes
 
 
 def _spaces(uri: str) -> str:

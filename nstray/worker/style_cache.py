@@ -67,6 +67,11 @@ class StyleCache:
                 self._store(name, data)
         return data
 
+    def forget(self, uri: str) -> None:
+        """Drop an image, so that the next `get` fetches it."""
+        with contextlib.suppress(OSError):
+            (self._path / hashlib.sha256(uri.encode()).hexdigest()).unlink()
+
     def close(self) -> None:
         """Stop using the cache; the last process that leaves removes the folder."""
         with self._lock:

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from nstray import storage
 from nstray.engine import settings
 from nstray.engine.batching import Memory, run_batches
 from nstray.engine.losses.guides import EmptyGuide
@@ -60,6 +61,7 @@ class Worker:
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
+        storage.request_payer(spec.config.request_payer)
         self.spec, self.output = spec, Output(spec.out)
         # If `init` is an image, the engine takes it as each pair's `start`.
         init = spec.init if spec.init in settings.INITS else "content"

@@ -12,7 +12,7 @@ import yaml
 from schemas import kuberay_problems, launcher_problems
 
 from nstray import cli
-from nstray.config import load as load_settings
+from nstray.commands.config_file import load as load_settings
 
 pytestmark = pytest.mark.dev  # jsonschema
 ROOT = Path(__file__).parent.parent.parent

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
+from scripted import Scripted, error_body, scripted
 
 from nstray import config, storage
 from nstray.commands import prepare
@@ -28,6 +29,8 @@ from nstray.engine.network.weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.errors import ErrorCode
 from nstray.images.encode import encode
+
+__all__ = ["scripted"]  # a fixture
 
 Refused = Callable[..., str]
 
@@ -273,10 +276,11 @@ def test_a_bucket_that_does_not_exist(refused: Refused, good: tuple[str, list[st
     refused("manifest", "build", "--content", f"{gone}/c", "--style", f"{gone}/s", "-o", tmp_path / "x.csv", words=(gone,))
 
 
-def test_no_credentials(refused: Refused, good: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port()}")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    said = ("credentials", "AWS_ACCESS_KEY_ID")
+def test_no_credentials(refused: Refused, good: tuple[str, list[str]], tmp_path: Path, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    scripted.answers = [(403, {}, error_body("AccessDenied"))] * 50
+    said = ("no credentials were found", "AWS_ACCESS_KEY_ID")
     refused("run", "s3://bucket/pairs.csv", tmp_path / "a", *good[1], code=1, words=said)
     refused("run", manifest_of(tmp_path, "s3://bucket"), tmp_path / "b", *good[1], code=1, words=said)
     refused("run", good[0], "s3://bucket/out", *good[1], code=1, words=said)

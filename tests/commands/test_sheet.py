@@ -15,6 +15,7 @@ import pytest
 from outputs import error_row, footer, job_record, ok_row, picture
 
 from nstray import config
+from nstray.commands import config_file
 from nstray.commands.sheet import sheet
 from nstray.errors import OutputError, UsageError
 from nstray.manifest.manifest import Manifest
@@ -226,7 +227,7 @@ def test_from_the_command_line(call: Callable[..., tuple[int, str, str]], tmp_pa
 @pytest.mark.skipif("content_layers" not in config.ROW_FIELDS, reason="layers cannot be set per row")
 @pytest.mark.parametrize("path", sorted(PAPER.glob("*.csv")), ids=lambda path: path.stem)
 def test_the_papers_figures_are_valid_manifests(path: Path) -> None:
-    settings = config.load(str(path.with_suffix(".yaml")))
+    settings = config_file.load(str(path.with_suffix(".yaml")))
     assert settings.init == "noise", "the paper starts from white noise"
     info = Manifest(str(path)).check(settings)
     assert not info.warnings

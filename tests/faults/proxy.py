@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
-# What a rule may cause; all but the last three end the connection.
+# What a rule may cause; all but the last five end the connection.
 KINDS = {
     "reset": "the connection is reset before the server has seen the request",
     "deaf": "nobody reads the request's body for `seconds`, then a reset",
@@ -39,6 +39,8 @@ KINDS = {
     "answer": "an answer of S3's, `status` and `code`, without asking the server",
     "delay": "the request waits `seconds` first",
     "trickle": "the answer's body comes at `rate` bytes a second",
+    "flip": "`bits` bits of the answer's body are flipped, at random places or from `place` (0 to 1) on",
+    "flip_request": "the same of the request's body",
 }
 TIMEOUT = 1.0  # seconds after which the tests' own client gives a silent peer up
 _BLOCK = 64 * 1024
@@ -70,12 +72,22 @@ class Rule:
     rate: float = 1000.0
     status: int = 500
     code: str = "InternalError"
+    bits: int = 1
+    place: float | None = None
     action: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"{self.kind!r} is none of {', '.join(KINDS)}")
         self.caused, self.added = 0, time.monotonic()
+
+    def flipped(self, data: bytes, chance: random.Random) -> bytes:
+        """`data` with bits flipped."""
+        out = bytearray(data)
+        for i in range(self.bits if data else 0):
+            at = chance.randrange(len(out)) if self.place is None else min(int(self.place * len(out)) + i, len(out) - 1)
+            out[at] ^= 1 << (chance.randrange(8) if self.place is None else 0)
+        return bytes(out)
 
     def meets(self, method: str, path: str, chance: random.Random) -> bool:
         """Whether it meets this request; counts it if so."""
@@ -205,6 +217,9 @@ class FaultProxy:
         body = source.read(wanted)
         if len(body) < wanted:  # the client died
             return False
+        if rule and kind == "flip_request":
+            self._act(rule)
+            body = rule.flipped(body, self._chance)
         if rule and kind == "answer":
             self._act(rule)
             client.sendall(_answer(rule, verb))
@@ -228,6 +243,9 @@ class FaultProxy:
         chunked = (_header(answer, b"transfer-encoding") or b"").lower() == b"chunked"
         length = 0 if bare else int(_header(answer, b"content-length") or 0)
         content = _read_chunks(answers) if chunked and not bare else answers.read(length)
+        if rule and kind == "flip" and not chunked:
+            self._act(rule)
+            content = rule.flipped(content, self._chance)
         if rule and kind in ("drop_reply", "stall"):
             self._act(rule)
             self._stopped.wait(rule.seconds)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nstray import storage
-from nstray.errors import AccessDenied, AlreadyExists, Changed, NotFound, TooLarge, Unreachable
+from nstray.errors import AccessDenied, AlreadyExists, BadCredentials, Changed, NotFound, TooLarge, Unreachable
 from nstray.storage import s3_client
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "radosgw"
@@ -35,6 +35,19 @@ def test_wrong_secret_and_wrong_key(rgw: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     with pytest.raises(AccessDenied, match=r"InvalidAccessKeyId.*AWS_ENDPOINT_URL"):
         storage.open_input(f"{rgw}/k")
+
+
+def test_without_credentials_a_public_object_is_read_and_a_private_one_asks_for_them(rgw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = rgw.removeprefix("s3://")
+    s3_client.client().put_object(Bucket=bucket, Key="public", Body=b"1", ACL="public-read")
+    storage.put_new(f"{rgw}/private", b"2")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(BadCredentials, match="no credentials were found"):
+        storage.read(f"{rgw}/private")
+    assert storage.read(f"{rgw}/public") == b"1"
+    with pytest.raises(AccessDenied, match="403"):
+        storage.read(f"{rgw}/private")
 
 
 def test_bucket_missing(rgw: str) -> None:
@@ -122,7 +135,16 @@ def test_listing_more_than_a_page(rgw: str) -> None:
 
 
 def test_odd_keys(rgw: str) -> None:
-    keys = ["a b/ü+%20?x=#é あ.png", "a b/'\"&<>;,:@!$()*~[]{}|\\^`.png", "a b//double"]
+    keys = [
+        "a b/ü+%20?x=#é あ.png",
+        "a b/'\"&<>;,:@!$()*~[]{}|\\^`.png",
+        "a b//double",
+        "a b/./dot",
+        "a b/../up",
+        "a b/e\u0301",
+        "a b/\u00e9",
+        "a b/%2F",
+    ]
     for key in keys:
         storage.put_new(f"{rgw}/{key}", key.encode())
     assert {f.uri for f in storage.list_files(f"{rgw}/a b")} == {f"{rgw}/{key}" for key in keys}
@@ -137,7 +159,7 @@ def test_parquet_by_ranges(rgw: str) -> None:
     sink = io.BytesIO()
     pq.write_table(expected, sink, row_group_size=5_000, compression="none")
     storage.put_new(f"{rgw}/t.parquet", sink.getvalue())
-    with storage.open_input(f"{rgw}/t.parquet") as file:
+    with storage.open_input(f"{rgw}/t.parquet", tail=storage.BLOCK) as file:
         parquet = pq.ParquetFile(file)
         assert parquet.metadata.num_row_groups == 4
         assert parquet.read_row_group(1).equals(expected.slice(5_000, 5_000))

@@ -11,8 +11,7 @@ import examples
 import numpy as np
 import pytest
 
-from nstray import config
-from nstray.commands import demo
+from nstray.commands import config_file, demo
 from nstray.images.decode import decode, decode_mask
 from nstray.manifest.manifest import Manifest
 
@@ -138,7 +137,7 @@ def test_masks_fit_their_picture_and_each_other(drawn, name):
 
 
 def test_the_gallery_is_a_valid_manifest_of_pictures_of_this_repository():
-    info = Manifest(str(GALLERY / "pairs.csv")).check(config.load(str(GALLERY / "settings.yaml")))
+    info = Manifest(str(GALLERY / "pairs.csv")).check(config_file.load(str(GALLERY / "settings.yaml")))
     assert not info.warnings
     with (GALLERY / "pairs.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -25,6 +25,12 @@ def test_is_uri() -> None:
         ("s3://b", "a.png", "s3://b/a.png"),
         ("s3://b/jobs/today", "../../images/./a.png", "s3://b/images/a.png"),
         ("s3://b/jobs", "s3://c/a.png", "s3://c/a.png"),
+        ("s3://b/a//", "c.png", "s3://b/a//c.png"),
+        ("s3://b//", "c.png", "s3://b//c.png"),
+        ("s3://b//a", "x//c.png", "s3://b//a/x//c.png"),
+        ("s3://b/a//b", "../c.png", "s3://b/a//c.png"),
+        ("s3://b/jobs", "s3://c//./../a", "s3://c//./../a"),
+        ("s3://b/e\u0301", "\u00e9+%2F.png", "s3://b/e\u0301/\u00e9+%2F.png"),
         ("s3://b/jobs", "/data/a.png", "/data/a.png"),
         ("/data", "a.png", "/data/a.png"),
         ("/data", "../a.png", "/a.png"),
@@ -45,6 +51,9 @@ def test_parent_and_name() -> None:
     assert (storage.parent("s3://b/x/y.csv"), storage.name("s3://b/x/y.csv")) == ("s3://b/x", "y.csv")
     assert (storage.parent("s3://b/x/"), storage.name("s3://b/x/")) == ("s3://b", "x")
     assert (storage.parent("s3://b"), storage.name("s3://b")) == ("s3://b", "b")
+    assert storage.parent("s3://b/x//y.csv") == "s3://b/x//"
+    assert storage.parent("s3://b//y.csv") == "s3://b//"
+    assert storage.parent("s3://b/x/./../y.csv") == "s3://b/x/./.."
     assert (storage.parent("/x/y.csv"), storage.name("/x/y.csv/")) == ("/x", "y.csv")
 
 

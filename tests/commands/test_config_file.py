@@ -1,0 +1,77 @@
+"""nstray.commands.config_file: settings as YAML, within bounds; what is wrong names the file and the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nstray.commands.config_file import load
+from nstray.errors import ConfigError
+
+LAUGHS = "a: &a [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{','.join([f'*{before}'] * 20)}]}}\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def problem(path: Path, text: str | bytes, **options: object) -> str:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ConfigError) as caught:
+        load(str(path), options.items())
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LAUGHS, "aliases (*name) stand for more than a mebibyte of text"),
+        (MERGES, "aliases (*name) stand for more than a mebibyte of text"),
+        ("size: &a [*a]\n", "aliases (*name) stand for more than a mebibyte of text"),
+        ("size: " + "[" * 100_000, "nested too deeply"),
+        ("# " + "x" * 2**20 + "\nsize: 64\n", "more than 1,048,576 bytes; is it a file of settings?"),
+        ("size: 64\nseed: 1\nsize: 32\n", "size is set twice, in line 1 and in line 3; keep one of them"),
+        ("max-bytes: 64\nmax_bytes: 32\n", "max_bytes is set twice, in line 1 and in line 2"),
+        ("size: 64\n'size': 64\n", "size is set twice, in line 1 and in line 2"),
+        ("seed: {a: 1,\n a: 2}\n", "a is set twice, in line 1 and in line 2"),
+        ("seed: 2026-13-45\n", "not YAML: month must be in 1..12"),
+        ("- size\n", "expected lines of 'name: value', got list"),
+        ("size: [1\n", "is not YAML: expected ',' or ']'"),
+        ("seed: !!python/name:os.system\n", "could not determine a constructor"),
+        (b"size: \xff\n", "is not YAML: invalid start byte at byte 6"),
+        ("size: banana\n", "size: must be a number of pixels (512) or WIDTHxHEIGHT (640x480); got 'banana'"),
+        ("sise: 64\n", "sise: no such setting; did you mean size?"),
+        ("size: 640x480\n", "size '640x480' needs size_rule exact"),
+        ("preset: gatys1915\n", "preset: "),
+        ("seed: " + "x" * 100_000 + "\n", "..."),
+    ],
+    ids=range(19),
+)
+def test_what_is_wrong_names_the_file(tmp_path: Path, text: str | bytes, said: str) -> None:
+    found = problem(tmp_path / "job.yaml", text)
+    assert found.startswith(f"--config {tmp_path}/job.yaml")
+    assert said in found
+    assert len(found) < 1000
+
+
+def test_a_wrong_option_does_not_blame_the_file(tmp_path: Path) -> None:
+    assert problem(tmp_path / "job.yaml", "size: 64\n", seed="x").startswith("seed: ")
+    assert problem(tmp_path / "job.yaml", "size: banana\n", seed=1).startswith("--config ")
+    (tmp_path / "job.yaml").write_text("size: banana\n")
+    assert load(str(tmp_path / "job.yaml"), {"size": 64}.items()).size == 64  # the option takes its place
+
+
+def test_a_device_is_not_read_to_its_end() -> None:
+    with pytest.raises(ConfigError, match="--config /dev/zero: more than 1,048,576 bytes"):
+        load("/dev/zero")
+
+
+def test_aliases_and_merges_of_ordinary_size_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("style-layers: &layers [conv1_1, conv2_1]\ncontent_layers: *layers\nsize: 64\n")
+    config = load(str(path))
+    assert (config.style_layers, config.content_layers, config.size) == (("conv1_1", "conv2_1"), ("conv1_1", "conv2_1"), 64)
+    path.write_text("")
+    assert load(str(path)) == load(None)
