@@ -15,7 +15,7 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 # Where a module's name is not its distribution's, and what the tests may import of a dependency's own dependencies.
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "botocore": "boto3", "urllib3": "boto3"}
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "botocore": "boto3", "urllib3": "boto3", "fontTools": "matplotlib"}
 NEEDED = {
     ("cluster_files/schemas.py", "jsonschema"),
     ("cluster_files/test_dockerfile.py", "hatchling"),
