@@ -42,6 +42,7 @@ output, images, config, engine | storage, errors, system, text.
         actor.py            the Ray actor around a Worker
         scheduling.py       which shard goes where; whom to blame; no Ray
         resources.py        how many workers fit, and on what
+        ray_address.py      what RAY_ADDRESS may be
         ray_session.py      connecting to Ray; every private Ray call
         ray_running.py      Ray from its start to its end, undisturbed by signals
         own_cluster.py      the cluster that a run starts: its folder and processes

@@ -24,7 +24,7 @@ from ray._private.state import state as ray_state
 from ray.job_config import JobConfig
 
 from nstray import storage
-from nstray.cluster import own_cluster
+from nstray.cluster import own_cluster, ray_address
 from nstray.errors import JobFailed, UsageError
 from nstray.text import log_event, redact
 
@@ -77,7 +77,7 @@ def _address() -> str | None:
     "local" if a cluster has to be started. Raises UsageError for an address that is none, and
     JobFailed if no cluster answers there.
     """
-    address = os.environ.get("RAY_ADDRESS", "").strip()
+    address = ray_address.given()
     if not address:
         os.environ.pop("RAY_ADDRESS", None)  # Ray takes white space for an address
         # Without an address Ray takes the last cluster that was started here. Its head may have
@@ -108,34 +108,12 @@ def _address() -> str | None:
                 "RAY_ADDRESS auto: no Ray head runs on this machine; start one (ray start --head), "
                 "or unset RAY_ADDRESS"
             ) from None
-    else:
-        _refuse_other_forms(address)
     if found and (why := _silent(found)):
         raise JobFailed(
             f"RAY_ADDRESS {redact(address)}: no Ray head answers there ({why}); start one, correct "
             "the address, or unset it"
         )
     return address
-
-
-def _refuse_other_forms(address: str) -> None:
-    """Raise UsageError if `address` is not HOST:PORT."""
-    scheme, separator, rest = address.partition("://")
-    shown = f"RAY_ADDRESS {redact(address)}"
-    if separator and scheme in ("http", "https"):
-        raise UsageError(
-            f"{shown}: that is a job server; submit the job to it (ray job submit --address "
-            "ADDRESS -- nstray ...), or unset RAY_ADDRESS to run on this machine"
-        )
-    if scheme == "ray" and separator:
-        head = rest.rpartition(":")[0] or rest
-        raise UsageError(
-            f"{shown}: nstray runs on the cluster and not through a Ray Client; set RAY_ADDRESS="
-            f"{redact(head)}:6379 on a machine of it, or submit the job (ray job submit)"
-        )
-    host, _, port = address.rpartition(":")
-    if separator or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
-        raise UsageError(f"{shown}: Ray's address is HOST:PORT, auto or local")
 
 
 def _ray_folder() -> str:

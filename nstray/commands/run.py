@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from nstray import storage
+from nstray.cluster import ray_address
 from nstray.cluster.progress import Display, JobProgress
 from nstray.commands import cost
 from nstray.commands.preflight import preflight
@@ -37,6 +38,7 @@ _SUMMED = (
 
 def run(job: Job) -> int:
     """Run or resume `job`; returns the exit code. Raises the errors of `nstray.errors`."""
+    ray_address.given()  # raises, before anything is written
     with naming_output(job.output):
         stored = job.output.job.open(record(job))
     progress = JobProgress(job.info.rows, expected_evaluations=float(job.evaluations))

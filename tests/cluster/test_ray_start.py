@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jobs
 import pytest
 import ray
 from ray.exceptions import AuthenticationError, RaySystemError
@@ -107,6 +108,14 @@ def test_what_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch, started:
     assert str(caught.value).startswith(f"RAY_ADDRESS {address}: ")
     assert "\n" not in str(caught.value)
     assert started == []
+
+
+def test_it_is_refused_before_anything_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    manifest, weights = jobs.write_inputs(str(tmp_path / "in"), contents=1, styles=1)
+    code, _, stderr = call("run", manifest, tmp_path / "out", *jobs.options({**jobs.SETTINGS, "weights": weights}))
+    assert (code, stderr.startswith("nstray: RAY_ADDRESS http://127.0.0.1:8265: that is a job server")) == (2, True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "no-such-host.invalid:6379", "é" + "x" * 70 + ":6379"])

@@ -108,6 +108,9 @@ def test_a_relative_manifest_and_an_absolute_out(head: Head, tmp_path: Path) -> 
     begin, end = (next(line for line in log.splitlines() if f"event={name} " in line) for name in ("job", "complete"))
     assert f"output={out}" in begin
     assert end.endswith(f"output={out}")
+    (tmp_path / "project" / "note.txt").write_text("Ray makes another copy of a folder that has changed")
+    again = head.job("submit", "--submission-id", "again-whole", "--working-dir", str(tmp_path / "project"), "--", *words, out)
+    assert "event=already_complete" in again.stdout, again.stdout + again.stderr
 
 
 LOOKS = """
