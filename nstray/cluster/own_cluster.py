@@ -74,10 +74,11 @@ def remove_folder() -> None:
     (path, use), _held = _held, None
     owned_folders.leave(path, use)
     for _ in range(REMOVALS):
-        if not path.exists():
+        # What is left has another name by then (`owned_folders.remove_unused`).
+        if not any(path.parent.glob(f"{path.name}*")):
             return
         time.sleep(0.1)
-        owned_folders.remove_unused(path)
+        owned_folders.remove_all_unused(path.parent, path.name)
 
 
 def require_loopback() -> None:

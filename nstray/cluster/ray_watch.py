@@ -131,9 +131,11 @@ class RayWatch:
         with open(os.devnull, "wb") as null:
             os.dup2(null.fileno(), 1)
             os.dup2(null.fileno(), 2)
-        for process in self._own.values():
+        # Workers that outlive their raylet for a moment would write to the folder that goes.
+        workers = [pid for process in self._own.values() for pid in _children(process.pid)]
+        for pid in (*workers, *(process.pid for process in self._own.values())):
             with contextlib.suppress(OSError):
-                process.kill()
+                os.kill(pid, signal.SIGKILL)
         own_cluster.remove_folder()
         # Whoever ends a whole group of processes asks this one to stop too.
         os._exit(stop_signals.EXIT_STOPPED if stop_signals.received() else 1)
@@ -142,12 +144,19 @@ class RayWatch:
 def _agents(raylet: int) -> dict[str, int]:
     """The agents that the raylet of this pid has started, where /proc tells."""
     found: dict[str, int] = {}
+    for pid in _children(raylet):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+            found |= {name: pid for key, name in _AGENTS.items() if key in command}
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that a process has started, where /proc tells."""
+    found: list[int] = []
     with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{raylet}/task").iterdir():
-            for pid in (task / "children").read_text().split():
-                with contextlib.suppress(OSError):
-                    command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-                    found |= {name: int(pid) for key, name in _AGENTS.items() if key in command}
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
     return found
 
 
