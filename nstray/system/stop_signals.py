@@ -41,6 +41,7 @@ class StopRequested(KeyboardInterrupt):
 class _State:
     installed = False
     received: signal.Signals | None = None  # the first signal
+    lost = False  # its exception was lost, and the signal is sent again
     deferrals = 0
     wake = -1  # a file that wakes the watch
     code: int | None = None  # the exit code, once it is known
@@ -61,6 +62,7 @@ def install() -> None:
         os.set_blocking(_state.wake, False)
         signal.set_wakeup_fd(_state.wake, warn_on_full_buffer=False)
         threading.Thread(target=_watch, args=(ready,), name="stop-watch", daemon=True).start()
+        sys.unraisablehook = _unraisable
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
@@ -138,15 +140,32 @@ def print_interrupted() -> None:
     print(f"nstray: interrupted; {_HINT}", file=sys.stderr)
 
 
+def _unraisable(raised: sys.UnraisableHookArgs) -> None:
+    """Raise a `StopRequested` again that Python has dropped, as it does in a destructor."""
+    if not issubclass(raised.exc_type, StopRequested) or _state.received is None:
+        sys.__unraisablehook__(raised)
+        return
+    _state.lost = True
+    main, number = threading.main_thread().ident, _state.received
+    # Not here: this function, too, is called where exceptions are dropped.
+    again = threading.Timer(0.01, lambda: main and signal.pthread_kill(main, number))
+    again.daemon = True
+    again.start()
+
+
 def _handle(number: int, frame: FrameType | None) -> None:
-    if _state.received is not None:
+    first = _state.received is None
+    if _state.lost:
+        _state.lost = False
+    elif _state.received is not None:
         # A terminal that closes may send SIGHUP twice.
         if number != signal.SIGHUP:
             _end("second_signal")
         return
     _state.received = signal.Signals(number)
     if _state.callback is not None:
-        _state.callback(_state.received)
+        if first:
+            _state.callback(_state.received)
         return
     if not _state.deferrals:
         raise StopRequested

@@ -41,7 +41,7 @@ def problem(path: Path, text: str | bytes, **options: object) -> str:
         ("size: [1\n", "is not YAML: expected ',' or ']'"),
         ("seed: !!python/name:os.system\n", "could not determine a constructor"),
         (b"size: \xff\n", "is not YAML: invalid start byte at byte 6"),
-        ("size: banana\n", "size: must be a number of pixels (512) or WIDTHxHEIGHT (640x480); got 'banana'"),
+        ("size: banana\n", "size: must be a number of pixels (512), original (each picture's own size) or WIDTHxHEIGHT (640x480); got 'banana'"),
         ("sise: 64\n", "sise: no such setting; did you mean size?"),
         ("size: 640x480\n", "size '640x480' needs size_rule exact"),
         ("preset: gatys1915\n", "preset: "),

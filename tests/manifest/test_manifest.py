@@ -485,11 +485,11 @@ def test_id_hashes_find_duplicates_with_and_without_files(in_memory: int) -> Non
         for piece in np.array_split(hashes, 9):
             ids.add(piece)
         found, repeats = ids.duplicates()
-        folder = ids._folder
-        assert (folder is not None) == (in_memory < len(hashes))
+        file = ids._file
+        assert (file is not None) == (in_memory < len(hashes))
     assert found.tolist() == [-3 * 2654435761, 7 * 2654435761, 1999 * 2654435761]
     assert repeats == 4
-    assert folder is None or not Path(folder.name).exists()
+    assert file is None or file.closed
 
 
 def test_duplicates_beyond_what_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

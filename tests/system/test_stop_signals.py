@@ -195,3 +195,18 @@ def test_a_command_that_is_stopped_while_it_starts(delay: float, number: signal.
     assert (process.returncode, err.strip()) in [(4, "nstray: interrupted; run the same command again to resume"), (0, "")], err
     assert ("rows" in out) == (process.returncode == 0)
     assert {p.name for p in tmp_path.iterdir()} == {"m.csv", "started"}
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_comes_in_a_destructor_is_not_lost(number: signal.Signals) -> None:
+    """Python drops what a destructor or a callback of the garbage collector raises."""
+    program = Program(
+        "class Slow:\n    def __del__(self):\n        wait()\n"
+        "try:\n    slow = Slow()\n    del slow\n    say('went on')\n    wait()\n"
+        "except KeyboardInterrupt as e:\n    say(type(e).__name__)\n    sys.exit(4)"
+    )
+    program.until("waiting")
+    program.process.send_signal(number)
+    code, out, err = program.end()
+    assert (code, err) == (4, "")
+    assert out.endswith("StopRequested\n")
