@@ -146,9 +146,9 @@ def _unraisable(raised: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(raised)
         return
     _state.lost = True
-    main, number = threading.main_thread().ident, _state.received
+    main = threading.main_thread().ident
     # Not here: this function, too, is called where exceptions are dropped.
-    again = threading.Timer(0.01, lambda: main and signal.pthread_kill(main, number))
+    again = threading.Timer(0.01, signal.pthread_kill, (main, _state.received))
     again.daemon = True
     again.start()
 
