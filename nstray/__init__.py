@@ -74,6 +74,7 @@ output, images, config, engine | storage, errors, system, text.
         pair.py             Pair, and ManifestInfo: what a check found
         manifest.py         a manifest, checked and read as tables
         files.py            the files, and their rows as raw batches
+        raw_batches.py      a file, and a batch of its rows
         text_input.py       text files as UTF-8, whatever their encoding
         csv_dialect.py      how a CSV file is written
         csv_rows.py         CSV as raw batches

@@ -18,10 +18,10 @@ from nstray.errors import ManifestError
 from nstray.manifest.arrow_columns import DOUBLES, STRINGS, Flags, Lists, to_flags
 from nstray.manifest.carried_types import without_views
 from nstray.manifest.column_names import HINTS, IMAGE_COLUMNS, MASKS
-from nstray.manifest.files import RawBatch
 from nstray.manifest.overrides import check_rules, parse_override
 from nstray.manifest.pair_ids import default_ids, pair_ids
 from nstray.manifest.problems import Problems
+from nstray.manifest.raw_batches import RawBatch
 from nstray.manifest.references import ReferenceRules, resolve
 from nstray.manifest.text_columns import TextColumns
 

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from nstray.errors import ManifestError
-from nstray.manifest.files import ManifestFile
 from nstray.manifest.parquet_files import open_parquet
+from nstray.manifest.raw_batches import ManifestFile
 from nstray.output.schema import HUGGINGFACE, with_features
 
 # Prefixes of keys that are not handed on: what pyarrow makes from the file itself, such as field

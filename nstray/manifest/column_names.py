@@ -11,7 +11,7 @@ from nstray.errors import ManifestError
 from nstray.output.schema import RESERVED
 
 if TYPE_CHECKING:
-    from nstray.manifest.files import RawBatch
+    from nstray.manifest.raw_batches import RawBatch
 
 # One per style: where in the content the style applies, and which part of the style is used.
 MASKS = ("content_masks", "style_masks")

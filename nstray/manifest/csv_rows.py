@@ -30,7 +30,7 @@ from nstray.manifest.text_input import SAVE_AS_UTF8, TextInput
 from nstray.text import redact
 
 if TYPE_CHECKING:
-    from nstray.manifest.files import ManifestFile, Rows
+    from nstray.manifest.raw_batches import ManifestFile, Rows
 
 _DOUBLE_QUOTES = 'a quote inside a quoted cell is written twice (""), not with a backslash'
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 
 import pyarrow as pa
 
 from nstray import storage
 from nstray.errors import ManifestError, NotFound
 from nstray.manifest import csv_rows, json_lines, parquet_files
+from nstray.manifest.raw_batches import ManifestFile, RawBatch, Rows
 
 # Formats that `nstray manifest build` writes.
 WRITTEN = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -28,39 +28,6 @@ ENDINGS = {
 }
 BATCH_ROWS = 65_536
 BLOCK_BYTES = 8 * 2**20
-# Names, columns and number of rows of a batch, as a reader of one format gives them.
-Rows = tuple[tuple[str, ...], tuple[pa.Array, ...], int]
-
-
-@dataclass(frozen=True)
-class ManifestFile:
-    """One file of a manifest; `kind` is ``parquet``, ``csv`` or ``jsonl``, `size` is in bytes."""
-
-    uri: str
-    name: str
-    kind: str
-    size: int
-
-
-@dataclass(frozen=True)
-class RawBatch:
-    """Consecutive rows of one file, as the file has them.
-
-    Attributes:
-        file: for messages.
-        first: number of the first row among the file's data rows, from 0.
-        names: as in the file, which may name a column twice.
-        columns: one Arrow array per name, each of `rows` values. Of JSON Lines, `style` and masks
-            are always list<string>.
-        how: how a CSV file was read (separator and encoding), for messages; else empty.
-    """
-
-    file: ManifestFile
-    first: int
-    rows: int
-    names: tuple[str, ...]
-    columns: tuple[pa.Array, ...]
-    how: str = ""
 
 
 def ending(name: str) -> str:

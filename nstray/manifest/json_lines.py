@@ -17,7 +17,7 @@ from nstray.manifest.text_input import SAVE_AS_UTF8, TextInput
 from nstray.text import redact
 
 if TYPE_CHECKING:
-    from nstray.manifest.files import ManifestFile, Rows
+    from nstray.manifest.raw_batches import ManifestFile, Rows
 
 MAX_LINE_BYTES = 64 * 2**20
 LONE_SURROGATE = "an escape from \\ud800 to \\udfff is alone: it is half of a character"

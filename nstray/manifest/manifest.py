@@ -25,10 +25,11 @@ from nstray.manifest.column_metadata import ColumnMetadata
 from nstray.manifest.column_names import HINTS, IMAGE_COLUMNS, check_names, near_miss
 from nstray.manifest.csv_types import check_used, named_types
 from nstray.manifest.duplicates import IdHashes
-from nstray.manifest.files import ManifestFile, RawBatch, digest, find, read
+from nstray.manifest.files import digest, find, read
 from nstray.manifest.overrides import OVERRIDE_TYPES
 from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.problems import Problems
+from nstray.manifest.raw_batches import ManifestFile, RawBatch
 from nstray.manifest.references import ReferenceRules, resolve
 from nstray.manifest.rows_digest import RowsDigest
 from nstray.manifest.shards import ORDER_KEYS

@@ -16,8 +16,8 @@ from nstray.config import ORIGINAL, JobConfig, check_size, row_adapter
 from nstray.engine.settings import check_layer_weights, check_terms
 from nstray.errors import ManifestError
 from nstray.manifest.arrow_columns import Lists, indices, is_text, to_flags
-from nstray.manifest.files import RawBatch
 from nstray.manifest.problems import Problems
+from nstray.manifest.raw_batches import RawBatch
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 # `size` is text, because 640x480 is a size too. Lists are text, separated by commas.

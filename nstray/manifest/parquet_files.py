@@ -14,7 +14,7 @@ from nstray.errors import ManifestError
 from nstray.manifest.arrow_errors import first_line, is_not_utf8
 
 if TYPE_CHECKING:
-    from nstray.manifest.files import ManifestFile
+    from nstray.manifest.raw_batches import ManifestFile
 
 BATCH_BYTES = 16 * 2**20  # of the values of a batch, about
 FIRST_ROWS = 256  # rows of a read as long as nothing is known of the size of a row

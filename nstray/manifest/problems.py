@@ -8,7 +8,7 @@ import numpy as np
 
 from nstray.errors import ManifestError
 from nstray.manifest.arrow_columns import Flags
-from nstray.manifest.files import RawBatch
+from nstray.manifest.raw_batches import RawBatch
 
 
 class Problems:

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from nstray.errors import ManifestError
 from nstray.manifest.arrow_columns import STRINGS, Lists, indices, is_list, is_text
-from nstray.manifest.files import RawBatch
 from nstray.manifest.json_lines import LONE_SURROGATE, is_unicode
 from nstray.manifest.problems import Problems
+from nstray.manifest.raw_batches import RawBatch
 from nstray.text import redact
 
 

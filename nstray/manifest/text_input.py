@@ -13,7 +13,7 @@ from nstray import storage
 from nstray.errors import ManifestError
 
 if TYPE_CHECKING:
-    from nstray.manifest.files import ManifestFile
+    from nstray.manifest.raw_batches import ManifestFile
 
 _GZIP = b"\x1f\x8b"
 # UTF-32 before UTF-16, whose little-endian mark begins it.

@@ -1,13 +1,22 @@
-"""Decoded images of a worker that were used last."""
+"""Decoded images, and those of a worker that were used last."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-if TYPE_CHECKING:
-    from nstray.worker.inputs import Picture
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pixels (H, W, 3), or (H, W) of a mask; `source` is height and width before resizing."""
+
+    pixels: np.ndarray[Any, np.dtype[np.uint8]]
+    sha256: str
+    source: tuple[int, int]
 
 
 class ImageCache:

@@ -14,8 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from nstray import storage
 from nstray.engine import settings
 from nstray.engine.network.vgg import minimum_side
@@ -38,7 +36,7 @@ from nstray.manifest.pair import Pair, pairs
 from nstray.manifest.shards import Shard
 from nstray.storage.backoff import retry
 from nstray.text import log_event
-from nstray.worker.image_cache import ImageCache
+from nstray.worker.image_cache import ImageCache, Picture
 from nstray.worker.messages import JobSpec
 from nstray.worker.requests import Request, Requests
 from nstray.worker.style_cache import StyleCache
@@ -57,15 +55,6 @@ _OF_BYTES = frozenset(
     }
 )
 _SHARED = ("style", "fine style")  # the roles of images that many pairs of a job use
-
-
-@dataclass(frozen=True)
-class Picture:
-    """Pixels (H, W, 3), or (H, W) of a mask; `source` is height and width before resizing."""
-
-    pixels: np.ndarray[Any, np.dtype[np.uint8]]
-    sha256: str
-    source: tuple[int, int]
 
 
 @dataclass

@@ -36,7 +36,8 @@ from nstray.output.folder import Output
 from nstray.storage.backoff import retry
 from nstray.text import log_event
 from nstray.worker import previous_rows
-from nstray.worker.inputs import Inputs, LoadedPair, Picture
+from nstray.worker.image_cache import Picture
+from nstray.worker.inputs import Inputs, LoadedPair
 from nstray.worker.messages import JobSpec, ShardReport, WorkerProgress
 from nstray.worker.previous_rows import PreviousRows
 from nstray.worker.rows import Rows, report_of
