@@ -25,7 +25,8 @@ def ray_running() -> Iterator[None]:
             with own_cluster.keeping_signal_handlers():
                 _start()
             stop_signals.check()
-            with ray_watch.RayWatch():
+            # The watch ends the process. Another program gets Ray's exceptions and goes on.
+            with ray_watch.RayWatch() if stop_signals.installed() else contextlib.nullcontext():
                 yield
         finally:
             ray_session.stop_ray()

@@ -114,12 +114,6 @@ def _check_literal(name: str, value: str, rules: ReferenceRules) -> None:
         )
 
 
-def literal(path: str) -> str:
-    """`path`, relative, as a reference that `resolve` takes for the name of a file."""
-    odd = "::" in path or "\\" in path or _WINDOWS.match(path) or path != path.strip()
-    return f"./{path}" if odd else path
-
-
 def _check_key(uri: str) -> str:
     """`uri`; raises `UsageError` if it names a bucket alone."""
     if uri.startswith("s3://") and not uri[5:].partition("/")[2]:

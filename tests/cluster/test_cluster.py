@@ -38,6 +38,7 @@ from nstray.manifest.shards import Shard
 from nstray.output import live_status
 from nstray.output.folder import Output
 from nstray.output.part_file import read_footer
+from nstray.system import stop_signals
 from nstray.worker.messages import WorkerProgress
 
 pytestmark = pytest.mark.usefixtures("weights_once")
@@ -175,7 +176,7 @@ def test_resume_does_only_what_is_missing(local_ray: None, tmp_path: Path) -> No
 def test_drain_then_rerun(local_ray: None, tmp_path: Path) -> None:
     small = Small(tmp_path, contents=4, styles=5, evaluations=60)
     driver = small.driver()
-    stopper = when(lambda: jobs.parts(small.out), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    stopper = when(lambda: jobs.parts(small.out), lambda: stop_signals._state.callback(signal.SIGTERM))  # the command line's handler calls it
     outcome = run(driver)
     stopper.join()
     kept = jobs.parts(small.out)

@@ -91,7 +91,7 @@ def test_pictures_ids_and_labels_of_every_kind(tmp_path: Path, call: Callable[..
         for i, name in enumerate(NAMES):
             (tmp_path / "in" / "p").mkdir(exist_ok=True)
             (tmp_path / "in" / "p" / f"{name}.png").write_bytes(encode(picture(i, 30, 28), "png"))
-            lines.writerow([f"p/{name}.png", "s0.png", name])
+            lines.writerow([f"./p/{name}.png", "s0.png", name])  # taken literally
     out = tmp_path / "out \x1b[31m é"
     run(tmp_path, out.name, {}, inputs=(str(manifest), weights), rows=len(NAMES))
     table = pq.read_table(out / "data")

@@ -32,7 +32,7 @@ def test_signal_drains_and_a_rerun_completes(run: Run, number: signal.Signals) -
     assert 0 < len(kept) < PAIRS
     text = run.log.read_text()
     assert f"event=draining signal={number.name}" in text
-    assert f'event=stopped rows_done={len(kept)} rows={PAIRS} hint="run the same command again to resume"' in text
+    assert f"event=stopped rows_done={len(kept)} rows={PAIRS} output=" in text
     assert "Traceback" not in text
     jobs.until(lambda: not jobs.alive(below), "Ray's processes to end", seconds=30)
     if number == signal.SIGTERM:
@@ -116,8 +116,8 @@ def test_the_head_of_the_cluster_dies_and_a_rerun_on_a_new_one_completes(run: Ru
             finally:
                 head.end()
         text = run.log.read_text()
-        assert 'event=head_silent seconds=10 hint="Ray ends this run' in text
-        assert "run the same command again on a new head to resume" in text
+        assert "event=ray_died process=" in text  # the raylet follows its head, or the head is silent
+        assert "run the same command again" in text
         kept = jobs.parts(run.out)
         assert 0 < len(kept) < PAIRS
 

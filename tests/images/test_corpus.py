@@ -25,7 +25,6 @@ from nstray.engine.settings import CONV_LAYERS
 from nstray.errors import ErrorCode
 from nstray.images.encode import encode
 from nstray.manifest.manifest import Manifest
-from nstray.manifest.references import literal
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.folder import Output
 from nstray.worker.messages import JobSpec
@@ -121,8 +120,8 @@ def rows_of(folder: Path, offset: int) -> list[tuple[dict[str, str], frozenset[s
         os.makedirs(os.path.dirname(path), exist_ok=True)
         Path(path).write_bytes(encode(picture(i, 20, 16), "png"))
         # A name such as ..\\a.png stands for itself only after ./.
-        add(literal(name), frozenset({"ok"}))
-        add("good.png", frozenset({"ok"}), style=literal(name))
+        add(f"./{name}", frozenset({"ok"}))
+        add("good.png", frozenset({"ok"}), style=f"./{name}")
     os.mkfifo(folder / "pipe.png")
     (folder / "loop.png").symlink_to("loop.png")
     for name in ("x" * 256, "/".join(["y" * 200] * 40), "pipe.png", "loop.png", "sub", "/dev/zero", "."):
