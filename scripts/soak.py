@@ -2,15 +2,21 @@
 
     python scripts/soak.py [--minutes 20] [--seed 1] [--pairs 150] [--every 8] [--out FILE]
 
+A piece of it has a seed of its own; --out appends, so pieces add up.
+
 Jobs run on a Ray of their own, from and to a real S3 server (scripts/radosgw, which needs Debian's radosgw) behind tests/faults/proxy.py.
 Every few seconds a fault is drawn. It is one of processes (driver, worker, raylet or head killed; driver told to stop; a worker stopped for
-a while; a second driver) or one of storage. A run that ends is started again with the same command. One seed gives the same faults at the
-same pauses; what they meet depends on the machine. Ends with 1 if a row is missing, appears twice or is an error row.
+a while; a second driver) or one of storage, flipped bits among them. Every second job has spaces and letters beyond ASCII in the keys of
+its inputs and output. A run that ends is started again with the same command. One seed gives the same faults at the
+same pauses; what they meet depends on the machine. Ends with 1 if a row is missing, appears twice, is an error row or was made from other
+bytes than the store holds, or if a folder of nstray's stays in TMPDIR or Ray's folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import io
 import os
 import random
 import shlex
@@ -27,9 +33,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "faults"), str(ROOT / "scripts")]
 
 import jobs  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
 from ports import free_ports  # noqa: E402
 from proxy import FaultProxy  # noqa: E402
 
+from nstray import storage  # noqa: E402
 from nstray.commands import verify  # noqa: E402
 from nstray.storage import s3_client  # noqa: E402
 
@@ -45,6 +53,8 @@ STORAGE = {
     "body reset": {"kind": "reset_body", "probability": 0.5},
     "delay": {"kind": "delay", "seconds": 0.5},
     "no answer": {"kind": "reset"},
+    "bits flipped": {"kind": "flip", "method": "GET", "probability": 0.5},
+    "bits flipped on the way there": {"kind": "flip_request", "method": "PUT", "probability": 0.5},
 }
 PROCESSES = ("kill driver", "stop driver", "kill worker", "kill raylet", "kill head", "freeze worker", "second driver")
 
@@ -55,7 +65,10 @@ class Soak:
     def __init__(self, arguments: argparse.Namespace, folder: Path, proxy: FaultProxy, ray: str) -> None:
         self.arguments, self.folder, self.proxy = arguments, folder, proxy
         self.draw = random.Random(arguments.seed)
-        self.env = {**jobs.LOCAL_RAY, "RAY_TMPDIR": ray, "OMP_NUM_THREADS": "1"}
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        self.ray = Path(ray)
+        self.env = {**jobs.LOCAL_RAY, "RAY_TMPDIR": ray, "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}
         self.log = folder / "log"
         self.caused: Counter[str] = Counter()
         self.jobs = self.rows = self.runs = 0
@@ -76,8 +89,13 @@ class Soak:
         bucket = f"soak-{self.arguments.seed}-{self.jobs}"
         s3_client.client().create_bucket(Bucket=bucket)
         contents = max(1, self.arguments.pairs // 10)
-        manifest, weights = jobs.write_inputs(f"s3://{bucket}/in", contents=contents, styles=10)
-        self.out, self.ids = f"s3://{bucket}/out", sorted(jobs.all_pairs(contents, 10))
+        given, out = ("in", "out") if self.jobs % 2 else ("ïn 一 'x'", "ré sultats 結果")
+        manifest, weights = jobs.write_inputs(f"s3://{bucket}/{given}", contents=contents, styles=10)
+        self.out, self.ids = f"s3://{bucket}/{out}", sorted(jobs.all_pairs(contents, 10))
+        self.digests = {
+            role: {f"{role}{i}": hashlib.sha256(storage.read(f"s3://{bucket}/{given}/{role}{i}.png")).hexdigest() for i in range(number)}
+            for role, number in (("c", contents), ("s", 10))
+        }
         settings = {**jobs.SETTINGS, "weights": weights, "evaluations": self.arguments.evaluations, "shard_size": 2, "actors": 2, "cpus_per_actor": 1}
         self.words = ["run", manifest, self.out, *jobs.options(settings)]
         process = self.start()
@@ -159,8 +177,28 @@ class Soak:
         report = verify.verify(self.out)
         if [r["pair_id"] for r in rows] != self.ids or wrong or report.problems:
             raise SystemExit(f"job {self.jobs}: {len(rows)} rows of {len(self.ids)}, written off: {wrong[:5]}, verify: {report.problems[:5]}")
+        if other := [row for row in self.sources() if row not in self.expected()]:
+            raise SystemExit(f"job {self.jobs}: made from other bytes: {other[:5]}")
+        # What a killed run left, the last one has removed.
+        if left := [str(p) for p in (*self.temporary.iterdir(), *self.ray.glob("nstray-*"))]:
+            raise SystemExit(f"job {self.jobs}: left behind: {left[:5]}")
         self.rows += len(rows)
         self.say(f"job {self.jobs}: {len(rows)} rows, each once, verified")
+
+    def expected(self) -> set[tuple[str, str, str]]:
+        """Pair, content's digest and style's of every row."""
+        contents, styles = self.digests["c"], self.digests["s"]
+        return {(f"{c}-{s}", contents[c], styles[s]) for c in contents for s in styles}
+
+    def sources(self) -> list[tuple[str, str, str]]:
+        """The same as the parts have it."""
+        found: list[tuple[str, str, str]] = []
+        for name in jobs.parts(self.out):
+            table = pq.read_table(
+                io.BytesIO(storage.read(storage.join(self.out, f"data/{name}"))), columns=["pair_id", "content_sha256", "style_sha256"]
+            )
+            found += [(row["pair_id"], row["content_sha256"], row["style_sha256"][0]) for row in table.to_pylist()]
+        return found
 
     def end(self) -> None:
         for other in self.others:
@@ -211,7 +249,8 @@ def main() -> None:
             ]
             print("\n".join(lines))
             if arguments.out:
-                arguments.out.write_text("\n".join(lines) + "\n")
+                with arguments.out.open("a") as file:
+                    file.write("\n".join(lines) + "\n")
 
     with tempfile.TemporaryDirectory(prefix="rgw-", dir="/tmp") as server:
         with_radosgw(Path(server), soak)

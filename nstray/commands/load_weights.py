@@ -161,7 +161,10 @@ def child() -> None:
     # Nothing but the answer goes to the pipe, whatever a library prints.
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    request = json.loads(sys.stdin.buffer.readline())
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):  # the parent was stopped before it asked
+        return
+    request = json.loads(line)
     given = sys.stdin.buffer.read(request["bytes"])
     if len(given) < request["bytes"]:  # the parent died
         return

@@ -68,6 +68,8 @@ def shortage(error: BaseException) -> str | None:
 
 
 def _is_temporary(place: str) -> bool:
+    if "://" in place:  # it would be a path below the current folder
+        return False
     folder = os.path.abspath(os.environ.get("TMPDIR") or "/tmp")
     return os.path.commonpath([folder, os.path.abspath(place)]) == folder
 
