@@ -75,7 +75,7 @@ def main() -> None:
 def _run() -> int:
     import traceback
 
-    from nstray.system import surroundings
+    from nstray.system import stop_signals, surroundings
 
     surroundings.use_own_interpreter_settings()
     try:
@@ -85,6 +85,9 @@ def _run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as error:  # an import failed
+        if stop_signals.received():  # a library may make another error of the interrupt
+            stop_signals.print_interrupted()
+            return stop_signals.EXIT_STOPPED
         why = surroundings.shortage(error)
         print(f"nstray: {why}" if why else traceback.format_exc(), file=sys.stderr)
         return 1

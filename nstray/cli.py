@@ -31,7 +31,7 @@ from nstray.commands.options import (
 from nstray.commands.printing import print_record, say
 from nstray.config import RUN_FIELDS, VERSION, make
 from nstray.errors import NstrayError, UsageError
-from nstray.system.stop_signals import EXIT_STOPPED, print_interrupted
+from nstray.system.stop_signals import EXIT_STOPPED, print_interrupted, received
 from nstray.system.streams import lost_answer
 from nstray.system.surroundings import shortage
 from nstray.text import log_to_stderr
@@ -374,6 +374,9 @@ def main() -> None:
         say(text.getvalue().rstrip(), err=True)
         sys.exit(2)
     except Exception as error:
+        if received():  # a library may make another error of the interrupt
+            print_interrupted()
+            sys.exit(EXIT_STOPPED)
         _fail(error)
     if why := lost_answer():
         say(f"nstray: the answer could not be written to stdout: {why}", err=True)
