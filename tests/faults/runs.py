@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,23 @@ class Run:
         assert [(r["pair_id"], r["status"]) for r in rows] == [(i, "ok") for i in jobs.all_pairs()]
         report = verify.verify(self.out)
         assert (report.problems, report.rows) == ([], PAIRS)
+
+
+def begin(run: Run, *, evaluations: int = 4) -> None:
+    """Few evaluations, so that every part of a run takes its share of the time; temporary files where the test sees them."""
+    run.words += ["--evaluations", str(evaluations)]
+    (run.base / "temporary").mkdir()
+    run.env["TMPDIR"] = str(run.base / "temporary")
+
+
+def left(run: Run) -> list[str]:
+    """What is left of runs: in the temporary folder and in Ray's, but for the files by which Ray's processes on one machine meet."""
+    found = [p for root in (run.env["TMPDIR"], run.env["RAY_TMPDIR"]) for p in Path(root).rglob("*")]
+    return sorted(str(p) for p in found if p.name != "ray")
+
+
+def wait_for(run: Run, process: subprocess.Popen[Any], moment: str, seconds: float) -> None:
+    """Until the log holds `moment` (``N x TEXT``: so often), and so many seconds more."""
+    times, _, text = moment.rpartition(" x ")
+    jobs.until(lambda: run.log.exists() and run.log.read_text().count(text) >= int(times or 1), moment, every=0.02, alive=process)
+    time.sleep(seconds)
