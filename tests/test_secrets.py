@@ -121,8 +121,13 @@ def test_a_whole_job(call: Call, s3: str, planted: None, tmp_path: Path, caplog:
     with jobs.ray_folder() as folder:
         process = jobs.start_cli(["run", manifest, out, *options], log, {**jobs.LOCAL_RAY, "RAY_TMPDIR": folder})
         live: list[bytes] = []  # what it said of itself while it ran
+        logs: dict[Path, bytes] = {}  # of Ray's workers; their folder goes with the run
 
         def ended() -> bool:
+            for path in Path(folder).rglob("worker-*"):
+                if path.suffix in (".err", ".out"):
+                    with suppress(OSError):
+                        logs[path] = path.read_bytes()
             with suppress(NotFound):
                 live.append(storage.read(Output(out).live_uri))
             return process.poll() is not None
@@ -132,10 +137,9 @@ def test_a_whole_job(call: Call, s3: str, planted: None, tmp_path: Path, caplog:
             assert process.returncode == 0, log.read_text()
         finally:
             jobs.end(process)
-        ours = [p for p in Path(folder).rglob("worker-*") if p.suffix in (".err", ".out")]
-        assert ours
-        for path in ours:
-            clean(path.read_bytes())
+        assert logs
+        for text in logs.values():
+            clean(text)
     clean(log.read_bytes())
     assert b"worker-1" in live[-1]
     for text in live:
