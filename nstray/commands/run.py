@@ -22,7 +22,8 @@ from nstray.system import stop_signals
 if TYPE_CHECKING:
     from nstray.cluster.driver import Outcome
 
-EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS, EXIT_STOPPED = 0, 1, 2, 3, 4
+EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_ERROR_ROWS = 0, 1, 2, 3
+EXIT_STOPPED = stop_signals.EXIT_STOPPED
 # What a job's summary takes from the counts of its parts.
 _SUMMED = (
     "rows",

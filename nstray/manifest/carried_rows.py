@@ -7,10 +7,11 @@ gigabytes, and the driver holds several windows.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from nstray import storage
 from nstray.errors import ManifestError
@@ -66,39 +67,44 @@ class CarriedRows:
             )
         self._rows = info.file_rows
         self._ends = np.cumsum(info.file_rows)
-        self._groups: dict[int, np.ndarray] = {}
 
     def of(self, rows: Sequence[int]) -> pa.Table:
         """The carried columns of these rows of the manifest, in the order given."""
-        places: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
+        places: dict[int, dict[int, int]] = defaultdict(
+            dict
+        )  # by file: row there, and which of `rows`
         for nth, row in enumerate(rows):
             file = int(np.searchsorted(self._ends, row, side="right"))
-            in_file = row - int(self._ends[file]) + self._rows[file]
-            ends = self._group_ends(file)
-            group = int(np.searchsorted(ends, in_file, side="right"))
-            start = int(ends[group - 1]) if group else 0
-            places[file, group][in_file - start] = nth
-        tables, order = [], []
-        for (file, group), found in sorted(places.items()):
-            table = read_rows(self._files[file], group, list(found), self._names)
-            tables.append(self._cast(self._files[file].name, table))
-            order += [found[place] for place in sorted(found)]
-        return pa.concat_tables(tables).take(pa.array(np.argsort(order)))
-
-    def _group_ends(self, file: int) -> np.ndarray:
-        """The number of rows up to the end of each row group of a file."""
-        if file not in self._groups:
+            places[file][row - int(self._ends[file]) + self._rows[file]] = nth
+        tables: list[pa.Table] = []
+        order: list[int] = []
+        for file, wanted in sorted(places.items()):
             given = self._files[file]
             with open_parquet(given) as source:
-                meta = source.metadata
-                sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
-            if sum(sizes) != self._rows[file]:
-                raise ManifestError(
-                    f"{storage.redact(given.uri)}: changed: {sum(sizes)} rows now, "
-                    f"{self._rows[file]} when it was checked"
-                )
-            self._groups[file] = np.cumsum(sizes)
-        return self._groups[file]
+                for group, start, found in self._by_group(file, source, sorted(wanted)):
+                    table = read_rows(
+                        given, source, group, [row - start for row in found], self._names
+                    )
+                    tables.append(self._cast(given.name, table))
+                    order += [wanted[row] for row in found]
+        return pa.concat_tables(tables).take(pa.array(np.argsort(order)))
+
+    def _by_group(
+        self, file: int, source: pq.ParquetFile, wanted: Sequence[int]
+    ) -> Iterator[tuple[int, int, list[int]]]:
+        """The row groups that hold rows of a file: each with its first row and those rows."""
+        meta = source.metadata
+        if meta.num_rows != self._rows[file]:
+            raise ManifestError(
+                f"{storage.redact(self._files[file].uri)}: changed: {meta.num_rows} rows now, "
+                f"{self._rows[file]} when it was checked"
+            )
+        start = 0
+        for group in range(meta.num_row_groups):
+            end = start + meta.row_group(group).num_rows
+            if found := [row for row in wanted if start <= row < end]:
+                yield group, start, found
+            start = end
 
     def _cast(self, file: str, table: pa.Table) -> pa.Table:
         arrays = [

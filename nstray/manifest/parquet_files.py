@@ -40,29 +40,32 @@ def read_batches(
 
 
 def read_rows(
-    file: ManifestFile, group: int, places: Sequence[int], names: Sequence[str]
+    file: ManifestFile,
+    source: pq.ParquetFile,
+    group: int,
+    places: Sequence[int],
+    names: Sequence[str],
 ) -> pa.Table:
     """Rows of one row group, in ascending order of their `places` in the group, from 0.
 
     The group is read in pieces of about `BATCH_BYTES`, up to the last of the rows.
 
     Args:
+        source: the file, as `open_parquet` opens it.
         names: the columns, in this order.
-    Raises: `ManifestError` for a file that can't be read.
     """
     wanted = sorted(places)
     found = []
     start = 0
-    with open_parquet(file) as source:
-        schema = pa.schema([source.schema_arrow.field(name) for name in names])
-        most = source.metadata.row_group(group).num_rows
-        for batch in _read(file, source, [group], names, _Pace(most)):
-            end = start + batch.num_rows
-            if here := [place - start for place in wanted if start <= place < end]:
-                found.append(batch.select(names).take(pa.array(here)))
-            start = end
-            if start > wanted[-1]:
-                break
+    schema = pa.schema([source.schema_arrow.field(name) for name in names])
+    most = source.metadata.row_group(group).num_rows
+    for batch in _read(file, source, [group], names, _Pace(most)):
+        end = start + batch.num_rows
+        if here := [place - start for place in wanted if start <= place < end]:
+            found.append(batch.select(names).take(pa.array(here)))
+        start = end
+        if start > wanted[-1]:
+            break
     return pa.Table.from_batches(found, schema)
 
 

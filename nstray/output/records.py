@@ -312,8 +312,8 @@ def conflicts(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[list[s
 
     manifests: list[str] = []
     if not has_grown(there, here):
-        key = "rows_digest" if has_both_digests(there) and has_both_digests(here) else None
-        manifests = _different_rows(there, here, key or "manifest_digest")
+        both = has_both_digests(there) and has_both_digests(here)
+        manifests = _different_rows(there, here, "rows_digest" if both else "manifest_digest")
     old, new = identity(there), identity(here)
     if "column_types" in there["config"]:  # all parts of a dataset have one schema
         old["column_types"] = there["config"]["column_types"]

@@ -120,8 +120,12 @@ class Inputs:
                     futures[request] = self._pool.submit(self._fetch, request)
 
         submit(self._requests.content(pair) for pair in rows)
-        waiting = [pair for pair in rows if self._requests.depend_on_content(pair)]
-        submit(r for p in rows if p not in waiting for r in self._requests.others(p))
+        waiting: list[Pair] = []
+        for pair in rows:
+            if self._requests.depend_on_content(pair):
+                waiting.append(pair)
+            else:
+                submit(self._requests.others(pair))
         for pair in waiting:
             with contextlib.suppress(PairError, StorageError):  # `_assemble` meets it again
                 submit(self._others(pair, futures[self._requests.content(pair)].result()))
