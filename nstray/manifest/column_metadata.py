@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 
 from nstray.errors import ManifestError
-from nstray.manifest.parquet_files import open_parquet
 from nstray.manifest.raw_batches import ManifestFile
 from nstray.output.schema import HUGGINGFACE, with_features
 
@@ -28,20 +27,20 @@ class ColumnMetadata:
     """The metadata of the columns of a manifest's files, the same in all of them."""
 
     def __init__(self) -> None:
+        self._files: set[ManifestFile] = set()
         self._fields: dict[str, dict[bytes, bytes]] = {}
         self._features: dict[str, Any] = {}
         self._unknown: dict[str, bytes] = {}  # the names of extension types that are dropped
         self._first: dict[str, str] = {}  # the file that a column stood in first
 
-    def add(self, file: ManifestFile) -> None:
-        """Take a file's metadata.
+    def add(self, file: ManifestFile, schema: pa.Schema) -> None:
+        """Take the metadata of a file's schema; a further call for the file changes nothing.
 
         Raises: `ManifestError` for a column whose metadata differs from that of a file before.
         """
-        if file.kind != "parquet" or not file.size:
+        if file in self._files:
             return
-        with open_parquet(file) as source:
-            schema = source.schema_arrow
+        self._files.add(file)
         features = _features(schema)
         for field in schema:
             given = {

@@ -127,10 +127,11 @@ def read(
     """
     if file.size == 0:
         return
+    if file.kind == "parquet":
+        yield from _parquet(file, skip)
+        return
     batches: Iterator[tuple[Rows, str]]
     match file.kind:
-        case "parquet":
-            batches = ((rows, "") for rows in _parquet(file, skip))
         case "csv":
             batches = csv_rows.read(file, types or {}, BLOCK_BYTES)
         case _:
@@ -142,6 +143,10 @@ def read(
             first += rows
 
 
-def _parquet(file: ManifestFile, skip: Collection[str]) -> Iterator[Rows]:
+def _parquet(file: ManifestFile, skip: Collection[str]) -> Iterator[RawBatch]:
+    first = 0
     for batch in parquet_files.read_batches(file, BATCH_ROWS, skip=skip):
-        yield tuple(batch.schema.names), tuple(batch.columns), batch.num_rows
+        if batch.num_rows:
+            names, columns = tuple(batch.schema.names), tuple(batch.columns)
+            yield RawBatch(file, first, batch.num_rows, names, columns, schema=batch.schema)
+            first += batch.num_rows

@@ -83,10 +83,10 @@ class Manifest:
         file_rows = dict.fromkeys(files, 0)
         metadata = ColumnMetadata()
         with IdHashes() as hashes:
-            for file in files:
-                metadata.add(file)
             for batch in _batches(files, types):
                 check_names(batch, config)
+                if batch.schema is not None:
+                    metadata.add(batch.file, batch.schema)
                 found = canonical(batch, base, config, problems, local=local)
                 present.update(dict.fromkeys(found.columns))
                 for name, array in found.carried.items():

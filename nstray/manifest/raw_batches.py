@@ -31,6 +31,7 @@ class RawBatch:
         columns: one Arrow array per name, each of `rows` values. Of JSON Lines, `style` and masks
             are always list<string>.
         how: how a CSV file was read (separator and encoding), for messages; else empty.
+        schema: of a Parquet file's batch, with its metadata; else None.
     """
 
     file: ManifestFile
@@ -39,3 +40,4 @@ class RawBatch:
     names: tuple[str, ...]
     columns: tuple[pa.Array, ...]
     how: str = ""
+    schema: pa.Schema | None = None
