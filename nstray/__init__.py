@@ -1,7 +1,7 @@
 """nstray: stylised datasets by the optimisation of Gatys, Ecker and Bethge, on Ray.
 
 The map. Imports go downwards, in the layers cli, commands, cluster | reports, worker, manifest,
-output, images, config, engine | storage, errors, system, text.
+output | sources, images, config, engine | storage, errors, system, text.
 
     nstray/
       __init__.py           this map
@@ -9,17 +9,23 @@ output, images, config, engine | storage, errors, system, text.
       cli.py                click commands: parse, call commands/, print
       config.py             JobConfig: every setting, validated once; its fingerprint
       errors.py             the exception tree and the closed list of error codes
-      text.py               redaction, log_event, durations, did_you_mean
+      text.py               redaction, log_event, durations, counts, did_you_mean
       commands/             one file per word a user types, and what they share
         run.py              a checked job to its exit code
         retry.py            error rows made again
+        pairing.py          sources of pictures in place of a manifest
         plan.py             what a run would do
         status.py           where a job stands
         verify.py           every part against footer, record and manifest
-        export.py           pictures as plain files
+        verify_report.py    what it found, and what to do
+        export.py           the options of an export to its counts
+        export_command.py   those options on the command line
         sheet.py            a labelled sheet of pictures
         demo.py             the example's pictures, a job, a sheet
         weights.py          normalise and convert a network's weights
+        distil.py           a narrow network trained, with checkpoints
+        network_files.py    files of weights that commands read and write
+        decoded_pictures.py pictures of a folder, one after the other
         command_groups.py   the click groups `manifest` and `weights`
         options.py          settings as options of the command line
         config_file.py      settings of a YAML file, read within bounds
@@ -28,6 +34,7 @@ output, images, config, engine | storage, errors, system, text.
         preflight.py        the first images, before any worker starts
         ray_job.py          where no output goes from inside a Ray job
         load_weights.py     the weights, read in a process of their own
+        moved.py            what a job names that may be elsewhere now
         cost.py             what a pair costs by its settings; what a run cost
         probe.py            a few pairs run and timed
         forecast.py         hours, bytes and money from what the probe timed
@@ -54,6 +61,29 @@ output, images, config, engine | storage, errors, system, text.
         reporter.py         metrics, live.json and a log line per shard
         metrics.py          counters and gauges for Prometheus
         probe_pool.py       workers that write nothing
+      exports/              formats people train from
+        options.py          what is asked for, checked
+        source.py           committed parts as units of work
+        plan.py             columns read and kept, and where; for every process
+        labels.py           joined tables, excluded ids
+        selection.py        which rows, with their splits and classes
+        pictures.py         pictures made smaller or encoded anew; contents fitted
+        originals.py        contents among the stylised pictures
+        keys.py             the order of rows, and their buckets
+        runs.py             sorted runs in the scratch folder
+        packing.py          buckets to files
+        worker.py           a unit of the first pass, a file of the second
+        pool.py             worker processes, without Ray
+        progress.py         the bar, or a line a minute
+        target.py           the folder that is written: whose it is, what is done
+        export.py           both passes from beginning to end
+        names.py            names of folders and files
+        files.py            plain files with metadata.jsonl
+        imagefolder.py      class folders
+        webdataset.py       tar files of samples
+        parquet.py          packed Parquet
+        json_values.py      rows as JSON
+        card.py             the card of an export
       reports/              what people look at
         drawing.py          cells to PNG or PDF (matplotlib)
         fonts.py            fonts for labels in any script
@@ -77,6 +107,8 @@ output, images, config, engine | storage, errors, system, text.
         raw_batches.py      a file, and a batch of its rows
         text_input.py       text files as UTF-8, whatever their encoding
         csv_dialect.py      how a CSV file is written
+        csv_records.py      records, cells and wrong quotes
+        csv_quotes.py       CSV with right quotes, as Arrow reads it
         csv_rows.py         CSV as raw batches
         csv_types.py        CSV text in the types that a job names
         parquet_files.py    Parquet in batches bounded in bytes
@@ -86,6 +118,7 @@ output, images, config, engine | storage, errors, system, text.
         text_columns.py     text and lists of whatever type the file has
         arrow_columns.py    whole Arrow columns as flags, lists and text
         references.py       paths and URIs made absolute
+        places.py           where contents and styles lie in archives
         overrides.py        settings that a row sets for itself
         carried_types.py    types of carried columns
         carried_rows.py     carried columns that workers read
@@ -97,8 +130,16 @@ output, images, config, engine | storage, errors, system, text.
         rows_digest.py      a digest of rows, whatever files hold them
         cached_check.py     a check kept in the job's record
         shards.py           rows to windows, windows to shards
-        build.py            a manifest of two folders
-        folder_pictures.py  a folder's pictures, and what was left out
+        build.py            a manifest of two sources
+        build_listing.py    pictures listed into a temporary file
+        build_names.py      what ids call a picture
+        build_references.py pictures as a manifest names them
+        build_labels.py     where labels and splits come from
+        build_columns.py    names and metadata of carried columns
+        build_draw.py       which contents, and which styles for each
+        build_shapes.py     widths and heights of loose pictures
+        build_rows.py       contents and styles paired
+        build_write.py      the rows as Parquet, CSV or JSON Lines
       output/               the dataset on storage
         schema.py           the one list of columns
         part_file.py        rows to the bytes of a part; its footer
@@ -113,8 +154,32 @@ output, images, config, engine | storage, errors, system, text.
         live_status.py      live.json: what a run is doing
         data_card.py        the data card
         reader.py           committed parts, row by row
+      sources/              where a picture's bytes are
+        reference.py        members of archives, and places in them
+        read.py             the bytes of whatever a reference names
+        loose.py            files that are a picture each
+        tar.py              members of tars, and their index
+        parquet.py          cells of Parquet, by row group
+        parquet_pages.py    page headers, checked before Arrow reads them
+        arrow.py            cells of Arrow files, by record batch
+        cells.py            columns of pictures, and one cell
+        ranged_file.py      an archive's headers, read ahead
+        caches.py           what was read and is used again
+        listing/            what lies at a path
+          detect.py         which kind of source lies at a path
+          pictures.py       what a listing yields
+          ahead.py          archives listed by threads, in order
+          folders.py        loose pictures
+          folder_pictures.py a folder's pictures, and what was left out
+          tars.py           tars, with WebDataset's keys
+          sidecars.py       classes, texts and JSON beside a picture
+          parquet_files.py  Parquet files with a column of pictures
+          arrow_files.py    Arrow files, as save_to_disk writes them
+          image_column.py   which column holds the pictures
+          cell_pictures.py  what the sources of cells have in common
       images/               the only importer of Pillow
         decode.py           files to pixels
+        shape.py            a picture's shape from its first bytes
         encode.py           pixels to files
         resize.py           size rules, and masks that follow
         icc.py              ICC profiles applied
@@ -141,25 +206,37 @@ output, images, config, engine | storage, errors, system, text.
         network/
           vgg.py            VGG-19 up to the deepest tap
           torchvision_vgg.py  torchvision, without a folder of its own
-          weights.py        files of weights, checked
+          weights.py        the weights, and their conventions
+          weight_files.py   files of weights, checked and written
+          key_names.py      what programs call the convolutions
+          random_weights.py  weights that need no file
           normalise.py      mean activations of 1
+          distil.py         a narrow network that imitates a wide one
+          recipe.py         how it is trained, without torch
+          fidelity.py       how well it does
           winograd.py       deep convolutions on a CPU
           ops.py            gradients cheaper than torch's own
         optim/
           minimise.py       one optimisation, L-BFGS or Adam
+          muon.py           the training of filters
           lbfgs.py          L-BFGS over a batch of problems
           history.py        its (s, y) pairs
           scaling.py        its initial inverse Hessian
           box_constraint.py bounds on the variables
           dct.py            cosine coefficients and back
-      storage/              local and S3 behind one interface
+      storage/              local files and stores behind one interface
         local.py            files
-        s3.py               objects: range reads, conditional puts
+        s3.py               objects: reads, conditional puts
+        s3_ranges.py        objects by range
+        seekable.py         files of known size to seek in
         s3_client.py        the client and its timeouts
         s3_listing.py       listings
         s3_errors.py        botocore's errors as nstray's
         s3_digests.py       bytes compared with the store's digests
         botocore_internals.py  what is private in botocore and urllib3
+        remote.py           objects of other stores, read through fsspec
+        remote_errors.py    what fsspec raises as nstray's errors
+        schemes.py          which other stores there are, and may be read
         uri.py              what a URI is
         backoff.py          tries again while a store is away
       system/               the process and its machine

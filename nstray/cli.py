@@ -13,8 +13,10 @@ from typing import Any, NoReturn
 import click
 
 from nstray.commands.command_groups import manifest_group, weights_group
+from nstray.commands.export_command import export_command
 from nstray.commands.options import (
     JobCommand,
+    allow_remote_option,
     extend_option,
     given,
     job_config,
@@ -23,7 +25,7 @@ from nstray.commands.options import (
     manifest_argument,
     moved_manifest_option,
     out_argument,
-    overwrite_option,
+    pairing_options,
     request_payer_option,
     setting_options,
     whole_numbers,
@@ -34,7 +36,7 @@ from nstray.errors import NstrayError, UsageError
 from nstray.system.stop_signals import EXIT_STOPPED, print_interrupted, received
 from nstray.system.streams import lost_answer
 from nstray.system.surroundings import shortage
-from nstray.text import log_to_stderr
+from nstray.text import counted, log_to_stderr
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -61,6 +63,7 @@ cli.add_command(weights_group)
 @cli.command("plan", cls=JobCommand, short_help="Say what run would do; runs nothing.")
 @manifest_argument
 @out_argument
+@pairing_options
 @extend_option
 @click.option(
     "--probe",
@@ -117,7 +120,7 @@ def plan_command(
     nstray plan pairs.csv OUT --probe
     nstray plan pairs.csv OUT --probe --devices 1,8,64 --price 2.5
     """
-    from nstray.commands import prepare, probe
+    from nstray.commands import pairing, prepare, probe
     from nstray.commands.plan import plan
 
     probe_words = {
@@ -133,17 +136,25 @@ def plan_command(
         whole_numbers("--devices", devices),
         price,
     )
-    job = prepare.check(manifest_uri, out, job_config(config_file, options), extend=extend)
-    answer = plan(job)
+    asked = pairing.taken(options)
+    config = job_config(config_file, options)
     estimate = None
-    if with_probe:
-        say(
-            f"probing for about {probe_options.seconds:g} s once Ray and its workers have started",
-            err=True,
-        )
-        estimate = probe.probe(job, probe_options)
-        if estimate is None:
-            say("nothing is left to do, so there is nothing to probe", err=True)
+    with pairing.temporary(
+        manifest_uri, asked, prepare.place(out, config), extend=extend
+    ) as manifest:
+        job = prepare.check(manifest, out, config, extend=extend)
+        answer = plan(job)
+        if asked:
+            answer["manifest"] = f"pairs of {manifest_uri} and {asked.style}"
+        if with_probe:
+            say(
+                f"probing for about {probe_options.seconds:g} s once Ray and its workers have "
+                "started",
+                err=True,
+            )
+            estimate = probe.probe(job, probe_options)
+            if estimate is None:
+                say("nothing is left to do, so there is nothing to probe", err=True)
     if estimate is None or as_json:
         print_record(answer if estimate is None else {**answer, "probe": estimate}, as_json)
     else:
@@ -159,6 +170,7 @@ def plan_command(
 @cli.command("run", cls=JobCommand, short_help="Stylise a manifest into a dataset, or resume.")
 @manifest_argument
 @out_argument
+@pairing_options
 @extend_option
 @job_options
 def run_command(
@@ -170,13 +182,20 @@ def run_command(
     Runs on the Ray cluster of RAY_ADDRESS or of `ray job submit`, else on this machine. Each row
     of the manifest becomes one row of OUT/data/*.parquet: a picture, or an error with its reason.
 
+    With --style, MANIFEST is a source of contents: a folder of images, a Parquet file of them, a
+    tar. Its pairs with the styles are kept in OUT, and a resume takes them from there.
+
     \b
     nstray run pairs.csv OUT --weights random --size 256 --evaluations 100
+    nstray run photos.parquet OUT --content-column image --style paintings/
     nstray run s3://bucket/pairs.parquet s3://bucket/out --config job.yaml
     """
-    from nstray.commands import prepare, run
+    from nstray.commands import pairing, prepare, run
 
-    job = prepare.check(manifest_uri, out, job_config(config_file, options), extend=extend)
+    asked = pairing.taken(options)
+    config = job_config(config_file, options)
+    manifest = pairing.kept(manifest_uri, prepare.place(out, config), asked, extend=extend)
+    job = prepare.check(manifest, out, config, extend=extend)
     sys.exit(run.run(job))
 
 
@@ -244,6 +263,7 @@ def status_command(out: str, as_json: bool) -> None:
 )
 @json_option
 @request_payer_option
+@allow_remote_option
 def verify_command(out: str, manifest_uri: str | None, decode: bool, as_json: bool) -> None:
     """Check every part against its footer and the manifest: rows, ids, digests, pictures. Exit
     code 1 if anything is wrong."""
@@ -254,6 +274,8 @@ def verify_command(out: str, manifest_uri: str | None, decode: bool, as_json: bo
         say(f"problem: {problem}", err=True)
     if report.more:
         say(f"problem: and {report.more} more", err=True)
+    for remedy in report.remedies:
+        say(f"remedy: {remedy}", err=True)
     for note in report.notes:
         say(f"note: {note}", err=True)
     counts = {name: getattr(report, name) for name in ("parts", "rows", "ok", "errors")}
@@ -262,22 +284,7 @@ def verify_command(out: str, manifest_uri: str | None, decode: bool, as_json: bo
         sys.exit(1)
 
 
-@cli.command("export", short_help="Write plain image files.")
-@out_argument
-@click.option(
-    "--to",
-    required=True,
-    metavar="DIR",
-    help="Folder or s3:// prefix for the image files and metadata.jsonl.",
-)
-@overwrite_option("Replace files there that differ.")
-@json_option
-@request_payer_option
-def export_command(out: str, to: str, overwrite: bool, as_json: bool) -> None:
-    """Write the pictures as plain image files, with metadata.jsonl beside them."""
-    from nstray.commands.export import export
-
-    print_record(export(out, to, overwrite=overwrite), as_json)
+cli.add_command(export_command)
 
 
 @cli.command("sheet", short_help="Draw a sheet of the pictures.")
@@ -307,6 +314,7 @@ def export_command(out: str, to: str, overwrite: bool, as_json: bool) -> None:
     help="Most pairs to show. Default: 24 of a dataset, all of a figure up to 200.",
 )
 @request_payer_option
+@allow_remote_option
 def sheet_command(
     out: str, to: str, rows: str | None, columns: str | None, title: str | None, limit: int | None
 ) -> None:
@@ -325,17 +333,17 @@ def sheet_command(
     from nstray.commands.sheet import sheet
 
     shown = sheet(out, to, rows=rows, columns=columns, title=title, limit=limit)
-    say(f"{shown} pairs in {to}")
+    say(f"{counted(shown, 'pair')} in {to}")
 
 
 @cli.command("demo", cls=JobCommand, short_help="See it work: no download, no GPU.")
 @click.argument("out", metavar="[OUT]", default="nstray-demo")
 @job_options
 def demo_command(out: str, config_file: str | None, **options: Any) -> None:
-    """Stylise two contents in three styles with random weights, and lay the six pictures out on a
-    sheet.
+    """Stylise two contents in three styles with the compact network, and lay the six pictures out
+    on a sheet.
 
-    Needs no download and no GPU, and takes a few minutes on two cores. OUT [nstray-demo] gets
+    Needs no download and no GPU, and takes a minute on two cores. OUT [nstray-demo] gets
     input/, dataset/ and sheet.png. Settings given here or by --config take precedence over the
     demo's own.
     """

@@ -28,6 +28,7 @@ from pydantic import (
 
 from nstray.engine.presets import preset
 from nstray.engine.settings import (
+    NAMED_WEIGHTS,
     Color,
     ColorMatch,
     Dtype,
@@ -116,6 +117,30 @@ def _column_types(value: Any) -> Any:
     return tuple(f"{name}={kind}" for name, kind in sorted(found.items()))
 
 
+# What `allow_remote` may name.
+REMOTE_SCHEMES = ("gs", "az", "hf")
+
+
+def _remote_schemes(value: Any) -> Any:
+    """Names of schemes, sorted, each once; ``gs://`` is ``gs``."""
+    value = _split(value)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be names of schemes such as gs,hf; got {value!r}")
+    names = [str(name).strip().lower().removesuffix("://") for name in value]
+    for name in names:
+        if name in ("http", "https"):
+            raise ValueError(
+                f"{name} stays refused: whoever writes a manifest could have any host asked that "
+                "this machine reaches; download the files, or put them on s3://"
+            )
+        if name not in REMOTE_SCHEMES:
+            raise ValueError(
+                f"no such scheme: {name!r}; there are {', '.join(REMOTE_SCHEMES)}, and local paths "
+                f"and s3:// are always read{did_you_mean(name, REMOTE_SCHEMES)}"
+            )
+    return tuple(sorted(set(names)))
+
+
 def _setting(default: Any, text: str) -> Any:
     """A field of `JobConfig`; `text` is its help."""
     return Field(default, description=text)
@@ -124,6 +149,7 @@ def _setting(default: Any, text: str) -> Any:
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 Layers = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Size = Annotated[int | str, BeforeValidator(_size)]
+RemoteSchemes = Annotated[tuple[str, ...], BeforeValidator(_remote_schemes)]
 ColumnTypes = Annotated[tuple[str, ...], BeforeValidator(_column_types)]
 
 
@@ -137,14 +163,15 @@ class JobConfig(BaseModel):
 
     preset: str | None = _setting(
         None,
-        "Settings of a paper or program: gatys2015, gatys2016, gatys-pytorch or johnson; or fast. "
+        "Settings of a paper or program: gatys2015, gatys2016, gatys-pytorch or johnson; or fast, "
+        "or quick with the compact network. "
         "Other settings given take precedence.",
     )
     # network
     weights: str = _setting(
         "imagenet",
-        "imagenet (torchvision's, downloaded), random (seeded, no download), or a path or URI of a "
-        ".safetensors or .pth file.",
+        "imagenet (torchvision's, downloaded), compact (a narrow one in the package), random "
+        "(seeded, not trained), or a path or URI of a .safetensors or .pth file.",
     )
     weights_input: WeightsInput = _setting(
         "auto",
@@ -273,6 +300,11 @@ class JobConfig(BaseModel):
     allow_local: bool = _setting(
         False, "Allow an s3:// manifest to reference local files (exposes them to its author)."
     )
+    allow_remote: RemoteSchemes = _setting(
+        (),
+        "Read URIs of these schemes through fsspec: gs, az, hf, comma-separated. Nothing is "
+        "written there.",
+    )
     request_payer: bool = _setting(
         False,
         "Agree to pay for requests to and bytes of buckets whose owner asks it (Requester Pays).",
@@ -329,7 +361,7 @@ class JobConfig(BaseModel):
         check_size(self.size, self.size_rule)
         if self.size == ORIGINAL and self.upsample:
             raise ValueError("upsample has no meaning for size original; omit one of the two")
-        if self.weights in ("imagenet", "random") and self.weights_input != "auto":
+        if self.weights in NAMED_WEIGHTS and self.weights_input != "auto":
             raise ValueError(f"weights_input is for a file of weights; {self.weights} has its own")
         check_quality(self.image_format, self.quality)
         return self
@@ -394,6 +426,7 @@ HASHED_FIELDS = frozenset(
 # resume.
 RUN_FIELDS = (
     "allow_local",  # without it a manifest that names local files is refused
+    "allow_remote",  # without it what names a URI of such a scheme is refused
     "batch_size",
     "tile_size",
     "device",

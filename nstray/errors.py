@@ -16,6 +16,8 @@ NstrayError
  |    +-- AlreadyExists      a create-if-absent put found the key taken
  |    +-- Changed            a conditional put found another version
  |    +-- TooLarge           the object is larger than the reader allows
+ |    +-- ShortRead          the object ends before the bytes that are asked for
+ |    +-- BadArchive         an archive that is truncated, or not what it says it is
  +-- JobFailed               the job cannot go on (exit 1)
  +-- PairError               this pair cannot be stylised: becomes its error row
 
@@ -35,6 +37,8 @@ class ErrorCode(StrEnum):
     NOT_FOUND = "not_found"  # the image's URI names nothing
     ACCESS_DENIED = "access_denied"  # the image may not be read with these credentials
     FETCH_FAILED = "fetch_failed"  # the store answered with anything else, or not at all
+    SOURCE_CHANGED = "source_changed"  # the archive is not the version that the manifest names
+    BAD_ARCHIVE = "bad_archive"  # truncated, or not what it says it is
     EMPTY_FILE = "empty_file"  # zero bytes
     TOO_MANY_BYTES = "too_many_bytes"  # over the byte cap, not read
     TOO_MANY_PIXELS = "too_many_pixels"  # over the pixel cap, not decoded
@@ -126,6 +130,14 @@ class Changed(StorageError):
 
 class TooLarge(StorageError):
     """The object is larger than the caller allows; its body was not read."""
+
+
+class ShortRead(StorageError):
+    """The object ends before the bytes that are asked for."""
+
+
+class BadArchive(StorageError):
+    """An archive is truncated, contradicts itself, or holds what no picture is read from."""
 
 
 class JobFailed(NstrayError):

@@ -1,4 +1,4 @@
-"""Texts for people and logs: redaction of secrets, lines of the log, durations, near names.
+"""Texts for people and logs: redaction of secrets, lines of the log, durations, counts, near names.
 
 Every text that goes to a person, a log or a row passes through here: credentials, signatures of
 URLs and control characters are taken out.
@@ -11,6 +11,7 @@ import difflib
 import logging
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from typing import TextIO
@@ -28,7 +29,9 @@ _REDACTIONS = (
     *((pattern, "://") for pattern in USER_INFO),
     (re.compile(r"(?i)(https?://[^\s?\"'<>]{0,2048})\?[^\s\"'<>]+"), r"\1?..."),
     (
-        re.compile(r"(?i)((?:s3|file)[a-z]?://[^\s?\"'<>]{0,2048})\?[\w.-]{1,128}=[^\s\"'<>]+"),
+        re.compile(
+            r"(?i)((?:s3|file|gs|az|hf)[a-z]?://[^\s?\"'<>]{0,2048})\?[\w.-]{1,128}=[^\s\"'<>]+"
+        ),
         r"\1?...",
     ),  # a bare ? is part of the key
     (
@@ -85,6 +88,14 @@ def event_line(name: str, /, **fields: object) -> str:
     return " ".join(f"{key}={_value(value)}" for key, value in {"event": name, **fields}.items())
 
 
+_CLOCK = "%H:%M:%S"
+
+
+def stamped(line: str) -> str:
+    """A line of the driver's log behind the time of day."""
+    return f"{time.strftime(_CLOCK)} {line}"
+
+
 def log_event(name: str, sink: Callable[[str], object], /, **fields: object) -> None:
     """Send the line of an event to `sink`: a method of a logger, or whatever takes a line."""
     sink(event_line(name, **fields))
@@ -128,7 +139,7 @@ def _log_warning(
     logging.getLogger("py.warnings").warning("%s", text.rstrip())
 
 
-def log_to_stderr(layout: str | None = None) -> None:
+def log_to_stderr(layout: str = "%(asctime)s %(message)s") -> None:
     """Send the log of this process to stderr, redacted; a second call changes nothing.
 
     The log includes tracebacks and the warnings of other libraries, whose texts may quote a file.
@@ -138,7 +149,7 @@ def log_to_stderr(layout: str | None = None) -> None:
     if not any(isinstance(handler, _Stderr) for handler in root.handlers):
         handler = _Stderr()
         handler.setLevel(logging.WARNING)
-        handler.setFormatter(logging.Formatter(layout))
+        handler.setFormatter(logging.Formatter(layout, _CLOCK))
         root.addHandler(handler)
 
 
@@ -153,10 +164,39 @@ def duration(seconds: float | None) -> str:
     )
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, as ``1 pair`` and ``1,000 pairs``.
+
+    Args:
+        plural: the noun of any other number than 1; default: `noun` with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+# Words of other programs whose nearest word by letters is a wrong one.
+_SAME = {
+    **dict.fromkeys(("gpu", "nvidia"), "cuda"),
+    **dict.fromkeys(("int", "integer", "long"), "int64"),
+    **dict.fromkeys(("float", "double", "number"), "float64"),
+    **dict.fromkeys(("str", "text", "object", "utf8", "varchar"), "string"),
+    **dict.fromkeys(("boolean", "bit"), "bool"),
+    **dict.fromkeys(("datetime", "timestamp", "datetime64[ns]"), "timestamp[us]"),
+    **dict.fromkeys(("fp32", "single"), "float32"),
+    "date": "date32",
+    "bf16": "bfloat16",
+    "jpg": "jpeg",
+    "avg": "average",
+    "mean": "average",
+}
+
+
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """``; did you mean X?`` for the nearest of the `known` names, to end a message with.
 
-    Empty if no name is near. `cutoff` is the least similarity, as difflib defines it.
+    A known name that means the same is the nearest one. Empty if no name is near. `cutoff` is the
+    least similarity, as difflib defines it.
     """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    known = list(known)
+    same = _SAME.get(name.strip().lower())
+    near = [same] if same in known else difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"; did you mean {near[0]}?" if near else ""

@@ -30,7 +30,9 @@ from torchvision.models.vgg import cfgs, make_layers
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nstray.engine.losses.objective import Objective
-from nstray.engine.network.weights import FEATURE_INDEX, VGGWeights, load_weights
+from nstray.engine.network.key_names import FEATURE_INDEX
+from nstray.engine.network.weight_files import load_weights
+from nstray.engine.network.weights import VGGWeights
 from nstray.engine.pair import Pair
 from nstray.engine.settings import StylizeConfig
 from nstray.engine.stylizer import Stylizer

@@ -30,7 +30,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from nstray.engine import StylizeConfig, load_weights
-from nstray.engine.network.weights import CAFFE_MEAN, FEATURE_INDEX, RGB_MEAN, RGB_STD, VGGWeights, random_weights
+from nstray.engine.network.key_names import FEATURE_INDEX
+from nstray.engine.network.random_weights import random_weights
+from nstray.engine.network.weights import CAFFE_MEAN, RGB_MEAN, RGB_STD, VGGWeights
 from nstray.engine.pair import Pair
 from nstray.engine.presets import preset
 from nstray.engine.settings import CONV_LAYERS, coarse_stages

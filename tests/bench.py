@@ -17,7 +17,8 @@ from outputs import picture
 from PIL import Image
 
 from nstray import config, storage
-from nstray.engine.network.weights import VGGWeights, random_weights
+from nstray.engine.network.random_weights import random_weights
+from nstray.engine.network.weights import VGGWeights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import Shard, cut_shards, cut_windows
@@ -68,7 +69,8 @@ class Bench:
         info = source.check(settled)
         out = str(self.folder / f"out-{self.jobs}")
         storage.put_new(Output(out).job_uri, b"{}")  # the job has begun
-        spec = JobSpec(settled, out, config.fingerprint(settled, self.weights.id), self.weights.id, info, settled.init)
+        fingerprint = config.fingerprint(settled, self.weights.id)
+        spec = JobSpec(settled, out, fingerprint, self.weights.id, info, settled.init, base=source.base())
         ((window, table),) = cut_windows(source.tables(info))
         (shard,) = cut_shards(window, table, 1000)
         return Worker(spec, lambda: self.weights, "cpu"), shard

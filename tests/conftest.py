@@ -24,8 +24,10 @@ from nstray.storage import s3_client
 if TYPE_CHECKING:
     from heads import Head
 
-# The workers that tests start share the machine with the tests: without this, torch's threads spin against them (docs/performance.md).
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# The workers that tests start share the machine with the tests: without the first, torch's threads spin against them (docs/performance.md),
+# and without the second, Ray gives a worker a thirtieth of a test's share of a core.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("RAY_worker_niceness", "0")
 SCRIPT = Path(__file__).parent.parent / "scripts" / "radosgw"
 # Fixtures that make a test slow, and those that make it need the dev extra.
 SLOW = {"radosgw", "head", "network"}
@@ -76,7 +78,7 @@ def radosgw() -> Iterator[dict[str, str]]:
         pytest.skip(f"not installed: {', '.join(missing)} (see scripts/radosgw); NSTRAY_REQUIRE_RADOSGW=1 makes this a failure")
     folder = tempfile.mkdtemp(prefix="rgw-")
     try:
-        done = subprocess.run([SCRIPT, "start", folder, str(free_ports(2))], capture_output=True, text=True, timeout=300)
+        done = subprocess.run([SCRIPT, "start", folder, str(free_ports(2))], capture_output=True, text=True, timeout=600)
         if done.returncode:
             pytest.fail(f"scripts/radosgw start ended with {done.returncode}:\n{done.stderr}")
         yield dict(word.split("=", 1) for word in shlex.split(done.stdout) if "=" in word)

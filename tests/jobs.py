@@ -23,7 +23,7 @@ from safetensors.torch import save
 
 from nstray import storage
 from nstray.commands.prepare import Job
-from nstray.engine.network.weights import random_weights
+from nstray.engine.network.random_weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.images.encode import encode
 from nstray.manifest.shards import cut_shards, cut_windows
@@ -90,14 +90,14 @@ def rows(out: str) -> list[dict[str, Any]]:
 def shards_of(job: Job) -> list[tuple[str, str]]:
     """Name and digest of the ids of every shard of a job, in order."""
     windows = cut_windows(job.manifest.tables(job.info), job.spec.cuts)
-    return [(shard.name, shard.ids_digest) for number, table in windows for shard in cut_shards(number, table, job.config.shard_size)]
+    return [(shard.name, shard.ids_digest) for number, table in windows for shard in cut_shards(number, table, job.config.shard_size, job.spec.order)]
 
 
 def all_pairs(contents: int = 3, styles: int = 5) -> list[str]:
     return [f"c{c}-s{s}" for c in range(contents) for s in range(styles)]
 
 
-def until(true: Callable[[], Any], what: str, *, seconds: float = 120, every: float = 0.05, alive: subprocess.Popen[Any] | None = None) -> Any:
+def until(true: Callable[[], Any], what: str, *, seconds: float = 300, every: float = 0.05, alive: subprocess.Popen[Any] | None = None) -> Any:
     """Wait for `true()`; fail after `seconds`, or when the process `alive` has ended before."""
     deadline = time.monotonic() + seconds
     while not (found := true()):

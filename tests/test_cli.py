@@ -18,7 +18,7 @@ from jobs import SETTINGS, write_inputs
 from outputs import Made, error_row, footer, make_output, ok_row
 from PIL import Image
 
-from nstray import __version__, cli
+from nstray import __version__, cli, storage
 from nstray.commands import command_groups, config_file, demo, options, prepare, run
 from nstray.config import JobConfig
 from nstray.manifest.shards import cut_shards, cut_windows
@@ -60,6 +60,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "size_rule": ("area", "area"),
     "upsample": ("", True),
     "allow_local": ("", True),
+    "allow_remote": ("hf,gs", ("gs", "hf")),
     "request_payer": ("", True),
     "max_bytes": ("1000", 1000),
     "max_pixels": ("2000", 2000),
@@ -88,6 +89,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch) -> list[JobConfig]:
     seen: list[JobConfig] = []
     monkeypatch.setattr(prepare, "check", lambda manifest, out, config, extend: seen.append(config))
     monkeypatch.setattr(run, "run", lambda checked: 0)
+    monkeypatch.setattr(storage, "allow_remote", lambda schemes: None)  # whose packages are not installed
     return seen
 
 
@@ -139,12 +141,15 @@ def test_the_groups_hold_every_setting_once() -> None:
     assert sorted(grouped) == sorted(JobConfig.model_fields)
 
 
+PAIRING = ("style", "content_column", "style_column", "pairs")
+
+
 @pytest.mark.parametrize("command", JOB_COMMANDS.values(), ids=JOB_COMMANDS)
 def test_the_options_are_the_settings(command: click.Command) -> None:
     made = {p.name: p for p in command.params if isinstance(p, click.Option)}
     assert set(JobConfig.model_fields) <= set(made)
     own = {"with_probe", "probe_seconds", "devices", "price", "record"} if command is cli.plan_command else set()
-    assert set(made) - set(JobConfig.model_fields) <= {"config_file", "as_json", "extend", *own}
+    assert set(made) - set(JobConfig.model_fields) <= {"config_file", "as_json", "extend", *PAIRING, *own}
     assert all(made[name].opts == [flag(name)] for name in JobConfig.model_fields)
 
 
@@ -195,7 +200,7 @@ def test_the_demo_has_settings_of_its_own_that_file_and_options_win_over(call: C
     monkeypatch.setattr(demo, "demo", lambda out, config: seen.append(config) or 0)
     (tmp_path / "job.yaml").write_text("size: 100\nevaluations: 11\n")
     assert call("demo", tmp_path, "--config", tmp_path / "job.yaml", "--evaluations", "12")[0] == 0
-    assert (seen[0].weights, seen[0].size, seen[0].evaluations) == ("random", 100, 12)
+    assert (seen[0].weights, seen[0].size, seen[0].evaluations) == ("compact", 100, 12)
     assert call("demo", tmp_path)[0] == 0
     assert {name: getattr(seen[1], name) for name in ("size", "shard_size")} == {name: demo.SETTINGS[name] for name in ("size", "shard_size")}
 
@@ -249,7 +254,8 @@ def test_manifest_build_and_check(call: Call, made: Made, tmp_path: Path) -> Non
     inputs = Path(made.manifest).parent
     code, out, err = call("manifest", "build", "--content", inputs, "--style", inputs, "--pairs", "2", "-o", tmp_path / "pairs.jsonl")
     left_out = "left out 1 file without an ending of JPEG, PNG or WebP: 1 .csv; --any-ending takes those that begin as such pictures"
-    assert (code, err) == (0, f"content folder {inputs}: {left_out}\nstyle folder {inputs}: {left_out}\n")
+    said = "".join(f"{role} {inputs}: 5 loose pictures\n{role} {inputs}: {left_out}\n" for role in ("content", "style"))
+    assert (code, err) == (0, said)
     assert out == f"10 pairs in {tmp_path / 'pairs.jsonl'}\n"
     code, out, err = call("manifest", "check", tmp_path / "pairs.jsonl")
     assert (code, err) == (0, "")

@@ -74,6 +74,34 @@ def test_wrong_settings_are_named(values: dict[str, Any], text: str) -> None:
         make(values)
 
 
+@pytest.mark.parametrize(
+    ("values", "meant"),
+    [
+        ({"device": "gpu"}, "cuda"),
+        ({"device": "GPU"}, "cuda"),
+        ({"device": "cdua"}, "cuda"),
+        ({"pooling": "mean"}, "average"),
+        ({"dtype": "bf16"}, "bfloat16"),
+        ({"dtype": "fp32"}, "float32"),
+        ({"image_format": "jpg"}, "jpeg"),
+        ({"column_types": "label=int"}, "int64"),
+        ({"column_types": {"label": "Integer"}}, "int64"),
+        ({"column_types": "label=float"}, "float64"),
+        ({"column_types": "label=double"}, "float64"),
+        ({"column_types": "label=str"}, "string"),
+        ({"column_types": "label=text"}, "string"),
+        ({"column_types": "label=boolean"}, "bool"),
+        ({"column_types": "label=datetime"}, "timestamp[us]"),
+        ({"column_types": "label=date"}, "date32"),
+        ({"column_types": "label=int_8"}, "int8"),
+    ],
+)
+def test_a_word_of_other_programs_is_given_its_name_here(values: dict[str, Any], meant: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        make(values)
+    assert str(error.value).endswith(f"did you mean {meant}?")
+
+
 def test_every_wrong_field_is_named_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         make({"depth": 0, "pooling": "avg", "evalutions": 3})
@@ -186,6 +214,7 @@ def test_the_fingerprint_follows_what_decides_the_results() -> None:
         "depth": 3,
         "stall_timeout": 5,
         "max_error_rate": 0.5,
+        "allow_remote": "gs",
         "request_payer": True,
         "preset": None,
     }

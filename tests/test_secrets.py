@@ -133,7 +133,7 @@ def test_a_whole_job(call: Call, s3: str, planted: None, tmp_path: Path, caplog:
             return process.poll() is not None
 
         try:
-            jobs.until(ended, "the job's end", seconds=150)
+            jobs.until(ended, "the job's end", seconds=400)
             assert process.returncode == 0, log.read_text()
         finally:
             jobs.end(process)

@@ -1,14 +1,17 @@
-"""nstray.text: the one line that an event is in the log."""
+"""nstray.text: the one line that an event is in the log, its time, and numbers with their nouns."""
 
 from __future__ import annotations
 
 import logging
 import shlex
+import subprocess
+import sys
+import time
 from urllib.parse import unquote
 
 import pytest
 
-from nstray.text import ascii_label, event_line, log_event
+from nstray.text import ascii_label, counted, event_line, log_event
 
 
 def test_an_event_is_one_line_of_keys_and_values() -> None:
@@ -57,3 +60,21 @@ def test_a_label_is_ascii_and_can_be_read_back(text: str, label: str) -> None:
 def test_a_label_is_redacted_and_takes_any_bytes() -> None:
     assert ascii_label("/data/é-token=canary") == "/data/%C3%A9-token=..."
     assert ascii_label("/data/\udcff") == "/data/%FF"
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (1000, "1,000 files")])
+def test_a_noun_follows_its_number(number: int, said: str) -> None:
+    assert counted(number, "file") == said
+
+
+def test_a_plural_of_its_own() -> None:
+    assert [counted(n, "column of a batch", "columns of a batch") for n in (1, 2)] == ["1 column of a batch", "2 columns of a batch"]
+
+
+def test_every_line_of_the_log_begins_with_the_time() -> None:
+    program = "import logging; from nstray.text import log_to_stderr, stamped; log_to_stderr(); print(stamped('a'))"
+    program += "; logging.getLogger('x').warning('event=x')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    for line, said in ((done.stdout, "a\n"), (done.stderr, "event=x\n")):
+        assert time.strptime(line[:8], "%H:%M:%S")
+        assert line[8:] == f" {said}"

@@ -28,7 +28,9 @@ from PIL import Image
 import nstray
 from nstray import storage
 from nstray.config import JobConfig
-from nstray.engine.network.weights import CONV_LAYERS, load_weights, parse_weights, random_weights
+from nstray.engine.network.random_weights import random_weights
+from nstray.engine.network.weight_files import load_weights, parse_weights
+from nstray.engine.settings import CONV_LAYERS
 from nstray.errors import ManifestError, OutputError, WeightsError
 from nstray.images.encode import encode
 from nstray.manifest.manifest import Manifest
@@ -183,7 +185,7 @@ def test_parquet_with_pickles_in_its_metadata(tmp_path: Path) -> None:
         "assert not info.schema.metadata and not any(f.metadata for f in info.schema), info.schema\n"
         "print(sorted(n for n in sys.modules if n == 'ray.data'), t[0].num_rows)"
     )
-    done = subprocess.run([sys.executable, "-c", program, tmp_path / "m.parquet"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "m.parquet"], capture_output=True, text=True, timeout=400)
     assert done.stdout.strip() == "[] 1", done.stderr
     assert not marker.exists()
 
@@ -493,7 +495,7 @@ def test_an_output_of_huge_pictures_takes_little_memory(tmp_path: Path, kind: st
         log = tmp_path / "time"
         program = "import resource, subprocess, sys; code = subprocess.call(sys.argv[2:]); \n"
         program += "open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(code)"
-        done = subprocess.run([sys.executable, "-c", program, log, *jobs.NSTRAY, *map(str, words)], capture_output=True, text=True, timeout=300)
+        done = subprocess.run([sys.executable, "-c", program, log, *jobs.NSTRAY, *map(str, words)], capture_output=True, text=True, timeout=600)
         assert int(log.read_text()) < 1_500_000, words  # KiB
         assert done.returncode == 0, done.stderr
 

@@ -13,7 +13,7 @@ import ray
 from nstray import storage
 from nstray.cluster.metrics import WorkerMetrics
 from nstray.cluster.resources import Devices
-from nstray.errors import ConfigError, NstrayError, OutputError, StorageError
+from nstray.errors import ConfigError, NstrayError, OutputError, StorageError, Unreachable
 from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
 from nstray.text import log_to_stderr
@@ -24,7 +24,7 @@ class WorkerActor:
     """A `Worker` in a process of its own: one per GPU, or per group of CPU threads.
 
     Args:
-        weights: the network's arrays with id, source and input.
+        weights: the network's arrays with id, source, input, padding and pooling.
         want: cuda, auto or cpu. threads: CPU threads of an evaluation on a CPU.
     """
 
@@ -49,7 +49,7 @@ class WorkerActor:
 
             def load() -> VGGWeights:
                 tensors = {name: torch.tensor(array) for name, array in weights.arrays.items()}
-                return VGGWeights(tensors, weights.id, weights.source, weights.input)
+                return VGGWeights(tensors, **weights.about)
 
             self._worker = Worker(spec, load, device, limit)
             if not spec.trial:
@@ -129,7 +129,8 @@ def check_output(spec: JobSpec) -> None:
     """Raise `OutputError`, naming this node, if it does not see the folder that the driver sees.
 
     A folder of the same path may be another one, on this machine's own disk. The record of the job
-    tells.
+    tells. An object store that does not answer is no other folder: the worker's first shard asks
+    it again, for longer.
     """
     output = Output(spec.out)
     where = ray.util.get_node_ip_address(), socket.gethostname()
@@ -142,6 +143,8 @@ def check_output(spec: JobSpec) -> None:
             return
         record = output.job.find()
     except StorageError as error:
+        if isinstance(error, Unreachable) and storage.is_uri(output.out):
+            return
         raise OutputError(
             f"{output}: {node} can't read .nstray/job.json: {error}; {needs}"
         ) from None

@@ -101,7 +101,10 @@ class Driver:
         Raises JobFailed, ConfigError, StorageError, OutputError.
         """
         call = asyncio.get_running_loop().call_soon_threadsafe
-        with stop_signals.handled_by(lambda number: call(self._on_signal, number)):
+        with (
+            stop_signals.last_act(self._reporter.remove_file),
+            stop_signals.handled_by(lambda number: call(self._on_signal, number)),
+        ):
             return await self._run_to_end()
 
     async def _run_to_end(self) -> Outcome:
@@ -125,8 +128,10 @@ class Driver:
             for task in (left := [*helpers, *self._tasks]):
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
-            await self._pool.shutdown()
-            self._reporter.end()
+            try:
+                await self._pool.shutdown()
+            finally:
+                self._reporter.end()
         if reason := self._failure or self._too_many_errors:
             raise reason
         windows = self._windows

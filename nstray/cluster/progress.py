@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from nstray.cluster.eta import ShardTimes
-from nstray.text import duration, event_line, print_log, printable
+from nstray.text import duration, event_line, print_log, printable, stamped
 
 LINE_EVERY = 60.0  # seconds between two lines if there is no terminal
 
@@ -158,11 +158,8 @@ class Display:
 
     def log(self, line: str) -> None:
         """Write one line of the log, redacted; on a terminal it stands above the bar."""
-        line = printable(line)
-        stamp = time.strftime("%H:%M:%S")
+        line = stamped(printable(line))
         if self._bar is not None:
-            self._bar.console.print(
-                f"{stamp} {line}", markup=False, highlight=False, soft_wrap=True
-            )
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            print_log(f"{stamp} {line}")
+            print_log(line)

@@ -21,7 +21,7 @@ import ray
 from nstray.cluster import own_cluster
 from nstray.system import stop_signals
 from nstray.system.surroundings import low_limits
-from nstray.text import event_line
+from nstray.text import event_line, stamped
 
 EVERY = 1.0  # seconds between two looks at what gives no sign of its own
 REFUSALS = 3  # connections in a row that a raylet's port refuses before it counts as dead
@@ -53,9 +53,7 @@ class RayWatch:
         self._refusals = 0
         self._silent_since: float | None = None
         self._own = own_cluster.processes()
-        self._pids = {name: self._own[name].pid for name in _NEEDED if name in self._own}
-        if "raylet" in self._pids:
-            self._pids |= _agents(self._pids["raylet"])
+        self._watched: dict[int, str] = {}  # names of processes, by descriptor
         self._head = self._raylet = None
         if not self._own:
             context = ray.get_runtime_context()
@@ -81,22 +79,36 @@ class RayWatch:
             os.close(descriptor)
 
     def _run(self) -> None:
-        poll, names = select.poll(), dict[int, str]()
+        poll = select.poll()
         poll.register(self._wake[0], select.POLLIN)
-        for name, pid in self._pids.items():
-            # Only Linux has these descriptors, which become readable when the process ends.
-            with contextlib.suppress(OSError, AttributeError):
-                names[descriptor := os.pidfd_open(pid)] = name
-                poll.register(descriptor, select.POLLIN)
         try:
             while not self._over.is_set():
+                self._watch(poll)
                 ready = poll.poll(EVERY * 1000)
-                ended = [names[descriptor] for descriptor, _ in ready if descriptor in names]
+                ended = [self._watched[fd] for fd, _ in ready if fd in self._watched]
                 if (found := self._dead(ended)) and not self._over.is_set():
                     self._end(found)
         finally:
-            for descriptor in names:
+            for descriptor in self._watched:
                 os.close(descriptor)
+
+    def _watch(self, poll: select.poll) -> None:
+        """Watch those processes of our own cluster that are not watched yet.
+
+        An agent may have started after `ray.init` returned.
+        """
+        known = set(self._watched.values())
+        if not self._own or known.issuperset((*_NEEDED, *_AGENTS.values())):
+            return
+        pids = {name: self._own[name].pid for name in _NEEDED if name in self._own}
+        if "raylet" in pids:
+            pids |= _agents(pids["raylet"])
+        for name, pid in pids.items():
+            if name not in known:
+                # Only Linux has these descriptors, which become readable when the process ends.
+                with contextlib.suppress(OSError, AttributeError):
+                    self._watched[descriptor := os.pidfd_open(pid)] = name
+                    poll.register(descriptor, select.POLLIN)
 
     def _dead(self, ended: list[str]) -> dict[str, object]:
         """The fields of the event if Ray is dead."""
@@ -123,32 +135,53 @@ class RayWatch:
         return {}
 
     def _end(self, fields: dict[str, object]) -> None:
+        # A raylet or a head that ends takes this process with it within a second. While they stand
+        # still they can't, however long on a busy machine the rest takes.
+        self._signal_own(signal.SIGSTOP)
         if limits := low_limits():
             fields = {**fields, "limits": limits}
+        line = stamped(event_line("ray_died", **fields, hint=_HINT))
         # This is the last line, whatever this process's other threads, Ray's C++ included, write.
         with contextlib.suppress(OSError):
-            os.write(2, f"{event_line('ray_died', **fields, hint=_HINT)}\n".encode())
+            os.write(2, f"{line}\n".encode())
         with open(os.devnull, "wb") as null:
             os.dup2(null.fileno(), 1)
             os.dup2(null.fileno(), 2)
+        stop_signals.begin_last_act()
         # Workers that outlive their raylet for a moment would write to the folder that goes.
-        workers = [pid for process in self._own.values() for pid in _children(process.pid)]
-        for pid in (*workers, *(process.pid for process in self._own.values())):
+        for pid in [pid for process in self._own.values() for pid in _children(process.pid)]:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         own_cluster.remove_folder()
+        stop_signals.await_last_act()
+        self._signal_own(signal.SIGKILL)
         # Whoever ends a whole group of processes asks this one to stop too.
-        os._exit(stop_signals.EXIT_STOPPED if stop_signals.received() else 1)
+        stop_signals.leave(stop_signals.EXIT_STOPPED if stop_signals.received() else 1)
+
+    def _signal_own(self, number: signal.Signals) -> None:
+        for process in self._own.values():
+            with contextlib.suppress(OSError):
+                process.send_signal(number)
 
 
 def _agents(raylet: int) -> dict[str, int]:
     """The agents that the raylet of this pid has started, where /proc tells."""
     found: dict[str, int] = {}
+    parent = _command(raylet)
     for pid in _children(raylet):
-        with contextlib.suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        # The raylet's own command names its agents', and until it starts another program every
+        # child of it, a worker too, has this command.
+        if (command := _command(pid)) != parent:
             found |= {name: pid for key, name in _AGENTS.items() if key in command}
     return found
+
+
+def _command(pid: int) -> str:
+    """The command of a process, where /proc tells."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _children(pid: int) -> list[int]:

@@ -77,6 +77,10 @@ class Reporter:
     def end(self) -> None:
         """Set the metrics once more and remove the file. Takes a few seconds at most."""
         self._set_metrics()
+        self.remove_file()
+
+    def remove_file(self) -> None:
+        """Remove the file of `nstray status`, from any thread. Takes a few seconds at most."""
         self._file.end()
 
     def _set_metrics(self) -> None:

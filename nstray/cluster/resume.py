@@ -107,7 +107,7 @@ def _committed(
 def _unfinished(
     number: int, table: Any, listed: Listed, spec: JobSpec, output: Output
 ) -> PendingWindow:
-    shards = cut_shards(number, table, spec.config.shard_size)
+    shards = cut_shards(number, table, spec.config.shard_size, spec.order)
     present = dict(zip(listed, output.parts.read_footers(listed), strict=True))
     digests = {s.number: s.ids_digest for s in shards if s.number in present}
     for place, part in present.items():

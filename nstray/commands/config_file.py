@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from nstray.errors import ConfigError
 
 MAX_BYTES = 2**20  # of the file, and of its text once every alias is written out
 _MERGE = "tag:yaml.org,2002:merge"
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,6 +33,25 @@ class _Loader(yaml.SafeLoader):
                     )
                 seen[name] = line
         return super().construct_mapping(node, deep)
+
+    def number(self, node: yaml.ScalarNode) -> Any:
+        """A number; YAML 1.1 would read 128:50 as one of base 60, and 016 as 14."""
+        line, text = node.start_mark.line + 1, node.value[:40]
+        if ":" in text:
+            raise _Problem(
+                f"line {line}: {text} without quotes is a number of base 60 in YAML; "
+                f"put it in quotes: '{text}'"
+            )
+        if re.fullmatch(r"[-+]?0[0-9_]+", text):
+            raise _Problem(
+                f"line {line}: {text} is an octal number in YAML; write it without the 0 in front"
+            )
+        whole = node.tag == _INT
+        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+
+
+for _tag in (_INT, _FLOAT):
+    _Loader.add_constructor(_tag, _Loader.number)
 
 
 class _Problem(Exception):

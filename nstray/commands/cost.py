@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, TypeGuard
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from nstray.manifest.pair import ManifestInfo
 # png, jpeg and webp: the mean of 15 pictures through the authors' layers (2.07, 0.89, 1.92) and of
 # the demo's six (2.51, 1.47, 2.45), at 256 px. tiff: the demo's six (5.75 to 5.86 of at most 6).
 BYTES_PER_PIXEL = {"png": 2.3, "jpeg": 1.2, "webp": 2.2, "tiff": 5.8}
+_ROUNDING = 16  # pixels
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class PairCost:
         """The same cost for a content of width x height, if the manifest gives them.
 
         A picture that is smaller than its size keeps its own, and one of size original does too.
-        The picture's side, as of a square, is rounded to 16 pixels, so that there are few costs.
+        The picture's side, as of a square, is rounded to `_ROUNDING`, so that there are few costs.
         """
         original = self.size == ORIGINAL
         size, upsample = str(config.max_side) if original else self.size, config.upsample
@@ -48,7 +50,8 @@ class PairCost:
         if not original and shape == target_shape(width, height, size, self.size_rule, True):
             return self
         side = math.sqrt(shape[0] * shape[1])
-        return replace(self, size=str(max(1, round(side / 16)) * 16), size_rule="area")
+        rounded = max(1, round(side / _ROUNDING)) * _ROUNDING
+        return replace(self, size=str(rounded), size_rule="area")
 
     @property
     def stages(self) -> list[tuple[float, int]]:
@@ -138,20 +141,55 @@ class Total:
     pixels: float
 
 
-def total(manifest: Manifest, info: ManifestInfo, config: JobConfig) -> Total:
-    """What the whole job costs. The manifest is read if its rows cost differently."""
-    costs = _Costs(config)
-    own = [name for name in _READ if name in info.schema.names]
-    if not own:
-        each = costs.of({})
-        return Total(info.rows * each.budget, info.rows * each.pixels)
-    evaluations, pixels = 0, 0.0
-    for table in manifest.tables(info, carried=False):
-        for group in table.select(own).group_by(own).aggregate([([], "count_all")]).to_pylist():
-            rows, each = group.pop("count_all"), costs.of(group)
-            evaluations += rows * each.budget
-            pixels += rows * each.pixels
-    return Total(evaluations, pixels)
+class JobCost:
+    """What a whole job costs. The manifest is read at most once, and only for what needs it.
+
+    Each property raises what `Manifest.tables` raises.
+    """
+
+    def __init__(self, manifest: Manifest, info: ManifestInfo, config: JobConfig) -> None:
+        self._manifest, self._info, self._config = manifest, info, config
+        self._costs = _Costs(config)
+        self._own = [name for name in _READ if name in info.schema.names]
+
+    @cached_property
+    def total(self) -> Total:
+        """The sum over all rows; reads the manifest if its rows may cost differently."""
+        if not self._own:
+            each = self._costs.of({})
+            return Total(self._info.rows * each.budget, self._info.rows * each.pixels)
+        evaluations, pixels = 0, 0.0
+        for table in self._manifest.tables(self._info, carried=False):
+            counted = table.select(self._own).group_by(self._own).aggregate([([], "count_all")])
+            for group in counted.to_pylist():
+                rows, each = group.pop("count_all"), self._costs.of(group)
+                evaluations += rows * each.budget
+                pixels += rows * each.pixels
+        return Total(evaluations, pixels)
+
+    @property
+    def evaluations(self) -> int:
+        """Those of `total`; reads the manifest if its rows may have different numbers of them."""
+        own = {*self._own}
+        if not settings.same_stages_at_any_size(self._config.coarse):
+            differ = bool(own)
+        else:
+            differ = not own.isdisjoint(("evaluations", "coarse"))
+        return self.total.evaluations if differ else self._info.rows * self._costs.of({}).budget
+
+    @property
+    def most_pixels(self) -> float:
+        """A bound of each picture's pixels that the settings give, infinite if rows may pass it.
+
+        Rows may if they set sizes of their own, and under size_rule shortest if the manifest gives
+        their contents' sides: those of a small content may have any proportion.
+        """
+        default = cost_of(self._config)
+        passed = ("size", "size_rule", *(HINTS if default.size_rule == "shortest" else ()))
+        if not {*self._own}.isdisjoint(passed):
+            return math.inf
+        # A square is the largest picture of a longest side. `PairCost.at` rounds its side.
+        return (max(shape(default.size, default.size_rule)) + _ROUNDING) ** 2
 
 
 def shape(size: int | str, size_rule: str) -> tuple[float, float]:

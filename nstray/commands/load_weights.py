@@ -22,10 +22,12 @@ from typing import IO, Any, cast
 import numpy as np
 
 from nstray import storage
+from nstray.engine.settings import NAMED_WEIGHTS
 from nstray.errors import JobFailed, StorageError, Unreachable, UsageError, WeightsError
 from nstray.system import streams
 
-NAMED = ("imagenet", "random")
+# what is known of a network besides its tensors
+ABOUT = ("id", "source", "input", "padding", "pooling")
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,25 @@ class Weights:
 
     Attributes:
         arrays: float32, by names such as ``conv1_1.weight``.
-        id, source, input: as in `nstray.engine.network.weights`.
+        id, source, input, padding, pooling: as in `nstray.engine.network.weights`.
     """
 
     arrays: dict[str, np.ndarray[Any, np.dtype[np.float32]]]
     id: str
     source: str
     input: str
+    padding: str = "zero"
+    pooling: str | None = None
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is known of the network besides its tensors."""
+        return {name: getattr(self, name) for name in ABOUT}
+
+    @property
+    def widths(self) -> list[int]:
+        """The filters of the first convolution of every block that is there."""
+        return [len(array) for name, array in self.arrays.items() if name.endswith("_1.bias")]
 
 
 def read(source: str, *, input: str, taps: Sequence[str]) -> Weights:
@@ -51,16 +65,11 @@ def read(source: str, *, input: str, taps: Sequence[str]) -> Weights:
     """
     shown = storage.redact(source)
     given = b""
-    if source not in NAMED:
-        try:
-            given = storage.read(storage.absolute(source))
-        except Unreachable:
-            raise
-        except (StorageError, UsageError) as error:
-            raise unreadable(source, error) from None
+    if source not in NAMED_WEIGHTS:
+        given = read_file(source)
     request = {
         "source": shown,
-        "named": source in NAMED,
+        "named": source in NAMED_WEIGHTS,
         "input": input,
         "taps": list(taps),
         "bytes": len(given),
@@ -99,7 +108,7 @@ def read(source: str, *, input: str, taps: Sequence[str]) -> Weights:
         )
     if "error" in answer:
         raise WeightsError(answer["error"])
-    return Weights(answer["arrays"], answer["id"], answer["source"], answer["input"])
+    return Weights(**answer)
 
 
 def _answer(stdout: IO[bytes]) -> dict[str, Any] | None:
@@ -119,17 +128,28 @@ def _answer(stdout: IO[bytes]) -> dict[str, Any] | None:
     return {**answer, "arrays": arrays}
 
 
-def unreadable(source: str, error: Exception) -> WeightsError:
-    """What to raise if the file or URI `source` can't be read.
+def read_file(source: str) -> bytes:
+    """The bytes of the file or URI `source`; raises WeightsError, and Unreachable.
 
     For a bare word, which may have been meant as a name, the message lists the names.
     """
-    hint = "" if "/" in source or "." in source else f"; by name there are {' and '.join(NAMED)}"
+    try:
+        return storage.read(storage.absolute(source))
+    except Unreachable:
+        raise
+    except (StorageError, UsageError) as error:
+        raise _unreadable(source, error) from None
+
+
+def _unreadable(source: str, error: Exception) -> WeightsError:
+    hint = (
+        "" if "/" in source or "." in source else f"; by name there are {', '.join(NAMED_WEIGHTS)}"
+    )
     return WeightsError(f"weights {storage.redact(source)}: {error}{hint}")
 
 
 def _write_answer(request: dict[str, Any], given: bytes, answer: IO[bytes]) -> None:
-    from nstray.engine.network.weights import load_weights, parse_weights
+    from nstray.engine.network.weight_files import load_weights, parse_weights
 
     try:
         if request["named"]:
@@ -142,7 +162,7 @@ def _write_answer(request: dict[str, Any], given: bytes, answer: IO[bytes]) -> N
         return
     weights = weights.up_to(request["taps"])
     arrays = {name: tensor.numpy() for name, tensor in weights.tensors.items()}
-    about = {"id": weights.id, "source": weights.source, "input": weights.input}
+    about = {name: getattr(weights, name) for name in ABOUT}
     shapes = {name: array.shape for name, array in arrays.items()}
     answer.write(json.dumps({**about, "shapes": shapes}).encode() + b"\n")
     for array in arrays.values():

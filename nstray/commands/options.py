@@ -26,7 +26,7 @@ GROUPS: dict[str, str] = {
     "Colour": "color color_match",
     "Images": (
         "size size_rule style_scale max_side upsample max_bytes max_pixels allow_local "
-        "request_payer image_format quality"
+        "allow_remote request_payer image_format quality"
     ),
     "Manifest": "column_types",
     "Layout and run": (
@@ -62,6 +62,8 @@ def metavar(name: str, annotation: Any) -> str:
         return "INT|WxH"
     if name == "column_types":
         return "NAME=TYPE,..."
+    if name == "allow_remote":
+        return "SCHEMES"
     if get_origin(annotation) is tuple:
         return "LAYERS" if get_args(annotation)[0] is str else "NUMBERS"
     while get_args(annotation):  # Annotated[int, ...] | None is INT
@@ -146,6 +148,39 @@ def whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
 
 
 manifest_argument = click.argument("manifest_uri", metavar="MANIFEST")
+
+
+def pairing_options(command: Function) -> Function:
+    """The options of a command that takes sources of pictures in place of a manifest."""
+    for option in reversed(
+        (
+            click.option(
+                "--style",
+                metavar="SOURCE",
+                help="Take MANIFEST for a source of contents, and pair it with these styles. Both "
+                "as in `nstray manifest build`.",
+            ),
+            click.option(
+                "--content-column",
+                metavar="NAME",
+                help="With --style: the column that contents come from.",
+            ),
+            click.option(
+                "--style-column",
+                metavar="NAME",
+                help="With --style: the column that styles come from.",
+            ),
+            click.option(
+                "--pairs",
+                metavar="all|N",
+                help="With --style: every pair, or N different styles for each content.  [all]",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 out_argument = click.argument("out", metavar="OUT")
 extend_option = click.option(
     "--extend", is_flag=True, help="Also make the rows added at MANIFEST's end since OUT was begun."
@@ -171,6 +206,23 @@ request_payer_option = click.option(
     expose_value=False,
     callback=_request_payer,
     help="Agree to pay for requests to buckets whose owner asks it (Requester Pays).",
+)
+
+
+def _allow_remote(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    from nstray import storage
+    from nstray.config import make
+
+    # A package that is missing is told where the first URI is read.
+    storage.allow_remote(make(given({"allow_remote": value})).allow_remote, installed=False)
+
+
+allow_remote_option = click.option(
+    "--allow-remote",
+    metavar="SCHEMES",
+    expose_value=False,
+    callback=_allow_remote,
+    help=JobConfig.model_fields["allow_remote"].description,
 )
 weights_file_option = click.option(
     "-o", "--out", required=True, metavar="FILE", help="A .safetensors file, local or s3://."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nstray import storage
-from nstray.commands import cost
+from nstray.commands.cost import BYTES_PER_PIXEL
 from nstray.commands.prepare import Job, record
 from nstray.output.records import Counts
 
@@ -19,6 +19,7 @@ def plan(job: Job) -> dict[str, Any]:
     warnings = list(job.info.warnings)
     if storage.head(job.output.job_uri) is None:
         job.output.job.refuse_foreign_parts()
+        warnings += job.output.job.other_files()
     else:
         warnings += job.output.job.compare(job.output.job.read(), record(job))
         for window, parts in enumerate(job.layout):
@@ -26,8 +27,10 @@ def plan(job: Job) -> dict[str, Any]:
             if counts is not None:
                 done.merge(counts)
     share = 1 - done.rows / job.info.rows
-    about = job.total.pixels * cost.BYTES_PER_PIXEL[job.config.image_format] / job.info.rows
-    per_row = done.bytes / done.rows if done.rows else about
+    if done.rows:
+        per_row = done.bytes / done.rows
+    else:
+        per_row = job.cost.total.pixels * BYTES_PER_PIXEL[job.config.image_format] / job.info.rows
     return {
         "manifest": storage.redact(job.info.uri),
         "output": str(job.output),
@@ -39,7 +42,7 @@ def plan(job: Job) -> dict[str, Any]:
         "shards": job.shards,
         "shards_done": done.parts,
         "shards_to_do": job.shards - done.parts,
-        "evaluations_to_do": round(job.evaluations * share),
+        "evaluations_to_do": round(job.cost.evaluations * share),
         "bytes_done": done.bytes,
         "bytes_to_do_about": round(per_row * (job.info.rows - done.rows)),
         "overrides": list(job.info.overrides),

@@ -15,6 +15,8 @@ from nstray.errors import (
     Unreachable,
     UsageError,
 )
+from nstray.sources import loose
+from nstray.sources.reference import split_member
 
 PREFLIGHT = 8  # images tried of one bucket, or of the local disk, before it is out of reach
 _ROWS = 1000  # first rows of the manifest, from which the images are taken
@@ -46,7 +48,7 @@ def preflight(job: Job) -> None:
         for uri in uris[:PREFLIGHT]:
             tried += 1
             try:
-                storage.read(uri, max_bytes=job.config.max_bytes)
+                _try(uri, job.config.max_bytes)
                 break
             except NoSuchBucket as error:
                 closed[place] = error
@@ -71,6 +73,14 @@ def preflight(job: Job) -> None:
             f"none of the first {tried} images exists, for example {example}: "
             "is the manifest where its relative paths start?"
         )
+
+
+def _try(uri: str, max_bytes: int) -> None:
+    """Read an image; of a member of an archive, the archive's first byte."""
+    if (found := split_member(uri)) is not None:
+        storage.read_start(found[0], 1)
+    else:
+        loose.read(uri, max_bytes)
 
 
 def _place(uri: str) -> str:

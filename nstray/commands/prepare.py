@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from nstray import storage
-from nstray.commands import cost, load_weights, ray_job
+from nstray.commands import load_weights, ray_job
+from nstray.commands.cost import BYTES_PER_PIXEL, JobCost
 from nstray.config import VERSION, JobConfig, fingerprint, make
 from nstray.engine import settings
 from nstray.errors import (
@@ -28,11 +29,13 @@ from nstray.errors import (
 from nstray.manifest import cached_check
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo
+from nstray.manifest.shards import ORDERS, first_order
 from nstray.output import records
 from nstray.output.folder import Output
 from nstray.output.layout import parts_per_window
 from nstray.output.records import FORMAT
 from nstray.output.schema import carried_schema, encode_schema, features
+from nstray.sources.read import Sources, absolute_reference
 from nstray.worker.messages import JobSpec
 
 PART_BYTES = 4e9  # estimated bytes of a part at most; S3 takes 5 GB in one put
@@ -48,15 +51,10 @@ class Job:
     output: Output
     weights: load_weights.Weights
     spec: JobSpec
-    total: cost.Total
+    cost: JobCost
     init_id: str  # content, noise, style, or the digest of an image
     base: str  # the folder that paths of the manifest started from when the job was begun
     carried_changes: tuple[str, ...]  # when its carried columns got other values
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluations of the whole job, coarse stages included."""
-        return self.total.evaluations
 
     @property
     def layout(self) -> list[int]:
@@ -84,6 +82,17 @@ def taps(config: JobConfig, info: ManifestInfo) -> tuple[str, ...]:
     return (*found, *info.layers)
 
 
+def place(out: str, config: JobConfig) -> Output:
+    """The output of a job; raises `UsageError` or `OutputError` if it can't be one."""
+    ray_job.refuse_its_folder("OUT", out)
+    storage.request_payer(config.request_payer)
+    storage.allow_remote(config.allow_remote)
+    output = Output(out)
+    if not storage.is_uri(output.out) and storage.head(output.out) is not None:
+        raise OutputError(f"{output} is a file; OUT is the folder that the dataset goes to")
+    return output
+
+
 def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = False) -> Job:
     """Read and check everything except the images. Writes nothing.
 
@@ -93,24 +102,23 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
 
     Raises the errors of `nstray.errors`.
     """
-    ray_job.refuse_its_folder("OUT", out)
-    storage.request_payer(config.request_payer)
-    output = Output(out)
-    if not storage.is_uri(output.out) and storage.head(output.out) is not None:
-        raise OutputError(f"{output} is a file; OUT is the folder that the dataset goes to")
+    output = place(out, config)
     manifest = Manifest(manifest_uri)
     with naming_output(output):
         stored = output.job.find(resume=True)
     if stored is not None:
         config = _with_column_types(config, stored, output)
-    init = config.init if config.init in settings.INITS else storage.absolute(config.init)
+    init = config.init if config.init in settings.INITS else absolute_reference(config.init)
     init_id = init if init in settings.INITS else _digest(init, config)
     cuts: tuple[int, ...] = ()
     carried_changes: tuple[str, ...] = ()
-    base = storage.redact(manifest.base())
+    here = manifest.base()
+    base = storage.redact(here)
     if stored is None:
         info = manifest.check(config)
+        order = first_order(info.archives)
     else:
+        order = _known_order(output, stored)
         digest = manifest.digest()
         info = cached_check.load(stored, manifest.uri, digest, config, init_id) or manifest.check(
             config, stored["rows"], digest
@@ -132,16 +140,13 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         info,
         init,
         cuts=cuts,
+        order=order,
+        base=here,
         carried_changed=bool(carried_changes),
     )
-    total = cost.total(manifest, info, config)
-    picture_bytes = total.pixels / info.rows * cost.BYTES_PER_PIXEL[config.image_format]
-    part_bytes = config.shard_size * picture_bytes
-    if part_bytes > PART_BYTES:
-        raise UsageError(
-            f"shard_size {config.shard_size}: a part would have about {part_bytes / 1e9:.1f} GB, "
-            "and one put takes 5 GB at most; use a smaller shard_size"
-        )
+    job_cost = JobCost(manifest, info, config)
+    if stored is None or info.digest != stored["manifest_digest"]:  # else the job passed it once
+        _check_part_bytes(job_cost, info.rows, config)
     return Job(
         config,
         manifest,
@@ -149,7 +154,7 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         output,
         loaded,
         spec,
-        total,
+        job_cost,
         init_id,
         base,
         carried_changes,
@@ -189,6 +194,17 @@ def _with_column_types(config: JobConfig, stored: Mapping[str, Any], output: Out
             "leave column_types out, or use another OUT"
         )
     return config.model_copy(update={"column_types": begun})
+
+
+def _known_order(output: Output, stored: Mapping[str, Any]) -> str:
+    """The rule by which the stored job orders its rows; raises `OutputError` for an unknown one."""
+    order = records.order_of(stored)
+    if order not in ORDERS:
+        raise OutputError(
+            f"{output}: it was begun by nstray {stored.get('nstray_version')}, whose order of rows "
+            f"({order}) this version lacks: finish it with that version"
+        )
+    return order
 
 
 def _check_carried(output: Output, stored: Mapping[str, Any], info: ManifestInfo) -> None:
@@ -262,6 +278,19 @@ def _carried_changes(stored: Mapping[str, Any], info: ManifestInfo) -> tuple[str
     return before if same else (*before, _now("milliseconds"))
 
 
+def _check_part_bytes(job_cost: JobCost, rows: int, config: JobConfig) -> None:
+    """Raise `UsageError` if a part would have more than `PART_BYTES`."""
+    row_bytes = BYTES_PER_PIXEL[config.image_format] * config.shard_size
+    if job_cost.most_pixels * row_bytes <= PART_BYTES:
+        return
+    part_bytes = job_cost.total.pixels / rows * row_bytes
+    if part_bytes > PART_BYTES:
+        raise UsageError(
+            f"shard_size {config.shard_size}: a part would have about {part_bytes / 1e9:.1f} GB, "
+            "and one put takes 5 GB at most; use a smaller shard_size"
+        )
+
+
 def _now(unit: str = "seconds") -> str:
     return datetime.now(UTC).isoformat(timespec=unit)
 
@@ -292,7 +321,7 @@ def _check_same_columns(output: Output, there: pa.Schema, here: pa.Schema) -> No
 
 def _digest(init: str, config: JobConfig) -> str:
     try:
-        data = storage.read(init, max_bytes=config.max_bytes)
+        data = Sources(config.max_bytes).read(init)
     except NotFound:
         raise UsageError(
             f"init {storage.redact(init)}: no such image; "
@@ -316,11 +345,13 @@ def record(job: Job) -> dict[str, Any]:
         "carried_changes": list(job.carried_changes),
         "base": job.base,
         "cuts": list(job.spec.cuts),
+        "order": job.spec.order,
         "checked": cached_check.dump(job.info),
         "shard_size": job.config.shard_size,
         "fingerprint": job.spec.fingerprint,
         "weights_id": job.weights.id,
         "weights": storage.redact(job.config.weights),
+        "widths": job.weights.widths,
         "result": job.config.result_fields(job.init_id),
         "config": {
             **config,

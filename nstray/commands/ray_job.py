@@ -19,6 +19,8 @@ _RAY_COPY = re.compile(r"/session_[^/]+/runtime_resources/")
 def refuse_its_folder(what: str, path: str) -> None:
     """Raise `UsageError` if the local `path` leads to where Ray runs a job, and not to its user.
 
+    Also if nothing is written to a `path` of its scheme.
+
     In a Ray job a relative path starts at the folder that Ray chose: its copy of the working_dir,
     or where the head was started. Elsewhere a relative path is right, unless it, or an absolute
     one, leads into such a copy. Every other absolute path is right: whether all nodes see it is
@@ -27,6 +29,7 @@ def refuse_its_folder(what: str, path: str) -> None:
     Args:
         what: how the caller names `path`.
     """
+    storage.refuse_to_write(path)
     bucket, local = storage.resolve(path)
     if bucket is not None:
         return

@@ -7,14 +7,16 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from nstray import storage, text
-from nstray.commands import ray_job
+from nstray.commands import moved, ray_job
 from nstray.commands.prepare import check, record
 from nstray.commands.run import run
 from nstray.config import make
+from nstray.engine.settings import INITS, NAMED_WEIGHTS
 from nstray.errors import ConfigError, ErrorCode, ManifestError, StorageError
 from nstray.manifest.manifest import Manifest
 from nstray.output.folder import Output
 from nstray.output.records import known_settings
+from nstray.sources.reference import file_of
 
 
 def retry(
@@ -42,19 +44,28 @@ def retry(
     stored = output.job.read(resume=True)
     # who pays is said anew each time, not by a record that may be another person's
     settings = {**known_settings(stored), "request_payer": False, **changes}
-    storage.request_payer(bool(settings["request_payer"]))
+    config = make(settings)
+    storage.request_payer(config.request_payer)
+    storage.allow_remote(config.allow_remote)
     if manifest_uri is None:
-        manifest_uri = stored["manifest"]
+        manifest_uri = moved.manifest_uri(stored, output)
         try:
             Manifest(manifest_uri).base()
         except (ManifestError, StorageError) as error:
-            raise ManifestError(
-                f"the manifest that the job names can't be used: {error}; "
-                "say where it is with --manifest"
-            ) from None
-    job = check(manifest_uri, out, make(settings))
+            raise moved.unusable("manifest", error) from None
+    if "weights" not in changes and config.weights not in NAMED_WEIGHTS:
+        _must_be_there("weights", config.weights)
+    if "init" not in changes and config.init not in INITS:
+        _must_be_there("init", config.init)
+    job = check(manifest_uri, out, config)
     output.job.compare(stored, record(job))
     job = dataclasses.replace(
         job, spec=dataclasses.replace(job.spec, retry=tuple(codes) or tuple(ErrorCode))
     )
     return run(job)
+
+
+def _must_be_there(name: str, uri: str) -> None:
+    """Raise the `UsageError` that names the option if the job's weights or init are gone."""
+    if storage.head(storage.absolute(file_of(uri))) is None:
+        raise moved.unusable(name, f"{storage.redact(uri)}: no such file")

@@ -15,6 +15,7 @@ from nstray.commands import cost
 from nstray.commands.preflight import preflight
 from nstray.commands.prepare import Job, naming_output, record
 from nstray.config import VERSION
+from nstray.engine import settings
 from nstray.errors import ErrorCode, JobFailed
 from nstray.output.records import Counts
 from nstray.system import stop_signals
@@ -43,10 +44,11 @@ _CARD = ("rows", "ok", "errors")  # the counts that the data card names
 
 def run(job: Job) -> int:
     """Run or resume `job`; returns the exit code. Raises the errors of `nstray.errors`."""
-    ray_address.given()  # raises, before anything is written
+    ray_address.given()  # raises, before anything is written; so may the next
+    evaluations = job.cost.evaluations
     with naming_output(job.output):
         stored = job.output.job.open(record(job))
-    progress = JobProgress(job.info.rows, expected_evaluations=float(job.evaluations))
+    progress = JobProgress(job.info.rows, expected_evaluations=float(evaluations))
     with Display(progress) as display:
         for warning in (*job.info.warnings, *stored["warnings"]):
             display.log_event("warning", text=warning)
@@ -54,7 +56,7 @@ def run(job: Job) -> int:
             "job",
             rows=job.info.rows,
             shards=job.shards,
-            evaluations=job.evaluations,
+            evaluations=evaluations,
             weights=job.weights.id,
             fingerprint=job.spec.fingerprint[:12],
             output=job.output,
@@ -65,6 +67,9 @@ def run(job: Job) -> int:
                 text="weights random: colours and texture, not what the trained network gives; "
                 "see docs/glossary.md",
             )
+        note = settings.pooling_note(job.weights.pooling, job.config.pooling)
+        if note is not None:
+            display.log_event("warning", text=f"weights {job.weights.source}: {note}")
         summary = job.output.summary.read()
         if job.spec.retry:
             rows = _to_retry(job)
@@ -74,7 +79,7 @@ def run(job: Job) -> int:
             )
             if rows or summary is None:
                 return _run_on_ray(job, stored, display)
-        if summary is not None and summary.get("rows") == job.info.rows and _all_there(job):
+        if summary is not None and _is_complete(job, summary):
             display.log_event("already_complete")
             if stored["carried_changes"]:
                 job.output.card.write(stored, Counts(**{n: summary[n] for n in _CARD}))
@@ -87,28 +92,52 @@ def run(job: Job) -> int:
 
 def _to_retry(job: Job) -> int:
     """The number of error rows that a retry would make again."""
+    errors = _counts(job).errors
+    return sum(errors.get(code, 0) for code in job.spec.retry)
+
+
+def _counts(job: Job) -> Counts:
+    """What all parts add up to; raises `OutputError` for a damaged one whose footer is read."""
+    counts = Counts()
     with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
-        found = pool.map(
+        for found in pool.map(
             lambda window: job.output.indexes.window_counts(*window), enumerate(job.layout)
-        )
-        return sum(
-            counts.errors.get(code, 0)
-            for counts in found
-            if counts is not None
-            for code in job.spec.retry
-        )
+        ):
+            counts.merge(found or Counts())
+    return counts
 
 
-def _all_there(job: Job) -> bool:
-    """Whether every part exists: a damaged part may have been removed to be made again."""
-    expected = job.layout
+def _is_complete(job: Job, summary: dict[str, Any]) -> bool:
+    """Whether the summary still counts the parts that are there, by a listing of each window.
+
+    A damaged part may have been removed to be made again. If the bytes differ, a copy of the output
+    may have broken off, or a retry may have been killed: then every window is counted anew. Raises
+    `OutputError` that names the parts that are cut short.
+    """
+    if summary.get("rows") != job.info.rows or (size := _size(job)) is None:
+        return False
+    if size == summary.get("bytes"):
+        return True
+    counts = _counts(job)
+    return all(getattr(counts, name) == summary.get(name) for name in _CARD)
+
+
+def _size(job: Job) -> int | None:
+    """The bytes of all parts by listings alone; None if a part is missing."""
+
+    def size(window: int, parts: int) -> int | None:
+        listed = job.output.parts.list_window(window)
+        if set(listed) != set(range(parts)):
+            return None
+        return sum(info.size for info in listed.values())
+
+    total = 0
     with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
-        return all(
-            set(there) == set(range(n))
-            for there, n in zip(
-                pool.map(job.output.parts.list_window, range(len(expected))), expected, strict=True
-            )
-        )
+        for found in pool.map(lambda window: size(*window), enumerate(job.layout)):
+            if found is None:
+                return None
+            total += found
+    return total
 
 
 def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
@@ -162,7 +191,7 @@ def _finish(
         forecast = cost.recorded_forecast(job.output.estimate.read(), job.spec.fingerprint, summary)
         if forecast is not None:
             summary["estimate"] = forecast
-    if not _all_there(job):
+    if _size(job) is None:
         raise JobFailed(
             f"{job.output}: the parts that workers committed can't be seen from this machine; "
             "use s3:// or a folder that all machines share"
@@ -190,8 +219,8 @@ def _verdict(job: Job, summary: dict[str, Any], display: Display) -> int:
             "error_rows",
             share=f"{share:.4g}",
             allowed=f"{job.config.max_error_rate:g}",
-            hint="the columns error_code and error_message say why; "
-            "raise max_error_rate to accept them",
+            hint="the columns error_code and error_message say why; once that is mended, "
+            f"nstray retry {job.output} makes them again; raise max_error_rate to accept them",
         )
         return EXIT_ERROR_ROWS
     return EXIT_COMPLETE

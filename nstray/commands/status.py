@@ -12,7 +12,7 @@ from nstray import storage
 from nstray.commands.cost import cost_summary
 from nstray.commands.printing import table_lines
 from nstray.output.folder import Output
-from nstray.output.live_status import read
+from nstray.output.live_status import EVERY, read
 from nstray.output.parts import FOOTER_THREADS
 from nstray.output.reader import parts_by_window
 from nstray.output.records import Counts, iso_time
@@ -101,8 +101,14 @@ def run_status(output: Output) -> dict[str, Any] | None:
 def run_summary(run: Mapping[str, Any]) -> dict[str, str]:
     """What `run_status` gave as a few words per name, for a terminal."""
     age = f"{duration(run['age_seconds'])} ago by driver {run['writer']} on {run['host']}"
+    news = f"a driver writes every {duration(EVERY)}"
     if not run["fresh"]:
-        return {"run": f"silent; last heard of {age}: it was killed, or can't write to the output"}
+        return {
+            "run": f"silent; last heard of {age}: {news}, so it was probably killed, or can't "
+            "write to the output; if it was killed, run the same command again to resume"
+        }
+    if run["age_seconds"] > 2 * EVERY:
+        age += f" ({news}: it may have been killed)"
     eta = duration(run["eta_seconds"])
     if run["eta_low_seconds"] is not None:
         low, high = duration(run["eta_low_seconds"]), duration(run["eta_high_seconds"])

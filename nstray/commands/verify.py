@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nstray import config, storage
-from nstray.errors import ErrorCode, ManifestError, NotFound, OutputError, PairError, StorageError
+from nstray import storage
+from nstray.commands import moved
+from nstray.commands.verify_report import VerifyReport, first_names
+from nstray.errors import ErrorCode, NotFound, OutputError, PairError, StorageError
 from nstray.images.decode import check, decoding_bytes, read_header
 from nstray.manifest.cached_check import at_base
 from nstray.manifest.duplicates import IdHashes
-from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.shards import Shard, cut_shards, cut_windows
 from nstray.output.folder import Output
@@ -30,14 +30,14 @@ from nstray.output.records import (
     PartInfo,
     has_both_digests,
     iso_time,
-    known_settings,
+    order_of,
     unix_seconds,
 )
 from nstray.output.schema import job_schema, stored_schema
+from nstray.text import counted
 
 _DECODE_THREADS = 4
-MAX_PROBLEMS = 1000
-_NAMED = 10  # names in a message at most
+_RUN_AGAIN = "run the job again: it makes the parts that are missing"
 
 
 class _Memory:
@@ -64,61 +64,6 @@ class _Memory:
 _memory = _Memory(MAX_MEMORY)
 
 
-@dataclass
-class VerifyReport:
-    """What `verify` found.
-
-    Attributes:
-        problems: at most `MAX_PROBLEMS` of them; `more` counts the rest.
-        notes: for a person; nothing is wrong.
-        parts, rows, ok, errors: what is really there; errors by their code.
-        earlier: rows made before the manifest's carried columns got other values.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    parts: int = 0
-    rows: int = 0
-    ok: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
-    more: int = 0
-    earlier: int = 0
-
-    @property
-    def passed(self) -> bool:
-        """Whether there is no problem at all."""
-        return not self.problems
-
-    def add(self, problem: str) -> None:
-        """Note a problem."""
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(problem)
-        else:
-            self.more += 1
-
-
-def _first_names(names: Sequence[str]) -> str:
-    """The first of `names`, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
-def _job_manifest(job: dict[str, Any], manifest: str | None) -> tuple[Manifest, ManifestInfo]:
-    # its images are not opened here
-    settings = config.make({**known_settings(job), "allow_local": True})
-    if manifest is not None:
-        given = Manifest(manifest)
-        return given, given.check(settings)
-    try:
-        named = Manifest(job["manifest"])
-        return named, named.check(settings)
-    except (StorageError, ManifestError) as error:
-        raise ManifestError(
-            f"the manifest that the job names can't be used: {error}; "
-            "say where it is with --manifest"
-        ) from None
-
-
 def verify(
     out: str,
     manifest: str | None = None,
@@ -139,14 +84,11 @@ def verify(
     """
     output = Output(out)
     job = output.job.read()
-    source, info = _job_manifest(job, manifest)
+    source, info = moved.checked_manifest(job, output, manifest)
     report = VerifyReport()
-    same, carried_differ = _compare(job, info)
-    if not same:
-        report.add(
-            f"the manifest {info.uri} is not the job's: it has {info.rows} rows "
-            f"and the digest {info.digest}, the job's {job['rows']} and {job['manifest_digest']}"
-        )
+    difference, remedy, carried_differ = _compare(job, info)
+    if difference:
+        report.add(difference, remedy)
     info = at_base(info, storage.redact(source.base()), job)
     changed = max((unix_seconds(time) or 0.0 for time in job["carried_changes"]), default=None)
     windows = parts_by_window(job)
@@ -157,13 +99,13 @@ def verify(
     missing: list[str] = []
     tables = (
         cut_windows(source.tables(info, carried=False), job["cuts"])
-        if same
+        if not difference
         else ((window, None) for window in expected)
     )
     with ThreadPoolExecutor(_DECODE_THREADS) as pool, IdHashes() as seen:
         for window, table in tables:
             shards = (
-                {s.number: s for s in cut_shards(window, table, job["shard_size"])}
+                {s.number: s for s in cut_shards(window, table, job["shard_size"], order_of(job))}
                 if table is not None
                 else {}
             )
@@ -181,12 +123,16 @@ def verify(
                 if progress:
                     progress(report.parts + len(missing), total)
         if missing:
-            report.add(f"{len(missing)} of {total} parts missing: {_first_names(missing)}")
+            report.add(
+                f"{len(missing)} of {counted(total, 'part')} missing: {first_names(missing)}",
+                _RUN_AGAIN,
+            )
         _check_duplicates(output, job, seen, report)
     if changed is not None and report.earlier:
         report.notes.append(
-            f"{report.earlier} rows were made before {iso_time(changed)}, when columns that the "
-            "manifest only carries got other values; they hold those of before"
+            f"{counted(report.earlier, 'row was', 'rows were')} made before "
+            f"{iso_time(changed)}, when columns that the manifest only carries got "
+            "other values; they hold those of before"
         )
     if carried_differ:
         report.notes.append(
@@ -196,11 +142,34 @@ def verify(
     return report
 
 
-def _compare(job: dict[str, Any], info: ManifestInfo) -> tuple[bool, bool]:
-    """Whether a manifest has the job's rows, and whether its carried columns differ."""
-    if not has_both_digests(job):
-        return info.digest == job["manifest_digest"], False
-    return info.rows_digest == job["rows_digest"], info.carried_digest != job["carried_digest"]
+def _compare(job: dict[str, Any], info: ManifestInfo) -> tuple[str, str, bool]:
+    """How a manifest's rows differ from the job's, empty if not; the remedy; and carried columns.
+
+    The last says whether carried columns differ. They are compared if the manifest begins with the
+    job's rows.
+    """
+    both = has_both_digests(job)
+    if both and info.marked_digest == job["rows_digest"]:
+        grown = (
+            f"the manifest {info.uri} has grown from the job's {job['rows']} rows to {info.rows}"
+            if info.rows > job["rows"]
+            else ""
+        )
+        return (
+            grown,
+            "run the job with --extend, which makes the new rows",
+            info.marked_carried != job["carried_digest"],
+        )
+    if not both and info.digest == job["manifest_digest"]:
+        return "", "", False
+    there = job["rows_digest" if both else "manifest_digest"]
+    here = info.rows_digest if both else info.digest
+    return (
+        f"the manifest {info.uri} is not the job's: it has {counted(info.rows, 'row')} "
+        f"and the digest {here}, the job's {job['rows']} and {there}",
+        "give the manifest that the job was run with: --manifest MANIFEST",
+        False,
+    )
 
 
 def _check_names(output: Output, expected: dict[int, int], report: VerifyReport) -> None:
@@ -218,7 +187,10 @@ def _check_names(output: Output, expected: dict[int, int], report: VerifyReport)
     except NotFound:
         return
     if unexpected:
-        report.add(f"{len(unexpected)} unexpected files in data/: {_first_names(unexpected)}")
+        report.add(
+            f"{counted(len(unexpected), 'unexpected file')} in data/: {first_names(unexpected)}",
+            "move the unexpected files out of data/, where readers would take them for rows",
+        )
 
 
 def _check_part(
@@ -247,7 +219,7 @@ def _check_part(
                 or (file.schema_arrow.metadata or {}).get(b"huggingface")
                 != schema.metadata[b"huggingface"]
             ):
-                report.add(f"{name}: its schema is not the job's")
+                report.add_to_part(name, "its schema is not the job's")
                 return []
             image = "image" if decode else "image.path"
             columns = ["pair_id", image, "status", "error_code", "width", "height"]
@@ -263,9 +235,12 @@ def _check_part(
                     key = "ok" if row["status"] == "ok" else str(row["error_code"])
                     counts[key] = counts.get(key, 0) + 1
                     if problem:
-                        report.add(f"{name}: {row['pair_id']}: {problem}")
-    except (pa.ArrowException, OSError, UnicodeDecodeError, NotFound, OutputError) as error:
-        report.add(f"{name}: can't be read: {error}")
+                        report.add_to_part(name, f"{row['pair_id']}: {problem}")
+    except NotFound:
+        report.add(f"{name}: was removed while it was being checked", _RUN_AGAIN)
+        return ids
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OutputError) as error:
+        report.add_to_part(name, f"can't be read: {error}")
         return ids
     ok = counts.pop("ok", 0)
     report.rows += len(ids)
@@ -297,21 +272,22 @@ def _check_footer(
     """Compare a part's footer with what was read from the part, and with the job."""
     footer = info.footer
     if (info.rows, info.ok, info.errors) != (len(ids), ok, errors):
-        report.add(
-            f"{name}: its footer counts {info.rows} rows, {info.ok} ok, {info.errors}; "
-            f"it has {len(ids)}, {ok}, {errors}"
+        report.add_to_part(
+            name,
+            f"its footer counts {counted(info.rows, 'row')}, {info.ok} ok, {info.errors}; "
+            f"it has {len(ids)}, {ok}, {errors}",
         )
     if footer.get("ids_digest") != ids_digest(ids):
-        report.add(f"{name}: its pair ids are not those its footer's digest was made from")
+        report.add_to_part(name, "its pair ids are not those its footer's digest was made from")
     if footer.get("fingerprint") != job["fingerprint"]:
-        report.add(
-            f"{name}: its fingerprint {footer.get('fingerprint')} is not the job's, "
-            f"{job['fingerprint']}"
+        report.add_to_part(
+            name,
+            f"its fingerprint {footer.get('fingerprint')} is not the job's, {job['fingerprint']}",
         )
     if (footer.get("window"), footer.get("number")) != parse_part(name):
-        report.add(
-            f"{name}: its footer says it is part {footer.get('number')} "
-            f"of window {footer.get('window')}"
+        report.add_to_part(
+            name,
+            f"its footer says it is part {footer.get('number')} of window {footer.get('window')}",
         )
 
 
@@ -323,11 +299,11 @@ def _check_shard(name: str, shard: Shard, ids: list[str], report: VerifyReport) 
     lacks, extra = sorted(set(wanted) - set(ids)), sorted(set(ids) - set(wanted))
     differences = []
     if lacks:
-        differences.append(f"lacks {_first_names(lacks)}")
+        differences.append(f"lacks {first_names(lacks)}")
     if extra:
-        differences.append(f"has {_first_names(extra)} that belong elsewhere")
+        differences.append(f"has {first_names(extra)} that belong elsewhere")
     words = " and ".join(differences) or "has another order"
-    report.add(f"{name}: against the manifest's shard it {words}")
+    report.add_to_part(name, f"against the manifest's shard it {words}")
 
 
 def _row_problem(row: dict[str, Any], decode: bool) -> str | None:
@@ -394,4 +370,7 @@ def _check_duplicates(
                     where.setdefault(ids[i], []).append(storage.name(uri))
     for pair_id, parts in where.items():
         if len(parts) > 1:
-            report.add(f"the pair id {pair_id} occurs {len(parts)} times: in {_first_names(parts)}")
+            # If the manifest is the job's, one of the parts differs from its shard, which is said.
+            report.add(
+                f"the pair id {pair_id} occurs {len(parts)} times: in {first_names(parts)}", None
+            )

@@ -5,42 +5,18 @@ Functions that need torch import it in their bodies.
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from nstray import storage
-from nstray.cluster.progress import LINE_EVERY
-from nstray.commands.load_weights import NAMED, unreadable
-from nstray.config import JobConfig
-from nstray.engine.settings import Pooling
-from nstray.errors import (
-    AlreadyExists,
-    ErrorCode,
-    NotFound,
-    PairError,
-    StorageError,
-    Unreachable,
-    UsageError,
+from nstray.commands.decoded_pictures import Pictures, Say
+from nstray.commands.network_files import (
+    InputWord,
+    about_file,
+    read_network,
+    writable,
+    write_file,
 )
-from nstray.images import Pixels
-from nstray.images.decode import decode
-from nstray.images.resize import fit
-from nstray.manifest.files import ending
-from nstray.manifest.folder_pictures import find_pictures
-from nstray.text import log_event
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from nstray.engine.network.weights import VGGWeights
-
-Say = Callable[[str], None]
-InputWord = Literal["auto", "rgb", "bgr"]
-
-_MAX_BYTES: int = JobConfig.model_fields["max_bytes"].default
-_MAX_PIXELS: int = JobConfig.model_fields["max_pixels"].default
+from nstray.engine.settings import Pooling, pooling_note
+from nstray.errors import UsageError
 
 
 def normalise(
@@ -48,7 +24,7 @@ def normalise(
     images: str,
     out: str,
     *,
-    pooling: Pooling,
+    pooling: Pooling | None,
     size: int,
     limit: int | None,
     overwrite: bool,
@@ -60,7 +36,8 @@ def normalise(
         weights: ``imagenet``, ``random``, or a path or URI.
         images: folder or s3:// prefix of the pictures.
         out: .safetensors, local or s3://.
-        pooling: that of the job that will use the weights.
+        pooling: that of the job that will use the weights; None for the network's own, or average
+            if its file does not say.
         size: longest side, in pixels, at which pictures are measured; smaller ones keep their
             size.
         limit: at most so many pictures, taken evenly from the sorted names.
@@ -69,23 +46,26 @@ def normalise(
 
     Returns what was done. Raises `UsageError`, `WeightsError`, `StorageError`.
     """
-    out = _writable(out, overwrite)
-    pictures = _Pictures(images, size, limit, say)
-    network = _read(weights, "auto")
+    out = writable(out, overwrite)
+    pictures = Pictures(images, size, limit, say)
+    network = read_network(weights, "auto")
     from nstray.engine.network.normalise import normalise as run
-    from nstray.engine.network.normalise import to_safetensors
     from nstray.engine.network.vgg import deepest, minimum_side
+    from nstray.engine.network.weight_files import to_safetensors
 
-    pictures.least, pictures.deepest = minimum_side(network.layers), deepest(network.layers)
+    pictures.least = minimum_side(network.layers, network.padding)
+    pictures.deepest = deepest(network.layers)
     if size < pictures.least:
         raise UsageError(
             f"--size {size}: {pictures.deepest} needs at least {pictures.least} pixels"
         )
-    done = run(network, pictures, pooling)
+    if (note := pooling_note(network.pooling, pooling or network.pooling)) is not None:
+        say(f"warning: weights {network.source}: {note}")
+    done = run(network, pictures, pooling or network.pooling or "average")
     data = to_safetensors(done.weights, {**done.metadata, "size": str(size)})
-    _write(out, data, overwrite)
+    write_file(out, data, overwrite)
     return {
-        **_result(out, data, done.weights),
+        **about_file(out, data, done.weights),
         "source_id": done.source_id,
         "pooling": done.pooling,
         "images": done.images,
@@ -107,138 +87,13 @@ def convert(source: str, out: str, *, input: InputWord, overwrite: bool) -> dict
             `nstray.engine.network.weights.parse_weights` reads it.
         overwrite: replace `out` if it exists.
 
-    No value is changed. Returns what was done. Raises `UsageError`, `WeightsError`, `StorageError`.
+    Values are not changed, but for a convolution of the pixels that is folded into conv1_1.
+    Returns what was done. Raises `UsageError`, `WeightsError`, `StorageError`.
     """
-    out = _writable(out, overwrite)
-    network = _read(source, input)
-    from nstray.engine.network.normalise import to_safetensors
+    out = writable(out, overwrite)
+    network = read_network(source, input)
+    from nstray.engine.network.weight_files import to_safetensors
 
     data = to_safetensors(network, {"source_id": network.id})
-    _write(out, data, overwrite)
-    return {**_result(out, data, network), "source_id": network.id}
-
-
-class _Pictures:
-    """The pictures below a folder, decoded one after the other.
-
-    One that can't be used is named, counted and skipped.
-
-    Attributes:
-        least, deepest: the least side in pixels, and the layer that needs it.
-        skipped: pictures skipped so far.
-    """
-
-    def __init__(self, folder: str, size: int, limit: int | None, say: Say) -> None:
-        self.folder, self.size, self.say = storage.absolute(folder), size, say
-        self.least, self.deepest, self.skipped = 1, "conv1_1", 0
-        try:
-            listed = find_pictures(self.folder)
-        except NotFound as error:
-            raise UsageError(f"--images {error}; give a folder or an s3:// prefix") from None
-        uris = listed.uris
-        if not uris:
-            raise UsageError(f"--images {self.folder}: no pictures: {listed.why_none()}")
-        for line in listed.left_out.lines():
-            say(f"--images {self.folder}: {line}")
-        count = len(uris) if limit is None else min(limit, len(uris))
-        self.uris = [uris[i * len(uris) // count] for i in range(count)]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Each picture as (3, H, W) uint8 RGB.
-
-        Raises `UsageError` at the end if no picture could be used, and `Unreachable`.
-        """
-        import torch
-
-        first, last_line = "", time.monotonic()
-        for number, uri in enumerate(self.uris, 1):
-            try:
-                pixels = self._read(uri)
-            except Unreachable:  # a store that is down says nothing about the picture
-                raise
-            except (PairError, StorageError) as error:
-                self.skipped += 1
-                first = first or str(error)
-                self.say(f"warning: skipped: {error}")
-                continue
-            yield torch.from_numpy(pixels).permute(2, 0, 1)
-            if time.monotonic() - last_line >= LINE_EVERY:
-                last_line = time.monotonic()
-                log_event(
-                    "progress",
-                    self.say,
-                    done=number,
-                    total=len(self.uris),
-                    skipped=self.skipped,
-                )
-        if self.skipped == len(self.uris):
-            raise UsageError(
-                f"--images {self.folder}: none of {len(self.uris)} pictures can be used; "
-                f"the first: {first}"
-            )
-
-    def _read(self, uri: str) -> Pixels:
-        what = f"image {uri}"
-        pixels = decode(
-            storage.read(uri, max_bytes=_MAX_BYTES),
-            what=what,
-            max_bytes=_MAX_BYTES,
-            max_pixels=_MAX_PIXELS,
-        )
-        pixels = fit(pixels, self.size, "longest", False, what=what)
-        height, width = pixels.shape[:2]
-        if min(height, width) < self.least:
-            raise PairError(
-                ErrorCode.TOO_SMALL,
-                f"{what}: {width}x{height} pixels leave {self.deepest} no position; "
-                f"it needs {self.least}x{self.least}",
-            )
-        return pixels
-
-
-def _read(source: str, input: InputWord) -> VGGWeights:
-    from nstray.engine.network.weights import load_weights, parse_weights
-
-    if source in NAMED:
-        if input != "auto":
-            raise UsageError(f"--input {input}: {source} is RGB; leave --input out")
-        return load_weights(source)
-    try:
-        data = storage.read(storage.absolute(source))
-    except Unreachable:
-        raise
-    except (StorageError, UsageError) as error:
-        raise unreadable(source, error) from None
-    return parse_weights(data, storage.redact(source), input=input)
-
-
-def _writable(out: str, overwrite: bool) -> str:
-    out = storage.absolute(out)
-    if ending(storage.name(out)) != ".safetensors":
-        raise UsageError(
-            f"-o {out}: a .safetensors file is written; let its name end with .safetensors"
-        )
-    if not overwrite and storage.head(out) is not None:
-        raise UsageError(f"-o {out} exists; give --overwrite, or another file")
-    return out
-
-
-def _write(out: str, data: bytes, overwrite: bool) -> None:
-    if overwrite:
-        storage.put_over(out, data)
-        return
-    try:
-        storage.put_new(out, data)
-    except AlreadyExists:
-        raise UsageError(
-            f"-o {out} appeared meanwhile; give --overwrite, or another file"
-        ) from None
-
-
-def _result(out: str, data: bytes, network: VGGWeights) -> dict[str, Any]:
-    return {
-        "out": out,
-        "weights_id": "sha256:" + hashlib.sha256(data).hexdigest(),
-        "input": network.input,
-        "layers": f"{network.layers[0]} to {network.layers[-1]}",
-    }
+    write_file(out, data, overwrite)
+    return {**about_file(out, data, network), "source_id": network.id}

@@ -29,7 +29,8 @@ from nstray.engine.settings import StylizeConfig
 
 if TYPE_CHECKING:
     from nstray.engine.api import stylize
-    from nstray.engine.network.weights import VGGWeights, load_weights
+    from nstray.engine.network.weight_files import load_weights
+    from nstray.engine.network.weights import VGGWeights
     from nstray.engine.pair import Pair, Result
     from nstray.engine.stylizer import Stylizer
 
@@ -39,7 +40,7 @@ _MODULES = {
     "Stylizer": "stylizer",
     "stylize": "api",
     "VGGWeights": "network.weights",
-    "load_weights": "network.weights",
+    "load_weights": "network.weight_files",
 }
 __all__ = ["Pair", "Result", "StylizeConfig", "Stylizer", "VGGWeights", "load_weights", "stylize"]
 

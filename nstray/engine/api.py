@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from nstray.engine.batching import run_batches
-from nstray.engine.network.weights import VGGWeights, load_weights
+from nstray.engine.network.weight_files import load_weights
+from nstray.engine.network.weights import VGGWeights
 from nstray.engine.pair import Pair, Result, as_image, pair_seed
-from nstray.engine.settings import StylizeConfig
+from nstray.engine.settings import StylizeConfig, pooling_note
 from nstray.engine.stylizer import Stylizer
+from nstray.text import counted
 
 
 def stylize(
@@ -43,9 +46,12 @@ def stylize(
     config = config or StylizeConfig()
     if len(contents) != len(styles):
         raise ValueError(
-            f"one style per content: got {len(contents)} contents and {len(styles)} styles"
+            f"one style per content: got {counted(len(contents), 'content')} and "
+            f"{counted(len(styles), 'style')}"
         )
     loaded = load_weights(weights) if isinstance(weights, str) else weights
+    if (note := pooling_note(loaded.pooling, config.pooling)) is not None:
+        warnings.warn(f"weights {loaded.source}: {note}", stacklevel=2)
     # no pair has settings of its own here, so no layer behind these is needed
     loaded = loaded.up_to((*config.content_layers, *config.style_layers))
     stylizer = Stylizer(config, loaded, device or ("cuda" if torch.cuda.is_available() else "cpu"))

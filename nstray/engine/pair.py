@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nstray.engine.settings import MAX_SEED, NAMES, StylizeConfig
+from nstray.text import counted
 
 
 def pair_seed(job_seed: int, pair_id: str) -> int:
@@ -184,7 +185,10 @@ def _check_guides(
     name: str, guides: Sequence[Tensor | None], sides: Sequence[Sequence[int]]
 ) -> None:
     if len(guides) != len(sides):
-        raise ValueError(f"{name}: {len(guides)} guides for {len(sides)} styles; give one for each")
+        raise ValueError(
+            f"{name}: {counted(len(guides), 'guide')} for {counted(len(sides), 'style')}; "
+            "give one for each"
+        )
     for guide, side in zip(guides, sides, strict=True):
         if guide is not None and tuple(guide.shape) != tuple(side):
             raise ValueError(

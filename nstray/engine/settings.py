@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from nstray.text import did_you_mean
+from nstray.text import counted, did_you_mean
 
 Pooling = Literal["average", "max"]
 LossScale = Literal["mean", "paper"]
@@ -27,6 +27,8 @@ ValueRange = Literal["free", "clamped"]
 # Convolutions per block of VGG-19 (configuration E of Simonyan and Zisserman, arXiv 1409.1556,
 # table 1).
 BLOCKS = (2, 2, 4, 4, 4)
+# Filters per block (the same table). A network may have others.
+BLOCK_WIDTHS = (64, 128, 256, 512, 512)
 CONV_LAYERS: tuple[str, ...] = tuple(
     f"conv{b}_{i}" for b, n in enumerate(BLOCKS, 1) for i in range(1, n + 1)
 )
@@ -37,6 +39,21 @@ MAX_SEED = 2**63 - 1
 COARSEST = 128
 # Pixels: below this a tile is mostly the margin that its neighbours compute too.
 SMALLEST_TILE = 64
+
+
+# the networks that have a name: torchvision's, the one in the package, and seeded filters
+NAMED_WEIGHTS = ("imagenet", "compact", "random")
+
+
+def pooling_note(own: str | None, used: str | None) -> str | None:
+    """What to say if a network is used with another pooling than its own; None if it is not.
+
+    Args:
+        own: the one that the network was trained with or normalised under; None if unknown.
+    """
+    if own is None or used is None or own == used:
+        return None
+    return f"made for {own} pooling, and used with {used}; --pooling {own} gives its own features"
 
 
 def canonical_layer(name: str) -> str:
@@ -225,8 +242,9 @@ def check_layer_weights(style_layers: Sequence[str], style_layer_weights: Sequen
     """Raise ValueError if there are weights of layers, but not one for each."""
     if style_layer_weights and len(style_layer_weights) != len(style_layers):
         raise ValueError(
-            f"style_layer_weights: {len(style_layer_weights)} weights for {len(style_layers)} "
-            f"style_layers ({', '.join(style_layers)}); give one for each, or none for equal ones"
+            f"style_layer_weights: {counted(len(style_layer_weights), 'weight')} for "
+            f"{len(style_layers)} style_layers ({', '.join(style_layers)}); give one for "
+            "each, or none for equal ones"
         )
 
 
@@ -260,6 +278,11 @@ def coarse_stages(coarse: str, longest: int) -> list[tuple[int, int | None]]:
         for side, budget in parts
     ]
     return [(side, budget) for side, budget in stages if side < longest]
+
+
+def same_stages_at_any_size(coarse: str) -> bool:
+    """Whether pictures of all sizes have equally many stages; a larger one never has fewer."""
+    return len(coarse_stages(coarse, 1)) == len(coarse_stages(coarse, 2**20))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nstray.engine.network.vgg import minimum_side
 from nstray.engine.pair import Pair, pixels
 from nstray.engine.settings import StylizeConfig, coarse_stages
 
@@ -30,13 +29,12 @@ class Stage:
     evaluations: int | None
 
 
-def stages_of(config: StylizeConfig, height: int, width: int) -> list[Stage]:
+def stages_of(config: StylizeConfig, height: int, width: int, least: int) -> list[Stage]:
     """The coarse stages of a picture, smallest first, and then its full size.
 
-    A stage that would leave the deepest layer no position is left out.
+    A stage with a side below `least`, in pixels, is left out: the deepest layer can't be computed.
     """
     longest = max(height, width)
-    least = minimum_side((*config.content_layers, *config.style_layers))
     found = []
     for side, evaluations in coarse_stages(config.coarse, longest):
         factor = side / longest
@@ -46,15 +44,14 @@ def stages_of(config: StylizeConfig, height: int, width: int) -> list[Stage]:
     return [*found, Stage((height, width), 1.0, None)]
 
 
-def shrink(pair: Pair, stage: Stage, config: StylizeConfig, device: torch.device) -> Pair:
+def shrink(pair: Pair, stage: Stage, least: int, device: torch.device) -> Pair:
     """The pair at a coarse stage, its images and guides on the device.
 
     The styles shrink by the same factor as the content, so that strokes keep their share of the
-    picture. `config`: with the pair's own settings.
+    picture, but to no side below `least` pixels.
     """
     if stage.factor == 1:
         return pair
-    least = minimum_side(config.style_layers)
     shapes = [
         (
             max(least, round(style.shape[1] * stage.factor)),

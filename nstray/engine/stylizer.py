@@ -15,7 +15,7 @@ from nstray.engine.color import grey, luminance, match_color, match_luminance, w
 from nstray.engine.fine_style import refine_styles
 from nstray.engine.losses import guides
 from nstray.engine.losses.objective import TERMS, Objective, activations
-from nstray.engine.network.vgg import VGGFeatures, minimum_side, resolve_dtype
+from nstray.engine.network.vgg import VGGFeatures, resolve_dtype
 from nstray.engine.network.weights import VGGWeights
 from nstray.engine.optim.minimise import OptimResult, adam_loop, lbfgs_loop
 from nstray.engine.pair import (
@@ -96,9 +96,12 @@ class Stylizer:
         optimise = adam_loop if config.optimizer == "adam" else lbfgs_loop
         x: Tensor | None = None
         past: list[OptimResult] = []
-        for stage in stages_of(config, *pairs[0].content.shape[1:]):
+        least = self.network.minimum_side((*config.content_layers, *config.style_layers))
+        height, width = pairs[0].content.shape[1:]
+        for stage in stages_of(config, height, width, least):
             at_size = [
-                shrink(p, stage, c, self.device) for p, c in zip(prepared, configs, strict=True)
+                shrink(p, stage, self.network.minimum_side(c.style_layers), self.device)
+                for p, c in zip(prepared, configs, strict=True)
             ]
             contents = torch.stack([p.content for p in at_size])
             objective = self.objective(at_size, contents)
@@ -227,7 +230,8 @@ class Stylizer:
                 f"a pair's own settings ask for {', '.join(absent)}, "
                 "which the weights at hand do not hold"
             )
-        least, least_style = minimum_side((*content_taps, *style_taps)), minimum_side(style_taps)
+        least = self.network.minimum_side((*content_taps, *style_taps))
+        least_style = self.network.minimum_side(style_taps)
         for role, image, side in [
             ("content", pairs[0].content, least),
             *(("style", s, least_style) for p in pairs for s in p.styles),

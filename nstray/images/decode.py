@@ -164,7 +164,7 @@ def decoding_bytes(data: bytes, *, own: bool = False) -> int:
     with _failures("image"):
         image_format = format_of(data)
         if image_format == "webp":  # opening it takes the memory
-            width, height = _webp_size(data)
+            width, height = webp_size(data)
             return 16 * width * height
         image, _ = _open(data, "image", None, own)
         bands = len(image.getbands())
@@ -191,13 +191,17 @@ def read_header(data: bytes, *, own: bool = False) -> tuple[str, int, int]:
     Width and height are as stored, before any EXIF orientation. With `own`, as for `decode`, the
     format may be ``tiff``. Raises `PairError`.
     """
-    try:
+    with _failures("image"):
         image, image_format = _open(data, "image", None, own)
-    except PairError:
-        raise
-    except Exception as error:
-        raise _failed("image", error) from None
     return image_format, image.width, image.height
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Width and height of what `decode` returns, from the header; raises `PairError`."""
+    with _failures("image"):
+        image, _ = _open(data, "image", None, False)
+        turned = _orientation(image.info.get("exif")) >= 5
+    return (image.height, image.width) if turned else image.size
 
 
 def _open(
@@ -215,7 +219,7 @@ def _open(
         raise refusal(data, what)
     if image_format == "webp":
         # Pillow's WebP reader allocates its frame buffers while it opens: check the size before.
-        _check_pixels(*_webp_size(data), what, max_pixels)
+        _check_pixels(*webp_size(data), what, max_pixels)
         data = containers.clean_webp(data)
     elif image_format == "png":
         data = containers.clean_png(data)
@@ -286,7 +290,7 @@ def format_of(data: bytes) -> str | None:
     return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
-def _webp_size(data: bytes) -> tuple[int, int]:
+def webp_size(data: bytes) -> tuple[int, int]:
     """Canvas width and height of a WebP file (RFC 9649, sections 2.5 to 2.7).
 
     Raises: ValueError for a broken header.

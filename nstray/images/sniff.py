@@ -6,6 +6,7 @@ The names are values of the column ``error_message``: a new version may add name
 from __future__ import annotations
 
 from nstray.errors import ErrorCode, PairError
+from nstray.text import counted
 
 # Offset, magic bytes and name: images of formats that nstray does not read.
 _OTHER_IMAGES: tuple[tuple[int, bytes, str], ...] = (
@@ -66,7 +67,7 @@ def refusal(data: bytes, what: str) -> PairError:
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = head.decode(encoding, errors="ignore").lstrip().lower()
     printable = bool(text) and all(c.isprintable() or c.isspace() for c in text)
-    name = f"{len(data)} bytes of no known kind"
+    name = f"{counted(len(data), 'byte')} of no known kind"
     if printable:
         name = "text"
         if text.startswith("version https://git-lfs"):

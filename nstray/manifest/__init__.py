@@ -25,6 +25,12 @@ What is known about a manifest as a whole:
 What is made of one, or makes one:
 
 - shards: rows to windows and shards
-- build: a manifest from folders of pictures
-- folder_pictures: the pictures below a folder, and what was left out
+- build: a manifest of two sources, in steps:
+- build_labels: where labels and splits come from
+- build_listing: pictures listed into a temporary file
+- build_names, build_references: what ids and the manifest call a picture
+- build_columns: names and metadata of carried columns
+- build_draw: which contents, and which styles for each
+- build_shapes: widths and heights of loose pictures
+- build_rows, build_write: the rows, and their file
 """

@@ -52,6 +52,7 @@ def load(
         and stored.get("nstray_version") == VERSION
         and stored["result"] == json.loads(json.dumps(config.result_fields(init_id)))
         and stored["config"].get("allow_local") == config.allow_local
+        and stored["config"].get("allow_remote", []) == list(config.allow_remote)
         and stored["config"].get("column_types", []) == list(config.column_types)
     )
     if not same:

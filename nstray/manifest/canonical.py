@@ -20,10 +20,12 @@ from nstray.manifest.carried_types import without_views
 from nstray.manifest.column_names import HINTS, IMAGE_COLUMNS, MASKS
 from nstray.manifest.overrides import check_rules, parse_override
 from nstray.manifest.pair_ids import default_ids, pair_ids
+from nstray.manifest.places import parse_places
 from nstray.manifest.problems import Problems
 from nstray.manifest.raw_batches import RawBatch
 from nstray.manifest.references import ReferenceRules, resolve
 from nstray.manifest.text_columns import TextColumns
+from nstray.text import counted
 
 IMAGE_TYPES = {"content_masks": STRINGS, "style_masks": STRINGS, "fine_style": pa.string()}
 
@@ -33,13 +35,16 @@ class Canonical:
     """A batch's columns in the types of the manifest's schema.
 
     Attributes:
-        columns: all that nstray reads, but for `row`.
+        columns: all that nstray reads, but for `row` and `places`.
+        places: the reserved columns that say where contents and styles lie. They are in no id and
+            no digest.
         carried: those that are only carried through, with the types that the file gives them.
         written: those of `columns` that hold references, as the file has them.
         default_ids: true for rows that gave no pair_id.
     """
 
     columns: dict[str, pa.Array]
+    places: dict[str, pa.Array]
     carried: dict[str, pa.Array]
     written: dict[str, pa.Array]
     default_ids: Flags
@@ -111,9 +116,14 @@ def canonical(
         **overrides,
         **{name: _parse_hint(name, raw[name], batch, problems) for name in HINTS if name in raw},
     }
-    carried = {name: without_views(array) for name, array in raw.items() if name not in columns}
+    places = parse_places(raw, columns["content"], Lists(columns["style"]), text, problems)
+    carried = {
+        name: without_views(array)
+        for name, array in raw.items()
+        if name not in columns and name not in places
+    }
     problems.settle(batch)
-    return Canonical(columns, carried, written, default)
+    return Canonical(columns, places, carried, written, default)
 
 
 def _normalised_weights(styles: Lists, weights: Lists, problems: Problems) -> pa.Array:
@@ -126,7 +136,8 @@ def _normalised_weights(styles: Lists, weights: Lists, problems: Problems) -> pa
     problems.add(
         unequal,
         lambda i: (
-            f"style_weights: {weights.lengths[i]} weights for {styles.lengths[i]} styles; "
+            f"style_weights: {counted(weights.lengths[i], 'weight')} for "
+            f"{counted(styles.lengths[i], 'style')}; "
             "give one per style"
         ),
     )
@@ -178,7 +189,10 @@ def _parse_masks(name: str, masks: Lists, styles: Lists, problems: Problems) -> 
     )
     problems.add(
         unequal,
-        lambda i: f"{name}: {masks.lengths[i]} masks for {styles.lengths[i]} styles; {advice}",
+        lambda i: (
+            f"{name}: {counted(masks.lengths[i], 'mask')} for "
+            f"{counted(styles.lengths[i], 'style')}; {advice}"
+        ),
     )
     return masks
 

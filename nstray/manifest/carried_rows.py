@@ -20,6 +20,7 @@ from nstray.manifest.files import find
 from nstray.manifest.pair import ManifestInfo
 from nstray.manifest.parquet_files import open_parquet, read_rows
 from nstray.output.layout import WINDOW_ROWS
+from nstray.text import counted
 
 # The carried values of a window that travel with its rows, at most. The driver holds five windows
 # and more, and is to stay below 500 MB, 350 MB of which are Ray's and Arrow's.
@@ -62,8 +63,8 @@ class CarriedRows:
             ) from None
         if len(self._files) != len(info.file_rows):
             raise ManifestError(
-                f"{info.uri}: has {len(self._files)} files, and had {len(info.file_rows)} when it "
-                "was checked"
+                f"{info.uri}: has {counted(len(self._files), 'file')}, and had "
+                f"{len(info.file_rows)} when it was checked"
             )
         self._rows = info.file_rows
         self._ends = np.cumsum(info.file_rows)
@@ -96,7 +97,8 @@ class CarriedRows:
         meta = source.metadata
         if meta.num_rows != self._rows[file]:
             raise ManifestError(
-                f"{storage.redact(self._files[file].uri)}: changed: {meta.num_rows} rows now, "
+                f"{storage.redact(self._files[file].uri)}: changed: "
+                f"{counted(meta.num_rows, 'row')} now, "
                 f"{self._rows[file]} when it was checked"
             )
         start = 0

@@ -6,7 +6,6 @@ for example, without which its numbers mean nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from typing import Any
 
@@ -14,7 +13,8 @@ import pyarrow as pa
 
 from nstray.errors import ManifestError
 from nstray.manifest.raw_batches import ManifestFile
-from nstray.output.schema import HUGGINGFACE, with_features
+from nstray.output.schema import with_features
+from nstray.sources.listing.image_column import features
 
 # Prefixes of keys that are not handed on: what pyarrow makes from the file itself, such as field
 # ids, and extension types that are not registered here. Somebody's reader may register them and
@@ -41,7 +41,7 @@ class ColumnMetadata:
         if file in self._files:
             return
         self._files.add(file)
-        features = _features(schema)
+        given_features = features(schema)
         for field in schema:
             given = {
                 key: value
@@ -50,7 +50,7 @@ class ColumnMetadata:
             }
             if _EXTENSION in (field.metadata or {}):
                 self._unknown.setdefault(field.name, field.metadata[_EXTENSION])
-            name, feature = field.name, features.get(field.name)
+            name, feature = field.name, given_features.get(field.name)
             earlier = self._first.setdefault(name, file.name)
             if self._fields.setdefault(name, given) != given:
                 raise ManifestError(
@@ -81,16 +81,7 @@ class ColumnMetadata:
             else field
             for field in schema
         ]
-        features = {
+        kept = {
             name: feature for name in columns if (feature := self._features.get(name)) is not None
         }
-        return with_features(pa.schema(fields), features)
-
-
-def _features(schema: pa.Schema) -> dict[str, Any]:
-    """The Hugging Face features of a schema; none if it has none that can be read."""
-    try:
-        found = json.loads((schema.metadata or {})[HUGGINGFACE])["info"]["features"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return with_features(pa.schema(fields), kept)

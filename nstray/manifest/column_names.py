@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nstray.config import ROW_FIELDS, JobConfig
 from nstray.errors import ManifestError
 from nstray.output.schema import RESERVED
+from nstray.sources.reference import PLACE_COLUMNS
 
 if TYPE_CHECKING:
     from nstray.manifest.raw_batches import RawBatch
@@ -20,7 +21,7 @@ IMAGE_COLUMNS = (*MASKS, "fine_style")
 PAIR_COLUMNS = ("content", "style", "pair_id", "style_weights", *IMAGE_COLUMNS)
 # The content's width and height, if the manifest knows them: shards are grouped by shape.
 HINTS = ("width", "height")
-KNOWN = (*PAIR_COLUMNS, *ROW_FIELDS, *HINTS)
+KNOWN = (*PAIR_COLUMNS, *ROW_FIELDS, *HINTS, *PLACE_COLUMNS)
 
 
 # Names that other programs give to a column of pictures, and that are renamed on purpose alone.
@@ -34,14 +35,16 @@ _DATA = re.compile(r"/|\\|\.(jpe?g|png|webp|tiff?|bmp|gif)$", re.IGNORECASE)
 def check_names(batch: RawBatch, config: JobConfig) -> None:
     """Raise `ManifestError` for a missing, repeated, nameless or reserved column name."""
     file, names = batch.file.name, batch.names
+    seen: set[str] = set()
     for place, name in enumerate(names):
         if not name:
             raise ManifestError(
                 f"{file}: column {place + 1} has no name; "
                 "name it or leave it out (from pandas: index=False)"
             )
-        if names.index(name) != place:
+        if name in seen:
             raise ManifestError(f"{file}: column {name} appears twice; rename or remove one")
+        seen.add(name)
     needs_style = (
         config.style_weight > 0 and bool(config.style_layers) and "style_weight" not in names
     )
@@ -51,6 +54,8 @@ def check_names(batch: RawBatch, config: JobConfig) -> None:
     ):
         if wanted not in names:
             advice = "; or run with style_weight 0" if wanted == "style" and needs_style else ""
+            if wanted == "content" and "style" not in names:
+                advice = "; to pair its pictures with styles, name these with --style"
             how = f" (read with {batch.how})" if batch.how else ""
             raise ManifestError(
                 f"{file}: no column {wanted}; its columns are {', '.join(map(_shown, names))}"

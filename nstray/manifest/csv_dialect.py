@@ -1,4 +1,4 @@
-"""How a CSV file is written: separator, comment lines, header; and its records with their lines.
+"""How a CSV file is written: separator, comment lines, header.
 
 Spreadsheets and databases write other separators than the comma, a line ``sep=;`` for Excel,
 comments before the header, a separator at the end of each row, spaces beside separators.
@@ -7,17 +7,15 @@ comments before the header, a separator at the end of each row, spaces beside se
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 from nstray.errors import ManifestError
+from nstray.manifest.csv_records import Cell, cells, line_ends, quote_fault, record_at
 from nstray.manifest.text_input import SAVE_AS_UTF8, TextInput
 from nstray.text import redact
 
 SEPARATORS = (b",", b";", b"\t", b"|")
 SAMPLE_BYTES = 2**20
-MAX_RECORD_BYTES = 16 * 2**20
 _SEP_LINE = re.compile(rb'"?sep=([^"\r\n])"?[\t,;| ]*(?:\r\n|\r|\n|\Z)', re.IGNORECASE)
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _NAMED = (b"content", b"style", b"pair_id")
@@ -29,7 +27,7 @@ class Dialect:
 
     Attributes:
         separator: one character.
-        names: of the columns. A separator at the end of the rows makes a last column without name.
+        names: of the columns. Separators at the end of the rows make last columns without names.
         start: bytes before the first data row.
         line: the line of the first data row, counted from 1.
         space_before, space_after: spaces stand before or after all separators of the header; there
@@ -43,87 +41,12 @@ class Dialect:
     space_before: bool
     space_after: bool
 
+    def column(self, number: int) -> str:
+        """The name of a column for a message; its number, counted from 1, if it has none."""
+        return (number < len(self.names) and self.names[number]) or f"column {number + 1}"
+
     def __str__(self) -> str:
         return f"separator {'tab' if self.separator == chr(9) else repr(self.separator)}"
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """A cell of a record as text; `quoted` if it stood in quotes."""
-
-    text: bytes
-    quoted: bool
-
-
-@cache
-def _patterns(separator: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    """A cell, and a whole record with its line end, of this separator.
-
-    A quote opens a quoted part at the start of a cell alone, as in Arrow's reader.
-    """
-    sep = re.escape(separator)
-    quoted = rb'"[^"]*(?:""[^"]*)*(?:"|\Z)'
-    cell = rb"(?:(?P<quoted>" + quoted + rb")?(?P<rest>[^\r\n" + sep + rb"]*))"
-    plain = rb"(?:(?:" + quoted + rb")?[^\r\n" + sep + rb"]*)"
-    record = plain + rb"(?:" + sep + plain + rb")*(?:\r\n|\r|\n|\Z)"
-    return re.compile(cell), re.compile(record)
-
-
-def cells(record: bytes, separator: bytes) -> list[_Cell]:
-    """The cells of one record without its line end."""
-    pattern, _ = _patterns(separator)
-    found, place = [], 0
-    while True:
-        match = pattern.match(record, place)
-        assert match is not None  # a cell may be empty
-        quoted, rest = match["quoted"], match["rest"]
-        if quoted is None:
-            found.append(_Cell(rest, False))
-        else:
-            inner = quoted[1:].removesuffix(b'"') if len(quoted) > 1 else b""
-            found.append(_Cell(inner.replace(b'""', b'"') + rest, True))
-        place = match.end()
-        if record[place : place + 1] != separator:
-            return found
-        place += 1
-
-
-def records(
-    source: TextInput, separator: bytes, line: int, block_bytes: int
-) -> Iterator[tuple[int, bytes]]:
-    """The rest of a file, record by record, each with its line; blank lines are left out.
-
-    A record of more than `MAX_RECORD_BYTES`, as an open quote makes it, is cut; it is the last one.
-
-    Args:
-        line: of the next byte, counted from 1.
-    """
-    _, pattern = _patterns(separator)
-    rest, ended = b"", False
-    while not ended:
-        more = source.read(block_bytes)
-        ended = not more
-        data, place = rest + more, 0
-        while place < len(data):
-            match = pattern.match(data, place)
-            assert match is not None  # a record may be empty
-            # The record, or the pair \r\n that ends it, may go on in the next block.
-            if match.end() == len(data) and not ended:
-                break
-            text = match[0].rstrip(b"\r\n") if match[0][-1:] in (b"\r", b"\n") else match[0]
-            if text:
-                yield line, text
-            line += _lines(match[0])
-            place = match.end()
-        rest = data[place:]
-        if len(rest) > MAX_RECORD_BYTES:
-            yield line, rest
-            return
-
-
-def _lines(text: bytes) -> int:
-    """How many lines end in `text`."""
-    return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
 
 
 def sniff(source: TextInput) -> Dialect | None:
@@ -147,9 +70,9 @@ def sniff(source: TextInput) -> Dialect | None:
         return None
     if place == len(sample):
         raise ManifestError(f"{name}: no line of column names in the first {len(sample)} bytes")
-    line = _lines(sample[:place]) + 1
+    line = line_ends(sample[:place]) + 1
     separator = given or _separator(sample, place, source.file.name)
-    header = _record(sample, place, separator) or b""
+    header = record_at(sample, place, separator) or b""
     end = place + len(header)
     if end == len(sample) and len(sample) >= SAMPLE_BYTES:
         raise ManifestError(
@@ -157,6 +80,8 @@ def sniff(source: TextInput) -> Dialect | None:
             "is a quote open, or is this not a CSV file?"
         )
     end += len(_line_break(sample, end))
+    if wrong := quote_fault(header, line, separator, spaces=True):
+        raise ManifestError(f"{name} line {wrong.line}: {wrong.text}")
     found = cells(header, separator)
     first = _first_row(sample, end, separator)
     if first is not None:
@@ -165,25 +90,16 @@ def sniff(source: TextInput) -> Dialect | None:
         separator.decode("latin-1"),
         tuple(_name(cell, name, line) for cell in found),
         end,
-        _lines(sample[:end]) + 1,
+        line_ends(sample[:end]) + 1,
         _all_spaced(found[:-1], -1),
         _all_spaced(found[1:], 0),
     )
 
 
-def _all_spaced(header: list[_Cell], side: int) -> bool:
+def _all_spaced(header: list[Cell], side: int) -> bool:
     """Whether there are cells, and all have a space at their start (0) or end (-1)."""
     texts = [cell.text for cell in header if not cell.quoted and cell.text.strip()]
     return bool(texts) and all(text[side] == ord(" ") for text in texts)
-
-
-def _record(sample: bytes, place: int, separator: bytes) -> bytes | None:
-    """The record at `place` without its line end; None at the end of the sample."""
-    if place >= len(sample):
-        return None
-    match = _patterns(separator)[1].match(sample, place)
-    assert match is not None
-    return match[0].rstrip(b"\r\n")
 
 
 def _line_break(sample: bytes, place: int) -> bytes:
@@ -199,11 +115,12 @@ def _line_end(sample: bytes, place: int) -> int:
 
 
 def _first_row(sample: bytes, place: int, separator: bytes) -> bytes | None:
-    """The first record after `place` that is not blank; None if the sample does not hold it."""
-    while (record := _record(sample, place, separator)) is not None:
-        if record:
+    """The first record after `place` with a cell that is not blank, if the sample holds it."""
+    while (record := record_at(sample, place, separator)) is not None:
+        if record.strip(b" \t"):
             cut = place + len(record) == len(sample) >= SAMPLE_BYTES
             return None if cut else record
+        place += len(record)
         place += len(_line_break(sample, place))
     return None
 
@@ -230,7 +147,7 @@ def _separator(sample: bytes, place: int, name: str) -> bytes:
     order = sorted(SEPARATORS, key=lambda separator: tabs and separator != b"\t")
 
     def score(separator: bytes) -> tuple[int, bool, int]:
-        header = _record(sample, place, separator) or b""
+        header = record_at(sample, place, separator) or b""
         first = _first_row(sample, place + len(header), separator) or b""
         names = _folded(header, separator)
         known = sum(column in names for column in _NAMED)
@@ -240,19 +157,19 @@ def _separator(sample: bytes, place: int, name: str) -> bytes:
     return max(order, key=score)
 
 
-def _fitted(header: list[_Cell], first: list[_Cell]) -> list[_Cell]:
+def _fitted(header: list[Cell], first: list[Cell]) -> list[Cell]:
     """The header's cells, as many as the first row has, if only empty last cells differ.
 
-    Some programs end the rows with a separator and not the header, others the header alone.
+    Some programs end the rows with separators and not the header, others the header alone.
     """
-    if len(first) == len(header) + 1 and not first[-1].text.strip():
-        return [*header, _Cell(b"", False)]
+    if len(first) > len(header) and not any(c.text.strip() for c in first[len(header) :]):
+        return [*header, *(Cell(b"") for _ in first[len(header) :])]
     while len(header) > len(first) and not header[-1].text.strip():
         header = header[:-1]
     return header
 
 
-def _name(cell: _Cell, file: str, line: int) -> str:
+def _name(cell: Cell, file: str, line: int) -> str:
     """A column's name; spaces around one without quotes are no part of it."""
     text = cell.text if cell.quoted else cell.text.strip()
     if not cell.quoted and text.startswith(b'"'):

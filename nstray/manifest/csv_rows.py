@@ -7,7 +7,7 @@ out. `nstray.manifest.csv_dialect` finds out how the file is written.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -24,15 +24,15 @@ from nstray.manifest.arrow_errors import (
     first_line,
     is_not_utf8,
 )
-from nstray.manifest.csv_dialect import SEPARATORS, Dialect, cells, records, sniff
+from nstray.manifest.csv_dialect import SEPARATORS, Dialect, sniff
+from nstray.manifest.csv_quotes import Checked, Unspaced, WrongQuote
+from nstray.manifest.csv_records import NO_BACKSLASH, cells, quote_fault, records
 from nstray.manifest.csv_types import first_unparsed, parse, rule
 from nstray.manifest.text_input import SAVE_AS_UTF8, TextInput
-from nstray.text import redact
+from nstray.text import counted, redact
 
 if TYPE_CHECKING:
     from nstray.manifest.raw_batches import ManifestFile, Rows
-
-_DOUBLE_QUOTES = 'a quote inside a quoted cell is written twice (""), not with a backslash'
 
 
 def read(
@@ -70,7 +70,12 @@ class _Reader:
     def batches(self, source: TextInput) -> Iterator[Rows]:
         """The rows in order; raises `ManifestError` for what is wrong with the file."""
         source.skip(self.dialect.start)
-        body = _Body(source, self._separator)
+        checked = Checked(source, self.dialect)
+        body = (
+            Unspaced(checked, self.dialect, self.file.name, self.block_bytes)
+            if self.dialect.space_before or self.dialect.space_after
+            else checked
+        )
         numbers = [str(i) for i in range(len(self.dialect.names))]
         first = 0  # row of the batch among the rows that are not blank
         try:
@@ -81,7 +86,8 @@ class _Reader:
                     block_size=self.block_bytes, use_threads=False, column_names=numbers
                 ),
                 parse_options=pacsv.ParseOptions(
-                    delimiter=self.dialect.separator, newlines_in_values=True
+                    delimiter=self.dialect.separator,
+                    newlines_in_values=True,
                 ),
                 convert_options=pacsv.ConvertOptions(
                     column_types=dict.fromkeys(numbers, pa.string()),
@@ -93,27 +99,23 @@ class _Reader:
             for batch in reader:
                 yield self._rows(batch, first)
                 first += batch.num_rows
-        except _BackslashQuote:
-            raise self._backslash() from None
+        except WrongQuote:
+            raise self._wrong_quote() from None
         except pa.ArrowException as error:
             if message := self._message(error):
                 raise ManifestError(f"{self.file.name}{message}") from None
 
     def _rows(self, batch: pa.RecordBatch, first: int) -> Rows:
         columns = list(batch.columns)
-        if self.dialect.space_before:
-            columns[:-1] = [_without_spaces(c, pc.utf8_rtrim) for c in columns[:-1]]
-        if self.dialect.space_after:
-            columns[1:] = [self._after_spaces(i, c, first) for i, c in enumerate(columns[1:], 1)]
         names = self.dialect.names
-        kept = None
-        if all(c.null_count for c in columns):
-            filled = pc.is_valid(columns[0])
-            for column in columns[1:]:
-                filled = pc.or_(filled, pc.is_valid(column))
-            if not pc.all(filled).as_py():
-                kept = filled
-        if names and not names[-1]:  # a separator at the end of the rows
+        kept, filled = None, _filled(columns[0])
+        for column in columns[1:]:
+            if pc.all(filled).as_py():
+                break
+            filled = pc.or_(filled, _filled(column))
+        if not pc.all(filled).as_py():
+            kept = filled
+        while len(names) > 1 and not names[-1]:  # a separator at the end of the rows
             columns, names = self._without_last(columns, first), names[:-1]
         self._check_no_second_header(names, columns, first)
         columns = [
@@ -123,18 +125,6 @@ class _Reader:
             columns = [column.filter(kept) for column in columns]
         rows = batch.num_rows if kept is None else pc.sum(kept).as_py()
         return names, tuple(columns), rows
-
-    def _after_spaces(self, number: int, column: pa.Array, first: int) -> pa.Array:
-        """The column without the spaces after its separators; raises for a quote after one."""
-        quoted = pc.match_substring_regex(column, '^ +"')
-        if pc.any(quoted).as_py():
-            line, _ = self._find(first + pc.index(quoted, True).as_py())
-            raise ManifestError(
-                f"{self.file.name} line {line}: {self.dialect.names[number] or number + 1}: "
-                "a quote after a space does not open a quoted cell; "
-                "remove the spaces before the quotes"
-            )
-        return _without_spaces(column, pc.utf8_ltrim)
 
     def _without_last(self, columns: list[pa.Array], first: int) -> list[pa.Array]:
         """The columns without the last one, which has no name; raises if it has a value."""
@@ -199,13 +189,26 @@ class _Reader:
             source.skip(self.dialect.start)
             yield from records(source, self._separator, self.dialect.line, self.block_bytes)
 
-    def _backslash(self) -> ManifestError:
-        """The error about a quote that is escaped by a backslash."""
-        pattern = _backslash_quote(self._separator)
-        line = next((n for n, record in self._records() if pattern.search(record)), "?")
-        return ManifestError(
-            f"{self.file.name} line {line}: a quote after a backslash: {_DOUBLE_QUOTES}; "
-            "write CSV with doubled quotes, or JSON Lines"
+    def _wrong_quote(self) -> ManifestError:
+        """The error about the first quote that is wrong, or about the first row that is long."""
+        long = None
+        for start, record in self._records():
+            if long is None and len(record) > self.block_bytes:
+                long = start
+            wrong = quote_fault(record, start, self._separator, spaces=self.dialect.space_before)
+            # A record that is too long may be cut, so its open quote is no fault for sure.
+            if wrong is not None and (wrong.closed or len(record) <= self.block_bytes):
+                return ManifestError(
+                    f"{self.file.name} line {wrong.line}: {self.dialect.column(wrong.cell)}: "
+                    f"{wrong.text} ({self.dialect})"
+                )
+        return ManifestError(f"{self.file.name}{self._long(long)}")
+
+    def _long(self, line: int | None) -> str:
+        at = "" if line is None else f" line {line}"
+        return (
+            f"{at}: a row of more than {self.block_bytes >> 20} MiB: is a quote not closed? "
+            "Write long values as Parquet"
         )
 
     def _message(self, error: Exception) -> str:
@@ -214,14 +217,12 @@ class _Reader:
             case EmptyFile():
                 return ""
             case LongRow():
-                return (
-                    f": a row of more than {self.block_bytes >> 20} MiB: is a quote not closed? "
-                    "Write long values as Parquet"
-                )
+                long = (n for n, record in self._records() if len(record) > self.block_bytes)
+                return self._long(next(long, None))
             case RaggedRow(row, columns, expected, text):
                 line, record = self._find(row - 1)
                 return (
-                    f" line {line}: {columns} columns, but the header has {expected}: "
+                    f" line {line}: {counted(columns, 'column')}, but the header has {expected}: "
                     f"{text[:80]!r} ({self.dialect}){self._why(record, columns, expected)}"
                 )
             case BadCell(row, number, _, reason):
@@ -234,12 +235,14 @@ class _Reader:
 
     def _why(self, record: bytes, columns: int, expected: int) -> str:
         """The likely cause of a row of another length than the header's, and the mend."""
+        if not record.strip(b" \t" + self._separator):
+            return "; it holds no value: remove this line"
         if record.startswith(b"#"):
             return "; is it a comment? Comments may stand before the header alone: remove it"
         if columns == expected + 1 and record.endswith(self._separator):
             return "; it ends with a separator: remove it, or end every line with one"
         if _backslash_quote(self._separator).search(record):
-            return f"; {_DOUBLE_QUOTES}"
+            return f"; {NO_BACKSLASH}"
         found = cells(record, self._separator)
         if any(cell.text.lstrip().startswith(b'"') and not cell.quoted for cell in found):
             return "; a quote after a space does not open a quoted cell: remove the space"
@@ -253,51 +256,12 @@ class _Reader:
         return ""
 
 
-def _without_spaces(column: pa.Array, trim: Callable[..., pa.Array]) -> pa.Array:
-    """The column without spaces at one side; a cell of spaces alone is empty, which is null."""
-    trimmed = trim(column, characters=" ")
-    empty = pc.and_(pc.equal(trimmed, ""), pc.not_equal(column, ""))
-    return pc.if_else(empty, pa.scalar(None, pa.string()), trimmed)
-
-
-class _BackslashQuote(Exception):
-    """A quote follows a backslash inside a cell."""
+def _filled(column: pa.Array) -> pa.Array:
+    """Which values are more than blanks."""
+    filled = pc.not_equal(pc.utf8_trim(column, characters=" \t"), "")
+    return pc.fill_null(filled, False)
 
 
 def _backslash_quote(separator: bytes) -> re.Pattern[bytes]:
     """A backslash and a quote that does not end its cell and is not doubled."""
     return re.compile(rb'\\"(?=[^"\r\n' + re.escape(separator) + rb"])")
-
-
-class _Body:
-    """What Arrow reads: the bytes after the header.
-
-    Raises `_BackslashQuote` for quotes that a backslash escapes: Arrow would read another value.
-    """
-
-    def __init__(self, source: TextInput, separator: bytes) -> None:
-        self._source, self._pattern, self._last = source, _backslash_quote(separator), b""
-
-    @property
-    def closed(self) -> bool:
-        """Whether the file was closed; Arrow asks."""
-        return self._source.closed
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes; none at the end, and none after the file was closed."""
-        data = self._source.read(size if size > 0 else 2**20)
-        # Arrow drops the \n of a pair \r\n that two blocks share, even in quotes (pyarrow 26).
-        while data[-1:] == b"\r" and (following := self._source.read(1)):
-            data += following
-        joint = self._last + data[:2]
-        if (b'\\"' in data and self._pattern.search(data)) or self._pattern.search(joint):
-            raise _BackslashQuote
-        self._last = data[-2:]
-        return data
-
-    def close(self) -> None:
-        """The reader's owner closes the file."""
-
-    def seekable(self) -> bool:
-        """Arrow reads it once, from its start."""
-        return False

@@ -15,6 +15,7 @@ from nstray import storage
 from nstray.errors import ManifestError, NotFound
 from nstray.manifest import csv_rows, json_lines, parquet_files
 from nstray.manifest.raw_batches import ManifestFile, RawBatch, Rows
+from nstray.text import counted
 
 # Formats that `nstray manifest build` writes.
 WRITTEN = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -30,11 +31,6 @@ BATCH_ROWS = 65_536
 BLOCK_BYTES = 8 * 2**20
 
 
-def ending(name: str) -> str:
-    """The last ending of `name` in lower case, with its dot; empty if there is none."""
-    return "." + name.rsplit(".", 1)[1].lower() if "." in name else ""
-
-
 def _kind(name: str, endings: Mapping[str, str] = ENDINGS) -> str | None:
     """The format of a manifest of this name; None for an unknown ending."""
     return next((kind for end, kind in endings.items() if name.lower().endswith(end)), None)
@@ -48,31 +44,35 @@ def kind_of(uri: str, endings: Mapping[str, str] = ENDINGS) -> str:
     return kind
 
 
-def is_folder_name(uri: str) -> bool:
-    """Whether `uri` can only be a folder: a bucket alone, or a slash at the end."""
-    return uri.endswith("/") or (uri.startswith("s3://") and "/" not in uri[5:])
-
-
 def find(uri: str) -> tuple[str, list[ManifestFile]]:
     """The folder that relative paths start from, and the manifest's files sorted by name.
 
     The files of a folder are those directly in it with one of `ENDINGS`, all of one format. Names
     that start with "." or "_" are skipped. Raises `ManifestError` if there is none.
     """
-    found = None if is_folder_name(uri) else storage.head(uri)
+    found = None if storage.is_folder_name(uri) else storage.head(uri)
     if found is not None:
         return storage.parent(uri), [ManifestFile(uri, storage.name(uri), kind_of(uri), found.size)]
+
+    def on_left_out(path: str, what: str) -> None:
+        name = storage.name(path)
+        if name[:1] not in (".", "_") and _kind(name) is not None:
+            raise ManifestError(
+                f"{path}: a {what}, so rows of this manifest would be missing: "
+                "put the file there, or remove it from the folder"
+            )
+
     try:
         listed = [
             o
-            for o in storage.list_files(uri, recursive=False)
+            for o in storage.list_files(uri, recursive=False, on_left_out=on_left_out)
             if storage.name(o.uri)[:1] not in (".", "_")
         ]
     except NotFound as error:
         raise ManifestError(
             f"{uri}: no such manifest, neither a file nor a folder ({error})"
         ) from None
-    if not listed and uri.startswith("s3://"):
+    if not listed and storage.is_uri(uri):
         raise ManifestError(
             f"{uri}: no such manifest, neither an object nor a prefix with objects below it"
         )
@@ -84,8 +84,8 @@ def find(uri: str) -> tuple[str, list[ManifestFile]]:
     files.sort(key=lambda f: f.name)
     if not files:
         raise ManifestError(
-            f"{uri}: no manifest in this folder: none of its {len(listed)} files "
-            f"ends with {', '.join(ENDINGS)}"
+            f"{uri}: no manifest in this folder: of its {counted(len(listed), 'file')} "
+            f"none ends with {', '.join(ENDINGS)}"
         )
     other = next((f for f in files if f.kind != files[0].kind), None)
     if other is not None:

@@ -28,11 +28,13 @@ from nstray.manifest.duplicates import IdHashes
 from nstray.manifest.files import digest, find, read
 from nstray.manifest.overrides import OVERRIDE_TYPES
 from nstray.manifest.pair import ManifestInfo
+from nstray.manifest.places import PLACE_TYPES
 from nstray.manifest.problems import Problems
 from nstray.manifest.raw_batches import ManifestFile, RawBatch
-from nstray.manifest.references import ReferenceRules, resolve
+from nstray.manifest.references import ReferenceRules, has_members, resolve
 from nstray.manifest.rows_digest import RowsDigest
 from nstray.manifest.shards import ORDER_KEYS
+from nstray.text import counted
 
 
 class Manifest:
@@ -77,7 +79,7 @@ class Manifest:
         carried: dict[str, pa.DataType] = {}
         large: set[str] = set()  # columns with integers that a double does not hold
         layers: set[str] = set()
-        rows = 0
+        rows, archives = 0, False
         rows_digest, carried_digest = RowsDigest(mark), RowsDigest(mark)
         carried_bytes = CarriedBytes()
         file_rows = dict.fromkeys(files, 0)
@@ -88,7 +90,8 @@ class Manifest:
                 if batch.schema is not None:
                     metadata.add(batch.file, batch.schema)
                 found = canonical(batch, base, config, problems, local=local)
-                present.update(dict.fromkeys(found.columns))
+                present.update(dict.fromkeys([*found.columns, *found.places]))
+                archives = archives or has_members(found.columns["content"])
                 for name, array in found.carried.items():
                     if holds_large_integers(array):
                         large.add(name)
@@ -133,6 +136,7 @@ class Manifest:
             + metadata.warnings(carried),
             images=tuple(name for name in IMAGE_COLUMNS if name in present),
             local=local,
+            archives=archives,
             rows_digest=str(rows_digest),
             carried_digest=str(carried_digest),
             marked_digest=rows_digest.marked,
@@ -172,7 +176,7 @@ class Manifest:
         if rows != info.rows:
             raise ManifestError(
                 f"{self.uri}: changed while it was read: "
-                f"{rows} rows now, {info.rows} when it was checked"
+                f"{counted(rows, 'row')} now, {info.rows} when it was checked"
             )
 
 
@@ -196,6 +200,7 @@ def _schema(present: dict[str, None], carried: dict[str, pa.DataType]) -> pa.Sch
     fields += [(name, IMAGE_TYPES[name]) for name in IMAGE_COLUMNS if name in present]
     fields += [(name, OVERRIDE_TYPES[name]) for name in ROW_FIELDS if name in present]
     fields += [(name, pa.int32()) for name in HINTS if name in present]
+    fields += [(name, kind) for name, kind in PLACE_TYPES.items() if name in present]
     return pa.schema([*fields, *carried.items()])
 
 
@@ -203,6 +208,7 @@ def _table(found: Canonical, batch: RawBatch, start: int, schema: pa.Schema) -> 
     columns = {
         "row": pa.array(np.arange(start, start + batch.rows)),
         **found.columns,
+        **found.places,
         **found.carried,
     }
     arrays = [
@@ -255,7 +261,8 @@ def _raise_duplicates(
                 )
             if len(lines) == Problems.LIMIT:
                 rest = count - len(lines)
-                more = [f"... and {rest} more rows that repeat an id"] if rest > 0 else []
+                repeats = counted(rest, "more row that repeats", "more rows that repeat")
+                more = [f"... and {repeats} an id"] if rest > 0 else []
                 raise ManifestError("\n".join([*lines, *more]))
     if lines:
         raise ManifestError("\n".join(lines))

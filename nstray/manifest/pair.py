@@ -10,6 +10,7 @@ import pyarrow as pa
 from nstray.manifest.column_names import IMAGE_COLUMNS
 from nstray.manifest.overrides import adapter
 from nstray.output.schema import RESERVED
+from nstray.sources.reference import AT_COLUMNS, ETAG_COLUMNS, Place, parse_place
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Pair:
         style_masks: absolute; empty, or one per style. White is the part of the style that is used;
             None means all of it.
         fine_style: absolute; the image that gives the style its fine-scale statistics.
+        content_place: where the content lies in its archive, as far as the row says it.
+        style_places: the same of the styles; empty, or one per style.
     """
 
     row: int
@@ -40,6 +43,8 @@ class Pair:
     content_masks: tuple[str, ...] = ()
     style_masks: tuple[str | None, ...] = ()
     fine_style: str | None = None
+    content_place: Place | None = None
+    style_places: tuple[Place | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class ManifestInfo:
         images: those of the columns content_masks, style_masks and fine_style that it has.
         local: whether its rows may name local files. Those of a manifest on s3:// may only if
             `allow_local` is set.
+        archives: whether a content is a member of an archive.
         rows_digest: ``sha256:...`` of its rows without the carried columns, references as written
             (`RowsDigest`). Neither other files of the same rows change it, nor another place.
         carried_digest: the same of the carried columns.
@@ -80,6 +86,7 @@ class ManifestInfo:
     warnings: tuple[str, ...]
     images: tuple[str, ...] = ()
     local: bool = False
+    archives: bool = False
     rows_digest: str = ""
     carried_digest: str = ""
     marked_digest: str | None = None
@@ -111,6 +118,7 @@ def pairs(table: pa.Table, info: ManifestInfo) -> list[Pair]:
         table[name].to_pylist() if name in info.images else [None] * table.num_rows
         for name in IMAGE_COLUMNS
     ]
+    contents, styles_of = (_places(table, role) for role in ("content", "style"))
     own = {name: _parsed(name, table[name].to_pylist()) for name in info.overrides}
     return [
         Pair(
@@ -123,6 +131,8 @@ def pairs(table: pa.Table, info: ManifestInfo) -> list[Pair]:
             content_masks=tuple(content_masks or ()),
             style_masks=tuple(mask or None for mask in style_masks or ()),
             fine_style=fine_style,
+            content_place=parse_place(*contents[i]),
+            style_places=_style_places(*styles_of[i]),
         )
         for i, (
             row,
@@ -135,6 +145,24 @@ def pairs(table: pa.Table, info: ManifestInfo) -> list[Pair]:
             fine_style,
         ) in enumerate(zip(*fixed, *images, strict=True))
     ]
+
+
+def _places(table: pa.Table, role: str) -> list[tuple[Any, Any]]:
+    """The values of a role's columns of places and ETags, row by row."""
+    none = [None] * table.num_rows
+    at, etags = (
+        table[names[role]].to_pylist() if names[role] in table.column_names else none
+        for names in (AT_COLUMNS, ETAG_COLUMNS)
+    )
+    return list(zip(at, etags, strict=True))
+
+
+def _style_places(
+    at: list[str | None] | None, etags: list[str | None] | None
+) -> tuple[Place | None, ...]:
+    """The places of a row's styles; empty if the row says none."""
+    count = len(at or etags or ())
+    return tuple(map(parse_place, at or [None] * count, etags or [None] * count))
 
 
 def _parsed(name: str, values: list[Any]) -> list[Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from nstray.errors import ManifestError
 from nstray.manifest.arrow_columns import Flags
 from nstray.manifest.raw_batches import RawBatch
+from nstray.text import counted
 
 
 class Problems:
@@ -38,5 +39,10 @@ class Problems:
         if self.count:
             more = self.count - len(self.lines)
             raise ManifestError(
-                "\n".join([*self.lines, *([f"... and {more} more problems"] if more > 0 else [])])
+                "\n".join(
+                    [
+                        *self.lines,
+                        *([f"... and {counted(more, 'more problem')}"] if more > 0 else []),
+                    ]
+                )
             )

@@ -14,15 +14,29 @@ from nstray import storage
 from nstray.errors import UsageError
 from nstray.manifest.arrow_columns import Flags, Ints, indices, to_flags
 from nstray.manifest.problems import Problems
+from nstray.sources.reference import (
+    SEPARATOR,
+    UNREAD_SEPARATOR,
+    as_literal,
+    check_member,
+    refusal,
+    split_member,
+)
 from nstray.text import redact
 
 # The usual URI, which stays as it is.
-_S3 = r"^s3://[A-Za-z0-9._-]{1,255}/."
+_OBJECT = r"^(?:{})://[A-Za-z0-9._-]{{1,255}}/."  # with the schemes that are read
 # What is neither that nor a plain path: other schemes, `.` and `..`, double slashes, NUL,
-# backslashes, drives, members of archives.
-_ODD = r"^[A-Za-z][A-Za-z0-9+.-]+://|(^|/)\.\.?(/|$)|//|\x00|\\|^[A-Za-z]:/|::"
+# backslashes, drives, members of archives, schemes that are mistyped.
+_ODD = (
+    r"^[A-Za-z][A-Za-z0-9+.-]+://|(^|/)\.\.?(/|$)|//|\x00|\\|^[A-Za-z]:/|::"
+    r"|^[\s\"'<]*[A-Za-z][A-Za-z0-9]{1,5}:"
+)
 _ODD_IN_CSV = _ODD + r"|^#|^\s|\s$"
-_MEMBER = re.compile(r"\.(tar|tar\.\w+|tgz|zip|parquet|arrow)::", re.IGNORECASE)
+# (archive, member) of a reference that has the separator.
+_SPLIT = r"(?is)^(?P<archive>.*?\.(?:tar|parquet|arrow))::(?P<member>.*)$"
+_BAD_NAME = r"^$|^/|(^|/)\.\.(/|$)|\x00"  # of a member of a tar
+_CELL = r"(?s)^.+\[[0-9]{1,18}\]$"
 _WINDOWS = re.compile(r"\\|[A-Za-z]:/")
 
 
@@ -55,13 +69,87 @@ def resolve(
         name: of the column, for messages.
         parents: the row each value belongs to; None if there is one value per row.
 
-    A relative path that begins with ``./`` is taken literally, whatever else is in it.
+    A relative path that begins with ``./`` is taken literally, whatever else is in it. Of a member
+    of an archive the archive's path is made absolute.
     """
-    s3 = pc.match_substring_regex(values, _S3)
+    if not pc.any(pc.match_substring_regex(values, SEPARATOR)).as_py():
+        return _resolve(base, values, name, parents, problems, rules)
+    archives, members = split_members(values)
+    _check_members(archives, members, name, parents, problems, rules)
+    loose = pc.if_else(pc.is_valid(archives), pa.scalar(None, pa.string()), values)
+    found, alone = (
+        _resolve(base, array, name, parents, problems, rules) for array in (archives, loose)
+    )
+    return pc.coalesce(pc.binary_join_element_wise(found, members, "::"), alone)
+
+
+def split_members(references: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Archives and members of references; both are null for one that names no member.
+
+    The same as `nstray.sources.reference.split_member`, for a whole column.
+    """
+    parts = pc.extract_regex(references, _SPLIT)
+    archives, members = pc.struct_field(parts, 0), pc.struct_field(parts, 1)
+    whole = pc.binary_join_element_wise(archives, "", "::")
+    absolute = pc.match_substring_regex(archives, r"^(/|[A-Za-z][A-Za-z0-9+.-]+://)")
+    other = pc.or_(
+        pc.starts_with(archives, "./"),
+        pc.or_(
+            pc.and_(absolute, pc.match_substring(archives, "/./")),
+            pc.match_substring_regex(whole, UNREAD_SEPARATOR),
+        ),
+    )
+    keep, null = pc.invert(other), pa.scalar(None, pa.string())
+    return pc.if_else(keep, archives, null), pc.if_else(keep, members, null)
+
+
+def has_members(references: pa.Array) -> bool:
+    """Whether one of the references names a member of an archive."""
+    if not pc.any(pc.match_substring_regex(references, SEPARATOR)).as_py():
+        return False
+    return bool(pc.any(pc.is_valid(split_members(references)[0])).as_py())
+
+
+def _check_members(
+    archives: pa.Array,
+    members: pa.Array,
+    name: str,
+    parents: Ints | None,
+    problems: Problems,
+    rules: ReferenceRules,
+) -> None:
+    """Add a problem for each row with a member that no archive of its kind has."""
+    of_tar = pc.match_substring_regex(archives, r"(?i)\.tar$")
+    bad = pc.if_else(
+        of_tar,
+        pc.match_substring_regex(members, _BAD_NAME),
+        pc.invert(pc.match_substring_regex(members, _CELL)),
+    )
+    blank = pc.match_substring_regex(members, r"\s$" if rules.csv else r"[^\s\S]")
+
+    def text(k: int) -> str:
+        reference = f"{archives[k].as_py()}::{members[k].as_py()}"
+        fault = check_member(reference) or "ends with white space: remove it"
+        return f"{redact(reference)[:160]!r}: {fault}"
+
+    _add(to_flags(pc.fill_null(pc.or_(bad, blank), False)), text, name, parents, problems)
+
+
+def _resolve(
+    base: str,
+    values: pa.Array,
+    name: str,
+    parents: Ints | None,
+    problems: Problems,
+    rules: ReferenceRules,
+) -> pa.Array:
+    """`resolve` of references that name no members."""
+    read = "|".join(["s3", *storage.remote_allowed()])
+    stored = pc.match_substring_regex(values, _OBJECT.format(read))
     plain = pc.binary_join_element_wise(base.removesuffix("/"), values, "/")
-    out = pc.if_else(pc.or_(pc.starts_with(values, "/"), s3), values, plain)
+    out = pc.if_else(pc.or_(pc.starts_with(values, "/"), stored), values, plain)
     odd = pc.match_substring_regex(values, _ODD_IN_CSV if rules.csv else _ODD)
-    odd = pc.and_(odd, pc.or_(pc.invert(s3), pc.match_substring(values, "::")))
+    odd = pc.and_(odd, pc.or_(pc.invert(stored), pc.match_substring(values, "::")))
     if not pc.any(odd).as_py():  # also if every value is null
         return out if rules.local else _check_remote(out, name, parents, problems)
     # Only `storage` knows how to read these; it is asked once per distinct value.
@@ -71,7 +159,8 @@ def resolve(
     for k, value in enumerate(encoded.dictionary.to_pylist()):
         try:
             _check_literal(name, value, rules)
-            joined.append(_check_key(storage.join(base, value)))
+            uri = _check_key(storage.join(base, value))
+            joined.append(uri if split_member(uri) is None else as_literal(uri))
         except UsageError as error:
             joined.append(None)
             wrong[k] = str(error)
@@ -92,11 +181,8 @@ def _check_literal(name: str, value: str, rules: ReferenceRules) -> None:
     shown = repr(redact(value)[:160])
     absolute = storage.is_uri(value) or value.startswith("/")
     literally = "" if absolute else " (if the file's name really is that, write ./ before it)"
-    if _MEMBER.search(value):
-        raise UsageError(
-            f"{shown} names a member of an archive, which nstray does not read yet: "
-            f"unpack the archive and name the file{literally}"
-        )
+    if reason := refusal(value):
+        raise UsageError(f"{shown} names a member of an archive that {reason}{literally}")
     if absolute:
         return
     if _WINDOWS.match(value) or "\\" in value:
@@ -116,8 +202,9 @@ def _check_literal(name: str, value: str, rules: ReferenceRules) -> None:
 
 def _check_key(uri: str) -> str:
     """`uri`; raises `UsageError` if it names a bucket alone."""
-    if uri.startswith("s3://") and not uri[5:].partition("/")[2]:
-        raise UsageError(f"{uri} names a bucket; an object is s3://BUCKET/KEY")
+    scheme, colon, rest = uri.partition("://")
+    if colon and storage.is_uri(uri) and not rest.partition("/")[2]:
+        raise UsageError(f"{uri} names a bucket; an object is {scheme}://BUCKET/KEY")
     return uri
 
 
@@ -125,11 +212,11 @@ def _check_remote(
     resolved: pa.Array, name: str, parents: Ints | None, problems: Problems
 ) -> pa.Array:
     """`resolved`, with a problem for each row that has a local reference."""
-    is_local = to_flags(pc.fill_null(pc.invert(pc.starts_with(resolved, "s3://")), False))
+    is_local = to_flags(pc.fill_null(pc.starts_with(resolved, "/"), False))
     if is_local.any():
         advice = (
-            "a manifest on s3:// names no local files, unless allow_local says that its author "
-            "may read yours; put the image on s3://"
+            "a manifest on a store names no local files, unless allow_local says that its author "
+            "may read yours; put the image on the store"
         )
         _add(
             is_local,
@@ -146,6 +233,8 @@ def _add(
 ) -> None:
     """Add a problem for each row with a bad value: the `text` of its first bad value."""
     places = np.flatnonzero(bad)
+    if not len(places):
+        return
     rows = places if parents is None else parents[places]
     first = {int(row): int(k) for row, k in zip(rows[::-1], places[::-1], strict=True)}
     flags = np.zeros(int(rows.max()) + 1, dtype=bool)

@@ -14,7 +14,8 @@ class Output(Paths):
     """The folder that a job writes, local or s3://.
 
     It holds no connection and no state. Any process may have one, and two may write to one folder.
-    Everything below ``.nstray/`` except ``job.json`` is derived from the footers of the parts.
+    Everything below ``.nstray/`` except ``job.json`` and ``pairs.parquet`` is derived from the
+    footers of the parts.
 
     Attributes:
         parts: the Parquet files below ``data/``.
@@ -23,6 +24,9 @@ class Output(Paths):
         summary: ``.nstray/summary.json``, written last: it says that the job is complete.
         estimate: ``.nstray/estimate.json``, what `nstray plan --probe` found.
         card: ``README.md``.
+
+    ``.nstray/pairs.parquet`` is the manifest of a job that was given sources
+    (`nstray.commands.pairing`).
     """
 
     def __init__(self, out: str) -> None:

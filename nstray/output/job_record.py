@@ -12,7 +12,7 @@ from typing import Any
 from nstray import storage
 from nstray.errors import AlreadyExists, Changed, NotFound, OutputError
 from nstray.output import records
-from nstray.output.paths import Paths, read_file
+from nstray.output.paths import Paths, first_other_file, read_file
 
 GROW_TRIES = 3
 
@@ -50,17 +50,18 @@ class JobRecord:
         """Begin the job `new`; if its record exists, resume the job.
 
         If its manifest has changed as `records.updated` says, the record is replaced. Returns the
-        stored record, with a list ``warnings`` (not stored) of differences that do not
-        matter to results. Raises `OutputError` if the folder belongs to another job, naming what
-        differs, or if it holds Parquet files of no job.
+        stored record, with a list ``warnings`` (not stored): differences that do not matter to
+        results, and other files in the folder of a new job. Raises `OutputError` if the folder
+        belongs to another job, naming what differs, or if it holds Parquet files of no job.
         """
         there = read_file(self._uri)
         if there is None:
             self.refuse_foreign_parts()
+            warnings = self.other_files()
             self._prove_conditional_puts()
             try:
                 storage.put_new(self._uri, records.dump(new))
-                return {**json.loads(records.dump(new)), "warnings": []}
+                return {**json.loads(records.dump(new)), "warnings": warnings}
             except AlreadyExists:
                 there = read_file(self._uri)
         if there is None:
@@ -148,6 +149,15 @@ class JobRecord:
             f"{self._paths}: this store ignores conditional puts (If-None-Match), on which "
             "exactly-once rests; use one that has them"
         )
+
+    def other_files(self) -> list[str]:
+        """A warning if the folder of a new job holds files of something else."""
+        if (found := first_other_file(self._paths.out)) is None:
+            return []
+        return [
+            f"{self._paths} is no output of nstray and holds other files, such as {found}: none of "
+            "them is replaced, and the dataset goes in among them"
+        ]
 
     def refuse_foreign_parts(self) -> None:
         """Raise `OutputError` if ``data/`` holds Parquet files and no record says whose."""

@@ -2,9 +2,9 @@
 
 The driver of the run writes it for `nstray status`, which sees nothing but the output. Nothing
 depends on it: it may be missing, old or damaged, no resume reads it, and a run that can't write it
-goes on. A run removes it at its end. A killed driver leaves the file until the next run replaces
-it. If two drivers write to one output, the last writer's file stands, and each notes the others
-that it has met.
+goes on. A run removes it at its end, whatever ends it. Only a driver that is killed leaves it: then
+the next run replaces it, or removes it at its own end. If two drivers write to one output, the last
+writer's file stands, and each notes the others that it has met.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, ValidationError
@@ -103,12 +104,14 @@ class LiveFile:
         self._begun: float | None = None  # when the last write began
         self._thread = threading.Thread()
         self._met: dict[str, float] = {}
-        self._wrote = self._failed = False
+        self._wrote = self._failed = self._ended = False
 
     def due(self) -> bool:
-        """Whether the last write is over and began long enough ago."""
-        return not self._thread.is_alive() and (
-            self._begun is None or time.monotonic() - self._begun >= EVERY
+        """Whether the last write is over and began long enough ago, and none is the last."""
+        return (
+            not self._ended
+            and not self._thread.is_alive()
+            and (self._begun is None or time.monotonic() - self._begun >= EVERY)
         )
 
     def write(self, live: Live) -> None:
@@ -117,11 +120,12 @@ class LiveFile:
         self._start(lambda: self._put(live))
 
     def end(self) -> None:
-        """Remove the file, unless another driver has written it since; gives up after `END`."""
+        """Remove the file, unless another driver has just written it; gives up after `END`."""
+        self._ended = True
         deadline = time.monotonic() + END
         if self._thread.is_alive():
             self._thread.join(END)
-        if self._wrote and not self._thread.is_alive():
+        if not self._thread.is_alive():
             self._start(self._remove)
             self._thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -162,7 +166,10 @@ class LiveFile:
 
     def _remove(self) -> None:
         there = read(self._output)
-        if there is not None and there.writer == self.writer:
+        if there is None:
+            return
+        age = (datetime.now(UTC) - there.written_at).total_seconds()
+        if there.writer == self.writer or age > MEETING:  # of a driver that was killed
             storage.delete(self._output.live_uri)
 
 

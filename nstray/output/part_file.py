@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ from nstray.errors import ErrorCode, OutputError
 from nstray.output import records
 from nstray.output.records import PartInfo
 from nstray.output.schema import COLUMNS, empty_part
+from nstray.text import counted
 
 T = TypeVar("T")
 FOOTER_KEY = b"nstray"
@@ -26,6 +27,8 @@ ROWS_PER_GROUP = 100
 BYTES_PER_GROUP = 64 * 2**20
 # What is read of an output that someone else made is larger than anything nstray writes.
 MAX_FOOTER_BYTES = 16 * 2**20
+_MAGIC = b"PAR1"  # at both ends of a Parquet file; the length of the footer precedes the last one
+_MIN_BYTES = 12
 MAX_ROWS = 65_536  # the largest shard_size
 MAX_ROW_BYTES = 300 * 10**6  # three copies of it are in memory at once
 
@@ -139,18 +142,8 @@ def encode_part(
     if len({row["pair_id"] for row in rows}) != len(rows):
         raise ValueError("a pair_id stands twice in one part")
     info = {**footer, "rows": len(rows), "ok": len(rows) - sum(errors.values()), "errors": errors}
-    leaves = _leaves(schema)
-    others = [path for path in leaves if path not in ("image.bytes", "image.path")]
-    compression = {path: "zstd" if path in others else "none" for path in leaves}
     sink = io.BytesIO()
-    with pq.ParquetWriter(
-        sink,
-        schema,
-        compression=compression,
-        use_dictionary=others,
-        write_statistics=others,
-        write_page_checksum=True,  # nothing else tells a flipped bit in a JPEG, here or on the way
-    ) as writer:
+    with dataset_writer(sink, schema) as writer:
         start = 0
         for group in _groups(rows):
             theirs = None if carried is None else carried.slice(start, len(group))
@@ -160,11 +153,43 @@ def encode_part(
     return sink.getvalue()
 
 
-def damaged(uri: str, error: Exception) -> OutputError:
-    """The error of a part that can't be read."""
-    return OutputError(
-        f"{storage.redact(uri)} is damaged ({error}); remove it and run the job again to remake it"
+def dataset_writer(sink: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer of Parquet with pictures in a column ``image``: of a part, or of an export.
+
+    The pictures are stored as they are. The other columns are zstd.
+    """
+    leaves = _leaves(schema)
+    others = [path for path in leaves if path not in ("image.bytes", "image.path")]
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        compression={path: "zstd" if path in others else "none" for path in leaves},
+        use_dictionary=others,
+        write_statistics=others,
+        write_page_checksum=True,  # nothing else tells a flipped bit in a JPEG, here or on the way
     )
+
+
+def remake(parts: str = "it", them: str = "it") -> str:
+    """What to do about damaged parts: no run replaces a part that is there."""
+    return f"remove {parts} and run the job again to remake {them}"
+
+
+def damaged(uri: str, why: object) -> OutputError:
+    """The error of a part that can't be read: which it is, why, and what to do."""
+    return OutputError(f"{storage.redact(uri)} is damaged ({why}); {remake()}")
+
+
+def _cut_short(size: int, tail: bytes) -> str | None:
+    """Why a file can't be a whole Parquet file, by its size and last 8 bytes; None if it may be."""
+    if size < _MIN_BYTES:
+        return f"it has {counted(size, 'byte')}, fewer than any Parquet file"
+    if tail[4:] != _MAGIC:
+        return f"it does not end as a Parquet file does: its {size:,} bytes may be cut short"
+    footer = int.from_bytes(tail[:4], "little")
+    if footer > size - _MIN_BYTES:
+        return f"it has {size:,} bytes, and its footer alone would have {footer:,}"
+    return None
 
 
 def footer_of(metadata: Any, uri: str, size: int) -> PartInfo:
@@ -194,10 +219,14 @@ def _open(uri: str) -> Iterator[tuple[io.BufferedReader, int]]:
 
 
 def _metadata(source: io.BufferedReader, uri: str) -> pq.FileMetaData:
-    """Raises `OutputError` for a file that is larger in memory than any part."""
-    source.seek(-min(8, source.seek(0, io.SEEK_END)), io.SEEK_END)
-    footer = int.from_bytes(source.read(4), "little")
+    """Raises `OutputError` for a file that is cut short, or larger in memory than any part."""
+    size = source.seek(0, io.SEEK_END)
+    source.seek(-min(8, size), io.SEEK_END)
+    tail = source.read(8)
     source.seek(0)
+    if (why := _cut_short(size, tail)) is not None:
+        raise damaged(uri, why)
+    footer = int.from_bytes(tail[:4], "little")
     if footer > MAX_FOOTER_BYTES:
         raise OutputError(
             f"{storage.redact(uri)}: its footer has {footer:,} bytes; it is not a part of this job"
@@ -255,14 +284,21 @@ def open_part(uri: str) -> Iterator[tuple[pq.ParquetFile, PartInfo]]:
 
 
 def read_batches(
-    uri: str, file: pq.ParquetFile, columns: Sequence[str] | None
+    uri: str,
+    file: pq.ParquetFile,
+    columns: Sequence[str] | None,
+    *,
+    groups: Sequence[int] | None = None,
 ) -> Iterator[pa.Table]:
     """The rows of an open part in order: at most 100 at once, and about 64 MiB.
+
+    Args:
+        groups: the row groups that are read; None reads all.
 
     A row group that a store gave with other bytes than those that were written is read once more.
     Raises `OutputError` for a row that is larger than any of nstray's.
     """
-    for group in range(file.num_row_groups):
+    for group in range(file.num_row_groups) if groups is None else groups:
         size = _rows_at_once(uri, file.metadata.row_group(group), columns)
         done = 0
         try:
@@ -292,6 +328,7 @@ def _rows_at_once(uri: str, group: Any, columns: Sequence[str] | None) -> int:
         column
         for column in map(group.column, range(group.num_columns))
         if columns is None
+        or column.path_in_schema.partition(".")[0] in columns
         or any(f"{column.path_in_schema}.".startswith(f"{name}.") for name in columns)
     ]
     size = sum(int(column.total_uncompressed_size) for column in wanted)

@@ -20,6 +20,7 @@ from nstray.output.records import PartInfo
 from nstray.output.schema import COLUMNS
 
 FOOTER_THREADS = 16
+_NAMED = 10  # parts in a message at most
 
 
 class Parts:
@@ -104,7 +105,23 @@ class Parts:
     def read_footers(
         self, listed: Mapping[int, storage.ObjectInfo], pool: Executor | None = None
     ) -> list[PartInfo]:
-        """The footers of listed parts, read in the threads of `pool` or its own."""
+        """The footers of listed parts, read in the threads of `pool` or its own.
+
+        Raises one `OutputError` that names the parts that are damaged or no parts.
+        """
         own = nullcontext(pool) if pool is not None else ThreadPoolExecutor(FOOTER_THREADS)
         with own as readers:
-            return list(readers.map(read_footer, [info.uri for info in listed.values()]))
+            found = list(readers.map(_footer_or_error, [info.uri for info in listed.values()]))
+        # All at once: a copy that broke off may have left many parts cut short or empty.
+        if errors := [str(each) for each in found if isinstance(each, OutputError)]:
+            more = len(errors) - _NAMED
+            rest = [f"... and {more} more; nstray verify names them"] if more > 0 else []
+            raise OutputError("\n".join([*errors[:_NAMED], *rest]))
+        return [each for each in found if isinstance(each, PartInfo)]
+
+
+def _footer_or_error(uri: str) -> PartInfo | OutputError:
+    try:
+        return read_footer(uri)
+    except OutputError as error:
+        return error

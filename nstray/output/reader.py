@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from nstray import config, storage
 from nstray.errors import OutputError
 from nstray.output.folder import Output
 from nstray.output.layout import parts_per_window
 from nstray.output.part_file import damaged, open_part, read_batches
+from nstray.output.records import PartInfo
 from nstray.output.schema import SINCE_FORMAT_3, part_schema, stored_schema
 
 # The most pixels of a picture that a reader decodes. An output from elsewhere may hold pictures
@@ -32,18 +35,33 @@ def read_rows(uri: str, columns: Sequence[str] | None = None) -> Iterator[list[d
 
     Raises `OutputError` if the part is damaged.
     """
+    with reading(uri, columns) as (file, _):
+        for batch in read_batches(uri, file, columns):
+            yield table_rows(batch)
+
+
+@contextlib.contextmanager
+def reading(uri: str, columns: Sequence[str] | None) -> Iterator[tuple[pq.ParquetFile, PartInfo]]:
+    """A part of this job that is open for `read_batches` of `columns`, and what its footer says.
+
+    Raises `OutputError` if the part is damaged, lacks a column, or has one of another type.
+    """
     try:
-        with open_part(uri) as (file, _):
+        with open_part(uri) as (file, info):
             _check_columns(uri, file.schema_arrow, columns)
-            for batch in read_batches(uri, file, columns):
-                yield _rows(batch)
+            yield file, info
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise damaged(uri, error) from None
 
 
+@lru_cache(maxsize=1)
+def _own_columns() -> pa.Schema:
+    return stored_schema(part_schema(pa.schema([])))
+
+
 def _check_columns(uri: str, there: pa.Schema, columns: Sequence[str] | None) -> None:
     """Raise `OutputError` if one of `columns` is missing, or an own column is of another type."""
-    own = stored_schema(part_schema(pa.schema([])))
+    own = _own_columns()
     for name in own.names if columns is None else columns:
         if columns is None and name in SINCE_FORMAT_3 and name not in there.names:
             continue
@@ -56,7 +74,7 @@ def _check_columns(uri: str, there: pa.Schema, columns: Sequence[str] | None) ->
             )
 
 
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
+def table_rows(table: pa.Table) -> list[dict[str, Any]]:
     """The rows of a table.
 
     A column of values that Python lacks (nanoseconds, the year 20000) comes as text.

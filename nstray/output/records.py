@@ -23,6 +23,7 @@ FORMAT = 3
 # Records of nstray 0.1 are read and not resumed. Format 2 was for a manifest that had grown.
 READ_ONLY_FORMATS = (1, 2)
 _INDEX_FORMAT = 1
+FIRST_ORDER = "style"
 # The most that a record may say: `status` would be busy for hours with the windows of more rows.
 MAX_ROWS, MAX_SHARD = 2**32, 65_536
 # A file name an output may carry: `export` joins it to a folder, so no separators, no leading dot.
@@ -197,6 +198,8 @@ def load_job(data: bytes, where: str) -> dict[str, Any]:
         for name, most in (("rows", MAX_ROWS), ("shard_size", MAX_SHARD))
         if type(record[name]) is not int or not 1 <= record[name] <= most
     ]
+    if not re.fullmatch(r"[a-z-]{1,40}", order_of(record)):
+        wrong.append("order")
     cuts = record.setdefault("cuts", [])
     if not wrong and (
         not isinstance(cuts, list)
@@ -228,6 +231,11 @@ def check_resumable(record: Mapping[str, Any], out: str) -> None:
         f"nstray {VERSION} reads it with status, verify, sheet and export, "
         f"and can't go on with it: finish it with nstray {wrote}, or use another OUT"
     )
+
+
+def order_of(record: Mapping[str, Any]) -> str:
+    """The rule of the order of rows in a window, which the job keeps (`nstray.manifest.shards`)."""
+    return str(record.get("order", FIRST_ORDER))
 
 
 def known_settings(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,7 +290,10 @@ def updated(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         return dict(old)
     record = {**old, **{name: new[name] for name in _OF_MANIFEST if name in new}}
     record.setdefault("base", new["base"])
-    if old["config"].get("allow_local") != new["config"].get("allow_local"):
+    allowed = [
+        (r["config"].get("allow_local"), r["config"].get("allow_remote", [])) for r in (old, new)
+    ]
+    if allowed[0] != allowed[1]:
         record["checked"] = None  # it was made with a setting that the record does not take over
     if has_grown(old, new):
         record["cuts"] = [*old["cuts"], old["rows"]]

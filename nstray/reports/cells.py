@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from nstray import config, storage
+from nstray import config
 from nstray.errors import OutputError, PairError, StorageError, UsageError
 from nstray.images.decode import thumbnail
 from nstray.images.resize import fit
 from nstray.output.reader import MAX_MEMORY, MAX_PIXELS, read_rows
 from nstray.reports.drawing import Cell, Pixels
+from nstray.sources.read import Sources, absolute_reference
 
 ORIGINAL_BYTES: int = config.JobConfig.model_fields["max_bytes"].default
 
@@ -29,15 +31,24 @@ def _style_label(style: tuple[str, ...]) -> str:
     return " + ".join(short(s, 30 // len(style)) for s in style) or "no style"
 
 
-def original(uri: str, digest: str | None, size: int) -> Pixels | None:
+@functools.cache
+def _sources() -> Sources:
+    """The reader of a sheet's originals: an archive is opened once."""
+    return Sources(ORIGINAL_BYTES)
+
+
+def original(uri: str, digest: str | None, size: int, base: str) -> Pixels | None:
     """An input image, made small to fit `size` pixels.
 
     None if it can't be read any more, or if its bytes are not those of `digest`, which the rows
     give. So another person's output shows no file of this machine whose bytes that person did not
     have.
+
+    Args:
+        base: the folder that a relative `uri` starts from.
     """
     try:
-        data = storage.read(uri, max_bytes=ORIGINAL_BYTES) if digest else b""
+        data = _sources().read(absolute_reference(uri, base)) if digest else b""
         if hashlib.sha256(data).hexdigest() != digest:
             return None
         pixels = thumbnail(data, size, what=uri, max_pixels=MAX_PIXELS, max_memory=MAX_MEMORY)
@@ -59,9 +70,9 @@ def content_digests(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
-def style_cell(style: tuple[str, ...], digests: Mapping[str, str], size: int) -> Cell:
+def style_cell(style: tuple[str, ...], digests: Mapping[str, str], size: int, base: str) -> Cell:
     """The originals of a style in one cell; those of a blend stand side by side."""
-    originals = [original(uri, digests.get(uri), size) for uri in style]
+    originals = [original(uri, digests.get(uri), size, base) for uri in style]
     label, text = _style_label(style), "not readable" if style else "no style"
     readable = [pixels for pixels in originals if pixels is not None]
     if len(readable) < 2:

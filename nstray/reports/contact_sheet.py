@@ -20,6 +20,7 @@ from nstray.reports.cells import (
     style_cell,
 )
 from nstray.reports.drawing import PDF_PICTURE, PICTURE, Cell, Sheet, kind_of, save
+from nstray.text import counted
 
 _SCANNED = 2048  # rows read for a grid: a sheet must not read a whole dataset
 _FILLED = 0.6  # share of cells with a picture; a grid with fewer says less than a plain list
@@ -70,7 +71,7 @@ def _scan(output: Output, job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _cells(
-    rows: list[dict[str, Any]], limit: int, size: int
+    rows: list[dict[str, Any]], limit: int, size: int, base: str
 ) -> tuple[list[list[Cell | None]], int]:
     """The cells line by line, and how many rows they show."""
     grid = choose_grid([_key(row) for row in rows], limit)
@@ -88,10 +89,10 @@ def _cells(
     shown = [by_key[c, s] for c in contents for s in styles if (c, s) in by_key]
     found = pictures(shown, size)
     sheet: list[list[Cell | None]] = [
-        [None, *(style_cell(style, digests, size) for style in styles)]
+        [None, *(style_cell(style, digests, size, base) for style in styles)]
     ]
     for content in contents:
-        pixels = original(content, digests.get(content), size)
+        pixels = original(content, digests.get(content), size, base)
         line: list[Cell | None] = [Cell(short(content), pixels, "not readable", original=True)]
         for style in styles:
             row = by_key.get((content, style))
@@ -116,8 +117,8 @@ def contact_sheet(out: str, target: str, *, limit: int = 24, title: str | None =
     rows = _scan(output, job)
     if not rows:
         raise OutputError(f"{output} has no rows yet: nothing to show")
-    cells, shown = _cells(rows, limit, size)
+    cells, shown = _cells(rows, limit, size, str(job.get("base") or ""))
     if title is None:
-        title = f"{storage.name(output.out)}: {shown} of {job['rows']:,} pairs"
+        title = f"{storage.name(output.out)}: {shown} of {counted(job['rows'], 'pair')}"
     save(Sheet(cells, title, caption(job)), target)
     return shown

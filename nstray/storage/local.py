@@ -12,17 +12,22 @@ import errno
 import fcntl
 import io
 import os
+import shutil
 import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from typing import IO
 
 from nstray.errors import AccessDenied, AlreadyExists, Changed, NotFound, StorageError, TooLarge
 
 LEFT_SECONDS = 3600.0  # after which a temporary file counts as a dead writer's
 LOCK_SECONDS = 60.0  # a lock is held while one file is written
 _TEMPORARY = ".nstray-put-"
+# What a listing leaves out; the noun comes first.
+LINK_TO_NOTHING, LINK_TO_ITSELF = "link to nothing", "link to itself"
+LINK_UPWARDS, NO_REGULAR_FILE = "link to a folder above it", "file of another kind (pipe, socket)"
 # What vfat, exFAT and several FUSE file systems answer to a hard link.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -91,6 +96,28 @@ def read(path: str, max_bytes: int | None) -> bytes:
     return data
 
 
+def read_range(
+    path: str, start: int, length: int, version: str | None
+) -> tuple[bytes, int, int, str]:
+    """Bytes of a file, where they start, and the file's size and ETag; see `storage.read_range`.
+
+    Raises `Changed` if the file has not the time and size of the ETag `version`.
+    """
+    with open_input(path, 1) as file, errors(path):
+        status = os.fstat(file.fileno())
+        if version is not None and etag(status).split("-")[:2] != version.split("-")[:2]:
+            raise Changed(f"{path}: is not the version {version}: it was changed since")
+        start = max(0, status.st_size - length) if start < 0 else start
+        length = min(length, max(0, status.st_size - start))  # no more memory than there are bytes
+        data = os.pread(file.fileno(), length, start) if length else b""
+        while len(data) < length:  # Linux gives at most 2 GiB at once
+            more = os.pread(file.fileno(), length - len(data), start + len(data))
+            if not more:
+                break
+            data += more
+        return data, start, status.st_size, etag(status)
+
+
 def open_input(path: str, buffer: int) -> io.BufferedReader:
     """The regular file at `path`, open for reading."""
     with errors(path):
@@ -117,6 +144,7 @@ def walk(
     recursive: bool,
     start: str = "",
     on_error: Callable[[str, StorageError], None] | None = None,
+    on_left_out: Callable[[str, str], None] | None = None,
     above: tuple[tuple[int, int], ...] = (),
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Path and status of the regular files of a folder, in the byte order of their paths.
@@ -125,11 +153,11 @@ def walk(
 
     Args:
         start: what the names start with.
-        on_error: as `nstray.storage.list_files` takes it.
+        on_error, on_left_out: as `nstray.storage.list_files` takes them.
         above: (device, inode) of the folders that this one is in.
     """
     try:
-        found, inside = _entries(folder, start, above)
+        found, inside = _entries(folder, start, above, on_left_out)
     except StorageError as error:
         if on_error is None:
             raise
@@ -147,12 +175,20 @@ def walk(
             continue
         if not key.endswith(b"/"):
             yield path, status
-        elif recursive and (status.st_dev, status.st_ino) not in inside:
-            yield from walk(path, True, on_error=on_error, above=inside)
+        elif not recursive:
+            continue
+        elif (status.st_dev, status.st_ino) in inside:
+            if on_left_out is not None:
+                on_left_out(path, LINK_UPWARDS)
+        else:
+            yield from walk(path, True, "", on_error, on_left_out, inside)
 
 
 def _entries(
-    folder: str, start: str, above: tuple[tuple[int, int], ...]
+    folder: str,
+    start: str,
+    above: tuple[tuple[int, int], ...],
+    on_left_out: Callable[[str, str], None] | None,
 ) -> tuple[list[tuple[bytes, str, os.stat_result]], tuple[tuple[int, int], ...]]:
     """The files and folders of a folder in order, and `above` with the folder itself.
 
@@ -168,19 +204,24 @@ def _entries(
                 try:
                     status = entry.stat()
                 except OSError as error:
-                    if error.errno in (errno.ENOENT, errno.ELOOP):
-                        continue  # a link to nothing, or removed meanwhile
-                    raise
+                    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                        raise
+                    if on_left_out is not None and entry.is_symlink():  # else removed meanwhile
+                        itself = error.errno == errno.ELOOP
+                        on_left_out(entry.path, LINK_TO_ITSELF if itself else LINK_TO_NOTHING)
+                    continue
                 if stat.S_ISDIR(status.st_mode):
                     found.append((os.fsencode(entry.name) + b"/", entry.path, status))
                 elif stat.S_ISREG(status.st_mode):
                     found.append((os.fsencode(entry.name), entry.path, status))
+                elif on_left_out is not None:
+                    on_left_out(entry.path, NO_REGULAR_FILE)
     found.sort(key=lambda item: item[0])
     return found, (*above, (here.st_dev, here.st_ino))
 
 
-def put_new(path: str, data: bytes) -> str:
-    """See `nstray.storage.put_new`."""
+def put_new(path: str, data: bytes | IO[bytes]) -> str:
+    """See `nstray.storage.put_new`, and `put_file` for a file."""
     folder = os.path.dirname(path)
     with errors(path):
         _make_folder(folder)
@@ -201,8 +242,8 @@ def put_new(path: str, data: bytes) -> str:
         return etag(os.stat(path))
 
 
-def put_over(path: str, data: bytes, if_match: str | None) -> str:
-    """See `nstray.storage.put_over`."""
+def put_over(path: str, data: bytes | IO[bytes], if_match: str | None) -> str:
+    """See `nstray.storage.put_over`, and `put_file` for a file, which goes without `if_match`."""
     folder = os.path.dirname(path)
     with errors(path):
         _make_folder(folder)
@@ -211,7 +252,7 @@ def put_over(path: str, data: bytes, if_match: str | None) -> str:
             if (
                 if_match is not None
                 and (status is None or etag(status) != if_match)
-                and not _same(path, data)
+                and not (isinstance(data, bytes) and _same(path, data))
             ):
                 became = "is gone" if status is None else "was changed"
                 raise Changed(f"{path} {became} since version {if_match} was read")
@@ -229,30 +270,47 @@ def delete(path: str) -> None:
         _sync_folder(os.path.dirname(path))
 
 
-def sweep(folder: str) -> None:
-    """Remove temporary files that are LEFT_SECONDS old from a folder, as far as possible.
+def sweep(folder: str, before: float | None = None, recursive: bool = False) -> None:
+    """Remove temporary files from a folder, as far as possible: their writers died.
 
-    Their writers died. Folders below it are left alone.
+    Args:
+        before: those that were changed before this time, in unix seconds; None is LEFT_SECONDS ago.
+        recursive: also from the folders below it, but not through links.
     """
+    last = time.time() - LEFT_SECONDS if before is None else before
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if (
+            if recursive and entry.is_dir(follow_symlinks=False):
+                sweep(entry.path, last, recursive)
+            elif (
                 entry.name.startswith(_TEMPORARY)
-                and time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT_SECONDS
+                and entry.stat(follow_symlinks=False).st_mtime < last
             ):
                 with suppress(OSError):
                     os.unlink(entry.path)
 
 
-def _same(path: str, data: bytes) -> bool:
+def _same(path: str, data: bytes | IO[bytes]) -> bool:
     try:
-        return read(path, len(data)) == data
+        if isinstance(data, bytes):
+            return read(path, len(data)) == data
+        with open_input(path, io.DEFAULT_BUFFER_SIZE) as stored:
+            return _same_file(stored, data)
     except (TooLarge, NotFound):
         return False
 
 
+def _same_file(stored: IO[bytes], file: IO[bytes]) -> bool:
+    """Whether two files, the second from its start, hold the same bytes."""
+    file.seek(0)
+    while piece := file.read(2**20):
+        if stored.read(len(piece)) != piece:
+            return False
+    return not stored.read(1)
+
+
 @contextmanager
-def _temporary(path: str, data: bytes) -> Iterator[str]:
+def _temporary(path: str, data: bytes | IO[bytes]) -> Iterator[str]:
     """A file beside `path` holding `data`, written through to the disk.
 
     It is removed at the end unless it was renamed.
@@ -260,7 +318,11 @@ def _temporary(path: str, data: bytes) -> Iterator[str]:
     temporary = os.path.join(os.path.dirname(path), _TEMPORARY + uuid.uuid4().hex)
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            if isinstance(data, bytes):
+                file.write(data)
+            else:
+                data.seek(0)
+                shutil.copyfileobj(data, file)
             file.flush()
             os.fsync(file.fileno())
         yield temporary

@@ -1,4 +1,4 @@
-"""Objects on S3 behind `nstray.storage`: reading whole or by range, conditional puts.
+"""Objects on S3 behind `nstray.storage`: reading, conditional puts.
 
 Measured on radosgw 16.2: If-Match on PUT wants the ETag without quotes (AWS takes both); If-Match
 on a key that is gone gives 412 where AWS gives 404; a suffix range of an empty object gives 416.
@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
@@ -41,7 +41,7 @@ from nstray.text import redact
 
 CALL_SECONDS = 180.0  # after which a call begins no further request
 LEAST_RATE = 256 * 1024  # bytes a second below which a body counts as stalled
-MAX_BLOCK = 8 * 2**20  # to which range reads grow while a file is read in sequence
+_PIECE = 8 * 2**20  # bytes of a file that are compared at once
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def get(
             try:
                 answer = client().get_object(Bucket=bucket, Key=key, **conditions)
             except boto.ClientError as error:
-                if span is not None and if_match is None and answer_of(error)[0] == 416:
-                    return Body(b"", 0, 0, "")  # an object without bytes
+                if span is not None and answer_of(error)[0] == 416:
+                    return Body(b"", 0, 0, if_match or "")  # no byte is in the range
                 raise
             except HTTPError as error:  # botocore reads an error's body unguarded
                 retried(attempt, boto.HTTPClientError(error=error))
@@ -174,7 +174,7 @@ def _damage(
     if found == expected:
         s3_digests.agreed(bucket)
         return None
-    error = _corrupt(bucket, key, len(data), found, expected)
+    error = corrupt(bucket, key, len(data), found, expected)
     if found in came:
         if s3_digests.etags_are_md5(bucket, key):
             raise error
@@ -183,7 +183,8 @@ def _damage(
     return error
 
 
-def _corrupt(bucket: str, key: str, size: int, found: str, expected: str) -> Corrupt:
+def corrupt(bucket: str, key: str, size: int, found: str, expected: str) -> Corrupt:
+    """The error for bytes of MD5 `found` of an object whose store says `expected`."""
     return Corrupt(
         f"{redact(f's3://{bucket}/{key}')}: its {size:,} bytes came with MD5 {found}, and the "
         f"store says {expected}: they are damaged in the store or on the way; "
@@ -207,82 +208,14 @@ def _deadline(stream: Any, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-class Input(io.RawIOBase):
-    """An object as a seekable file that reads ranges of one version of it.
-
-    Wrap it in a BufferedReader. The first request brings the last `tail` bytes and with them the
-    size, so a Parquet footer costs one request.
-
-    What is read from the first byte to the last is compared with the object's MD5, if the store
-    gives it: the last read then raises `Corrupt`. An object of at most `tail` bytes was compared
-    before, and was asked for again.
-    """
-
-    def __init__(self, bucket: str, key: str, block: int, tail: int) -> None:
-        super().__init__()
-        self._bucket, self._key, self._block, self._step = bucket, key, block, block
-        self._body = get(bucket, key, span=f"bytes=-{tail}")
-        self._md5, self._hash, self._hashed = self._body.md5, s3_digests.new_md5(), 0
-        self._size, self._etag, self._position = self._body.size, self._body.etag, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"seek to {base + offset}, before the start of the file")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: Any, /) -> int:
-        view = memoryview(buffer).cast("B")
-        if self._position >= self._size or not len(view):
-            return 0
-        end = self._body.start + len(self._body.data)
-        if not self._body.start <= self._position < end:
-            self._step = min(2 * self._step, MAX_BLOCK) if self._position == end else self._block
-            last = min(self._position + max(len(view), self._step), self._size) - 1
-            span, known = f"bytes={self._position}-{last}", self._etag or None
-            self._body = get(self._bucket, self._key, span=span, if_match=known)
-        offset = self._position - self._body.start
-        piece = self._body.data[offset : offset + len(view)]
-        if not piece:
-            raise StorageError(
-                f"{redact(f's3://{self._bucket}/{self._key}')}: the store sent other bytes than "
-                f"those asked for at {self._position:,}"
-            )
-        view[: len(piece)] = piece
-        self._compare(piece)
-        self._position += len(piece)
-        return len(piece)
-
-    def _compare(self, piece: bytes) -> None:
-        """Take what was read at the position into the MD5; raise `Corrupt` at a wrong end."""
-        known = self._hashed - self._position  # bytes of `piece` that were read before
-        if self._md5 is None or not 0 <= known < len(piece):
-            return
-        self._hash.update(piece[known:])
-        self._hashed += len(piece) - known
-        found = self._hash.hexdigest() if self._hashed == self._size else self._md5
-        if found != self._md5 and s3_digests.etags_are_md5(self._bucket, self._key):
-            raise _corrupt(self._bucket, self._key, self._size, found, self._md5)
-
-
 def put(
     bucket: str,
     key: str,
-    data: bytes,
+    data: bytes | IO[bytes],
     *,
     condition: Literal["new", "any"] | tuple[Literal["match"], str],
 ) -> str:
-    """Put `data` and return the ETag.
+    """Put `data`, bytes or (not with ``match``) a seekable file, and return the ETag.
 
     After 412 the stored bytes are compared with `data`: botocore repeats a put whose answer was
     lost, and then meets its own success.
@@ -304,6 +237,8 @@ def put(
     )
     began = time.monotonic()
     for attempt in range(1, s3_client.ATTEMPTS + 1):
+        if not isinstance(data, bytes):
+            data.seek(0)
         with errors(uri):
             try:
                 return (
@@ -348,15 +283,33 @@ def put(
     )
 
 
-def _same(bucket: str, key: str, data: bytes) -> str | Literal[False] | None:
+def _same(bucket: str, key: str, data: bytes | IO[bytes]) -> str | Literal[False] | None:
     """The ETag of what is stored if it is `data`; False if it is not; None if nothing is."""
     try:
+        if not isinstance(data, bytes):
+            return _same_file(bucket, key, data)
         body = get(bucket, key, max_bytes=len(data))
     except TooLarge:
         return False
     except NotFound:
         return None
     return body.etag if body.data == data else False
+
+
+def _same_file(bucket: str, key: str, file: IO[bytes]) -> str | Literal[False] | None:
+    """`_same` for a file, of which a piece at a time is compared."""
+    stored = head(bucket, key)
+    if stored is None:
+        return None
+    if file.seek(0, io.SEEK_END) != stored.size:
+        return False
+    at = file.seek(0)
+    while piece := file.read(_PIECE):
+        span = f"bytes={at}-{at + len(piece) - 1}"
+        if get(bucket, key, span=span, if_match=stored.etag).data != piece:
+            return False
+        at += len(piece)
+    return stored.etag
 
 
 def delete(bucket: str, key: str) -> None:

@@ -39,6 +39,11 @@ def request_payer(pays: bool) -> None:
     _payer = pays
 
 
+def payer_agreed() -> bool:
+    """What `request_payer` was told last, for a process that works for this one."""
+    return _payer
+
+
 def unsigned() -> bool:
     """Whether this process's client signs nothing, for want of credentials."""
     return any(

@@ -8,7 +8,7 @@ The first signal asks the command to stop. What it does depends on what the comm
 - It calls a function inside `handled_by`: the driver hands out nothing more and ends in order.
 
 If a command that was asked to stop has not ended after `LIMIT` seconds, or is asked again, it ends
-at once. Its exit code is `EXIT_STOPPED` then too.
+at once. Its exit code is `EXIT_STOPPED` then too. An end at once still does what `last_act` names.
 
 Only the command line installs these handlers. In another program the functions here do nothing.
 """
@@ -24,18 +24,46 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
-from nstray.text import event_line
+from nstray.text import event_line, stamped
 
 EXIT_STOPPED = 4
 LIMIT = 25.0  # seconds from the signal to the end, if no function handles it
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+LAST_ACT = 2.0  # seconds that an end at once waits for the last act
 _LOOK = 0.2  # seconds between two looks at what tells nobody
 _HINT = "run the same command again to resume"
 
 
 class StopRequested(KeyboardInterrupt):
     """A signal has asked the command to stop."""
+
+
+class _LastAct:
+    """A call that waits in a thread of its own: a signal handler starts it without a lock."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act = act
+        self._ready, self._wake = os.pipe()
+        self.done = False
+        threading.Thread(target=self._run, name="last-act", daemon=True).start()
+
+    def send(self, word: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wake, word)
+
+    def _run(self) -> None:
+        word = os.read(self._ready, 1)
+        os.close(self._wake)
+        os.close(self._ready)
+        if word == _BEGIN:
+            with contextlib.suppress(Exception):
+                self._act()
+        self.done = True
+
+
+_BEGIN, _DROP = b"b", b"d"
 
 
 class _State:
@@ -46,6 +74,8 @@ class _State:
     wake = -1  # a file that wakes the watch
     code: int | None = None  # the exit code, once it is known
     callback: Callable[[signal.Signals], object] | None = None
+    last: _LastAct | None = None
+    ending = False  # at once
 
 
 _state = _State()
@@ -120,6 +150,44 @@ def handled_by(callback: Callable[[signal.Signals], object]) -> Iterator[None]:
         _state.callback = None
 
 
+@contextlib.contextmanager
+def last_act(act: Callable[[], object]) -> Iterator[None]:
+    """A context in which an end at once first calls `act`, in another thread, for `LAST_ACT`.
+
+    An end in order does not call it.
+    """
+    if not _state.installed:
+        yield
+        return
+    _state.last = last = _LastAct(act)
+    try:
+        yield
+    finally:
+        _state.last = None
+        last.send(_DROP)
+
+
+def begin_last_act() -> None:
+    """Begin what an end at once does first; `leave` waits for it, as does `await_last_act`."""
+    if (last := _state.last) is not None:
+        last.send(_BEGIN)
+
+
+def await_last_act() -> None:
+    """Wait up to `LAST_ACT` until what an end at once does first is done; begin it if need be."""
+    begin_last_act()
+    if (last := _state.last) is not None:
+        until = time.monotonic() + LAST_ACT
+        while not last.done and time.monotonic() < until:
+            time.sleep(0.01)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once, but for its last act."""
+    await_last_act()
+    os._exit(code)
+
+
 def check() -> None:
     """Raise `StopRequested` if a signal was received.
 
@@ -189,13 +257,16 @@ def _watch(ready: int) -> None:
         if _state.callback is not None:  # it may take its time
             until = time.monotonic() + LIMIT
     if _state.code is not None:
-        os._exit(_state.code)
+        leave(_state.code)
     _end("still_not_ended", seconds=f"{LIMIT:g}")
 
 
 def _end(reason: str, **fields: str) -> None:
-    line = event_line("killed", reason=reason, **fields, hint=_HINT)
+    if _state.ending:  # asked once more
+        os._exit(EXIT_STOPPED)
+    _state.ending = True
+    line = stamped(event_line("killed", reason=reason, **fields, hint=_HINT))
     # `print` must not be called in a handler, since the signal may have interrupted another one.
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode())
-    os._exit(EXIT_STOPPED)
+    leave(EXIT_STOPPED)

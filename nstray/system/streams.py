@@ -20,12 +20,15 @@ BLOCKED_SECONDS = 5.0  # a non-blocking file that is full is waited for; then th
 class _Output(io.RawIOBase):
     """The bytes that go to a file descriptor; errors are kept in `lost` and never raised.
 
+    Args:
+        closed: the descriptor was closed when the process began, and is the null device now.
+
     Attributes:
         lost: the first error, unless it was that the reader is gone.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, closed: bool) -> None:
+        self._descriptor, self._closed = descriptor, closed
         self.lost: OSError | None = None
         self._wait = BLOCKED_SECONDS
 
@@ -42,6 +45,8 @@ class _Output(io.RawIOBase):
         # The caller gives a buffer of any kind. What is dropped counts as written.
         left = memoryview(data).cast("B")
         size = len(left)
+        if size and self._closed:
+            self.lost = self.lost or OSError(errno.EBADF, "it is closed")
         try:
             while left:
                 try:
@@ -64,10 +69,12 @@ def protect() -> None:
     A descriptor that is closed is opened on the null device, before a file of another purpose gets
     its number. Text that the encoding lacks is written with backslashes.
     """
+    closed = set()
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
+            closed.add(descriptor)
             null = os.open(os.devnull, os.O_RDWR)
             if null == descriptor:
                 os.set_inheritable(null, True)
@@ -76,15 +83,15 @@ def protect() -> None:
                 os.close(null)
     if sys.stdin is None:  # Python found it closed
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = _protected(sys.stdout, 1)
-    sys.stderr = _protected(sys.stderr, 2)
+    sys.stdout = _protected(sys.stdout, 1, 1 in closed)
+    sys.stderr = _protected(sys.stderr, 2, 2 in closed)
 
 
-def _protected(stream: TextIO | None, descriptor: int) -> TextIO:
+def _protected(stream: TextIO | None, descriptor: int, closed: bool) -> TextIO:
     if stream is not None:
         with contextlib.suppress(OSError):
             stream.flush()
-    buffer = io.BufferedWriter(cast(io.RawIOBase, _Output(descriptor)))
+    buffer = io.BufferedWriter(cast(io.RawIOBase, _Output(descriptor, closed)))
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return io.TextIOWrapper(
         buffer, encoding=encoding, errors="backslashreplace", line_buffering=True

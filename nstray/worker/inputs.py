@@ -16,11 +16,12 @@ from typing import Any
 
 from nstray import storage
 from nstray.engine import settings
-from nstray.engine.network.vgg import minimum_side
 from nstray.engine.pair import pair_seed
 from nstray.errors import (
     AccessDenied,
+    BadArchive,
     BadCredentials,
+    Changed,
     Corrupt,
     ErrorCode,
     NotFound,
@@ -34,6 +35,9 @@ from nstray.images.decode import decode, decode_mask
 from nstray.images.resize import fit, fit_mask
 from nstray.manifest.pair import Pair, pairs
 from nstray.manifest.shards import Shard
+from nstray.sources import loose
+from nstray.sources.read import Sources
+from nstray.sources.reference import split_member
 from nstray.storage.backoff import retry
 from nstray.text import log_event
 from nstray.worker.image_cache import ImageCache, Picture
@@ -86,6 +90,7 @@ class Inputs:
     Args:
         pool: where images are fetched and decoded.
         merged: the job's settings with a pair's own.
+        minimum_side: of the network, in pixels, for the taps that a picture needs.
         phases: told of the time that fetching and decoding take.
         on_step: called for each image, and for each pause for a store that is out of reach.
     """
@@ -95,14 +100,17 @@ class Inputs:
         spec: JobSpec,
         pool: ThreadPoolExecutor,
         merged: Callable[[Mapping[str, Any]], settings.StylizeConfig],
+        minimum_side: Callable[[Sequence[str]], int],
         phases: PhaseTimes,
         on_step: Callable[[], None],
     ) -> None:
         self.spec, self._pool, self._merged = spec, pool, merged
+        self._minimum_side = minimum_side
         self._phases, self._on_step = phases, on_step
         self._requests = Requests(spec.config, spec.init)
         self._cache = ImageCache(CACHE_BYTES)
         self._styles = StyleCache(spec.run)
+        self._sources = Sources(spec.config.max_bytes, self._styles, on_step)
         self._given: dict[str, str] = {}  # the image that each store gave last
 
     def prepare(self, shard: Shard) -> list[LoadedPair]:
@@ -185,7 +193,8 @@ class Inputs:
         config = self._merged(self.own_settings(ready.pair))
         content_taps = config.content_layers if config.content_weight > 0 else ()
         style_taps = config.style_layers if ready.styles and config.style_weight > 0 else ()
-        least, least_style = minimum_side((*content_taps, *style_taps)), minimum_side(style_taps)
+        least = self._minimum_side((*content_taps, *style_taps))
+        least_style = self._minimum_side(style_taps)
         assert ready.content is not None
         sides = [("content", ready.pair.content or "", ready.content, least)]
         sides += [
@@ -193,7 +202,7 @@ class Inputs:
             for uri, image in zip(ready.pair.styles, ready.styles, strict=True)
         ]
         if ready.fine is not None:
-            least_fine = minimum_side(config.fine_layers)
+            least_fine = self._minimum_side(config.fine_layers)
             sides += [
                 ("style", uri, image, least_fine)
                 for uri, image in zip(ready.pair.styles, ready.styles, strict=True)
@@ -224,8 +233,8 @@ class Inputs:
             # Not every store gives a digest that would show damage on the way.
             if storage.split(request.uri)[0] is None or error.code not in _OF_BYTES:
                 raise
-            self._styles.forget(request.uri)
-            again = self._fetch_bytes(request)
+            self._styles.forget(_shared_name(request))
+            again = self._fetch_bytes(request, again=True)
             if again == data:
                 raise
             log_event("read_again", log.warning, image=request.uri, reason=error)
@@ -234,15 +243,19 @@ class Inputs:
         self._on_step()
         return image
 
-    def _fetch_bytes(self, request: Request) -> bytes:
-        """The bytes of an image; raises as `_fetch` does."""
+    def _fetch_bytes(self, request: Request, *, again: bool = False) -> bytes:
+        """The bytes of an image; raises as `_fetch` does.
+
+        Args:
+            again: what came before may be damaged.
+        """
         role, uri = request.role, request.uri
         try:
             with self._phases.timed("fetch"):
                 data = retry(
                     storage.redact(uri),
                     Unreachable,
-                    lambda: self._read(role, uri),
+                    lambda: self._read(request, again),
                     self._on_step,
                     lambda: self._gives_others(uri),
                 )
@@ -254,6 +267,14 @@ class Inputs:
             raise PairError(ErrorCode.ACCESS_DENIED, f"{role}: {error}") from None
         except TooLarge as error:
             raise PairError(ErrorCode.TOO_MANY_BYTES, f"{role}: {error}") from None
+        except BadArchive as error:
+            raise PairError(ErrorCode.BAD_ARCHIVE, f"{role}: {error}") from None
+        except Changed as error:
+            raise PairError(
+                ErrorCode.SOURCE_CHANGED,
+                f"{role} {storage.redact(uri)}: the archive is not the version that the manifest "
+                f"names ({error}); make the manifest anew, or put that version back",
+            ) from None
         except Unreachable as error:
             if not isinstance(error, Corrupt) and not self._gives_others(uri):
                 raise
@@ -279,28 +300,35 @@ class Inputs:
         """Stop using what is shared with the other workers of this machine."""
         self._styles.close()
 
-    def _read(self, role: str, uri: str) -> bytes:
+    def _read(self, request: Request, again: bool) -> bytes:
+        uri, place = request.uri, request.place
+
         def fetch() -> bytes:
-            data = storage.read(uri, max_bytes=self.spec.config.max_bytes)
+            read = self._sources.read_again if again else self._sources.read
+            data = read(uri, place)
             self._given[_store(uri)] = uri
             return data
 
         # A content belongs to one pair, or to a few that come one after another. A local file needs
         # no copy.
-        shared = role in _SHARED and storage.split(uri)[0] is not None
-        return self._styles.get(uri, fetch) if shared else fetch()
+        shared = request.role in _SHARED and storage.is_uri(uri)
+        return self._styles.get(_shared_name(request), fetch) if shared else fetch()
 
     def _gives_others(self, uri: str) -> bool:
         """Whether the store of `uri` still gives another image that it gave before.
 
-        Then it is this image that can't be read, and not the store that is out of reach.
+        Then it is this image that can't be read, and not the store that is out of reach. Of an
+        archive its first byte is enough.
         """
         other = self._given.get(_store(uri), uri)
         if other == uri:
             return False
         self._on_step()
         try:
-            storage.read(other, max_bytes=self.spec.config.max_bytes)
+            if (member := split_member(other)) is not None:
+                storage.read_start(member[0], 1)
+            else:
+                loose.read(other, self.spec.config.max_bytes)
         except Corrupt:
             pass
         except Unreachable:
@@ -333,6 +361,11 @@ def _spaces(uri: str) -> str:
     """The name in quotes, if a folder's or file's begins or ends with white space; else empty."""
     found = re.search(r"/\s|\s/|\s$", uri)
     return f" (with white space in its name: {storage.redact(uri)!r})" if found else ""
+
+
+def _shared_name(request: Request) -> str:
+    """What names an image's bytes in the cache that workers share."""
+    return request.uri if request.place is None else f"{request.uri}\0{request.place}"
 
 
 def _store(uri: str) -> str:

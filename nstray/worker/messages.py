@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from nstray.config import JobConfig
 from nstray.manifest.pair import ManifestInfo
+from nstray.manifest.shards import BY_STYLE
 from nstray.output.schema import part_schema
 
 
@@ -24,6 +25,8 @@ class JobSpec:
         init: content, noise, style, or the absolute URI of an image.
         retry: codes of the error rows that are made again; empty for an ordinary run.
         cuts: as `nstray.manifest.shards.cut_windows` takes them.
+        order: of rows in a window, as `nstray.manifest.shards.cut_shards` takes it.
+        base: the folder that the manifest's relative paths start from now.
         carried_changed: whether parts may hold other carried values than the manifest does now.
         trial: parts are made and dropped, for a probe.
         run: a name of this run alone.
@@ -38,6 +41,8 @@ class JobSpec:
     init: str
     retry: tuple[str, ...] = ()
     cuts: tuple[int, ...] = ()
+    order: str = BY_STYLE
+    base: str = ""
     carried_changed: bool = False
     trial: bool = False
     run: str = field(default_factory=lambda: uuid.uuid4().hex)

@@ -9,6 +9,7 @@ from typing import Any
 from nstray.config import ORIGINAL, JobConfig
 from nstray.engine import settings
 from nstray.manifest.pair import Pair
+from nstray.sources.reference import Place
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Request:
         rule: the size rule for `size`.
         upsample: as the setting of that name.
         mask: decoded to one channel; it is fitted to its picture later.
+        place: where the image lies in its archive, if its row says it.
     """
 
     role: str
@@ -29,11 +31,12 @@ class Request:
     rule: str = ""
     upsample: bool = False
     mask: bool = False
+    place: Place | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What decides the pixels, for the cache: all but the role."""
-        return (self.uri, self.size, self.rule, self.upsample, self.mask)
+        return (self.uri, self.size, self.rule, self.upsample, self.mask, self.place)
 
 
 class Requests:
@@ -53,9 +56,12 @@ class Requests:
     def content(self, pair: Pair) -> Request:
         """The pair's content."""
         size, rule = self._size(pair)
+        side, upsample = size, self._config.upsample
         if size == ORIGINAL:
-            return Request("content", pair.content or "", self._config.max_side, rule)
-        return Request("content", pair.content or "", size, rule, self._config.upsample)
+            side, upsample = self._config.max_side, False
+        return Request(
+            "content", pair.content or "", side, rule, upsample, place=pair.content_place
+        )
 
     def others(self, pair: Pair, content_pixels: int | None = None) -> list[Request]:
         """Every image that a pair needs besides its content.
@@ -73,7 +79,11 @@ class Requests:
         else:
             side, style_rule = (_area(size), "area") if rule == "exact" else (int(size), rule)
         style_size = max(1, round(side * own.get("style_scale", config.style_scale)))
-        out = [Request("style", uri, style_size, style_rule) for uri in pair.styles]
+        places = pair.style_places or (None,) * len(pair.styles)
+        out = [
+            Request("style", uri, style_size, style_rule, place=place)
+            for uri, place in zip(pair.styles, places, strict=True)
+        ]
         if pair.fine_style:
             out.append(Request("fine style", pair.fine_style, style_size, style_rule))
         for role, masks in (("content mask", pair.content_masks), ("style mask", pair.style_masks)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from nstray.manifest.column_names import IMAGE_COLUMNS
 from nstray.manifest.shards import Shard
 from nstray.output.part_file import encode_part
 from nstray.output.schema import error_row, ok_row
+from nstray.sources.read import relative_reference
 from nstray.storage.backoff import retry
 from nstray.worker.inputs import LoadedPair
 from nstray.worker.messages import JobSpec, ShardReport
@@ -86,9 +88,8 @@ class Rows:
                 path = f"{ready.pair.pair_id}.{extension(self._spec.config.image_format)}"
                 row = ok_row(picture, path, **common, **_figures(outcome), created_at=now)
             else:
-                row = error_row(
-                    outcome.code, storage.redact(outcome.message), **common, created_at=now
-                )
+                message = self._shorten(storage.redact(outcome.message))
+                row = error_row(outcome.code, message, **common, created_at=now)
             self._on_step()
             yield row
 
@@ -97,8 +98,8 @@ class Rows:
         pair, styles = ready.pair, ready.styles
         return {
             "pair_id": pair.pair_id,
-            "content_uri": storage.redact(pair.content or ""),
-            "style_uri": [storage.redact(uri) for uri in pair.styles],
+            "content_uri": self._uri(pair.content or ""),
+            "style_uri": [self._uri(uri) for uri in pair.styles],
             "content_sha256": ready.content.sha256 if ready.content else None,
             "content_width": ready.content.source[1] if ready.content else None,
             "content_height": ready.content.source[0] if ready.content else None,
@@ -113,6 +114,14 @@ class Rows:
             "nstray_version": VERSION,
             "attempt": attempt,
         }
+
+    def _shorten(self, message: str) -> str:
+        """A message with paths below the manifest's folder as seen from there."""
+        base = storage.redact(self._spec.base).removesuffix("/")
+        return re.sub(rf"(?<![^\s'\"(:]){re.escape(base)}/", "", message) if base else message
+
+    def _uri(self, reference: str) -> str:
+        return storage.redact(relative_reference(reference, self._spec.base))
 
     def _encode(self, result: Result) -> bytes:
         config = self._spec.config

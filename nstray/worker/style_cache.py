@@ -1,6 +1,6 @@
-"""Style images that the workers of one run share on one machine.
+"""Style images, and indexes of archives, that the workers of one run share on one machine.
 
-Each image is fetched from its store once per machine, not once per worker. The cache is a folder of
+Each is fetched from its store once per machine, not once per worker. The cache is a folder of
 this user alone below the temporary one (``TMPDIR``), with a file per image: SHA-256 of the bytes,
 then the bytes. The last worker that leaves removes the folder. If all of them were killed, the next
 run's driver or worker on the machine does (`nstray.system.owned_folders`). The cache is of one run:

@@ -63,6 +63,7 @@ class Worker:
         threads: int | None = None,
     ) -> None:
         storage.request_payer(spec.config.request_payer)
+        storage.allow_remote(spec.config.allow_remote)
         self.spec, self.output = spec, Output(spec.out)
         # If `init` is an image, the engine takes it as each pair's `start`.
         init = spec.init if spec.init in settings.INITS else "content"
@@ -83,7 +84,14 @@ class Worker:
         self._progress = WorkerProgress()
         self._draining = False
         self._phases = PhaseTimes()
-        self._inputs = Inputs(spec, self._pool, self.stylizer.settings, self._phases, self._step)
+        self._inputs = Inputs(
+            spec,
+            self._pool,
+            self.stylizer.settings,
+            self.stylizer.network.minimum_side,
+            self._phases,
+            self._step,
+        )
         self._rows = Rows(
             spec, self.device_name, self.stylizer.dtype, self._pool, self._phases, self._step
         )

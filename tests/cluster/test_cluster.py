@@ -33,7 +33,7 @@ from nstray.cluster.scheduling import Backlog, FailureCounter, IsolatedShard
 from nstray.cluster.worker_handle import WorkerHandle
 from nstray.cluster.worker_pool import WorkerPool
 from nstray.commands import prepare, verify
-from nstray.errors import AccessDenied, ConfigError, ErrorCode, JobFailed, OutputError, StorageError, Unreachable
+from nstray.errors import AccessDenied, ConfigError, Corrupt, ErrorCode, JobFailed, OutputError, StorageError, Unreachable
 from nstray.manifest.shards import Shard
 from nstray.output import live_status
 from nstray.output.folder import Output
@@ -634,6 +634,31 @@ def test_a_worker_looks_for_the_record_of_its_job(tmp_path: Path, monkeypatch: p
     record.rmdir()
     record.write_bytes(kept)
     actor.check_output(spec)
+
+
+@pytest.mark.parametrize(("error", "ends"), [(Unreachable("S3 answered 500"), False), (Corrupt("damaged"), False), (AccessDenied("403"), True)])
+def test_a_store_that_does_not_answer_a_starting_worker_is_no_other_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: StorageError, ends: bool
+) -> None:
+    """It ended the job with 2, as if the user had to mend it. A store that refuses the node still does."""
+
+    class Context:
+        def get_node_id(self) -> str:
+            return "0123abcd"
+
+    def head(uri: str) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "get_runtime_context", Context)
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.1.2.3")
+    small = Small(tmp_path, contents=1, styles=1)
+    spec = dataclasses.replace(prepare.check(small.manifest, small.out, config.make(small.settings)).spec, out="s3://bucket/out")
+    monkeypatch.setattr(storage, "head", head)
+    if ends:
+        with pytest.raises(OutputError, match=r"node 0123abcd .*403"):
+            actor.check_output(spec)
+    else:
+        actor.check_output(spec)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_place_without_room_is_named(variable: str, name: str, tmp_path: Path,
 def test_a_loopback_that_is_down_is_named() -> None:
     own_cluster.require_loopback()
     text = "from nstray.cluster import own_cluster\ntry:\n    own_cluster.require_loopback()\nexcept Exception as error:\n    print(error)"
-    found = subprocess.run(["unshare", "-n", sys.executable, "-c", text], capture_output=True, text=True, timeout=100)
+    found = subprocess.run(["unshare", "-n", sys.executable, "-c", text], capture_output=True, text=True, timeout=400)
     assert found.stdout == (
         "127.0.0.1: Network is unreachable; Ray's processes talk to each other there: bring the loopback interface up (ip link set lo up)\n"
     )

@@ -41,7 +41,7 @@ def test_submitted_job_completes(head: Head, tmp_path: Path) -> None:
 
 
 def test_stopped_job_drains_and_a_rerun_completes(head: Head, tmp_path: Path) -> None:
-    out, entrypoint = _entrypoint(tmp_path, 100)
+    out, entrypoint = _entrypoint(tmp_path, 200)
     environment = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}})
     started = head.job("submit", "--submission-id", "stopped", "--no-wait", "--runtime-env-json", environment, "--", *entrypoint)
     assert started.returncode == 0, started.stdout + started.stderr

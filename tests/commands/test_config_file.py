@@ -56,6 +56,34 @@ def test_what_is_wrong_names_the_file(tmp_path: Path, text: str | bytes, said: s
     assert len(found) < 1000
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("128:50", "128:50 without quotes is a number of base 60 in YAML; put it in quotes: '128:50'"),
+        ("12:30", "12:30 without quotes is a number of base 60"),
+        ("12:30.5", "12:30.5 without quotes is a number of base 60"),
+        ("1:30:00", "1:30:00 without quotes is a number of base 60"),
+        ("[1, -1:30]", "-1:30 without quotes is a number of base 60"),
+        ("016", "016 is an octal number in YAML; write it without the 0 in front"),
+        ("-0_7", "-0_7 is an octal number in YAML"),
+    ],
+)
+@pytest.mark.parametrize("name", ["coarse", "seed", "size", "style_weight", "style_layer_weights", "column_types"])
+def test_a_number_that_yaml_reads_as_another_one_is_refused(tmp_path: Path, name: str, value: str, said: str) -> None:
+    found = problem(tmp_path / "job.yaml", f"evaluations: 9\n{name}: {value}\n")
+    assert found.startswith(f"--config {tmp_path}/job.yaml: line 2: {said}")
+
+
+def test_numbers_and_quoted_text_stay_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "coarse: '128:50'\nsize: 0x40\nseed: 0\nstyle_weight: 1_000\ncontent_weight: 0.5\ntv_weight: 00.5\nmax_error_rate: 1.5e-1\nshard_size: 20\n"
+    )
+    c = load(str(path))
+    assert (c.coarse, c.size, c.seed, c.style_weight, c.content_weight, c.tv_weight) == ("128:50", 64, 0, 1000, 0.5, 0.5)
+    assert (c.max_error_rate, c.shard_size) == (0.15, 20)
+
+
 def test_a_wrong_option_does_not_blame_the_file(tmp_path: Path) -> None:
     assert problem(tmp_path / "job.yaml", "size: 64\n", seed="x").startswith("seed: ")
     assert problem(tmp_path / "job.yaml", "size: banana\n", seed=1).startswith("--config ")

@@ -26,7 +26,7 @@ def manifest(rows: int) -> pa.Table:
 
 
 def nstray(*words: str, code: int = 0) -> str:
-    done = subprocess.run([*jobs.NSTRAY, *words], capture_output=True, text=True, env={**os.environ, **jobs.LOCAL_RAY}, timeout=300)
+    done = subprocess.run([*jobs.NSTRAY, *words], capture_output=True, text=True, env={**os.environ, **jobs.LOCAL_RAY}, timeout=600)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 

@@ -18,8 +18,9 @@ from jobs import shards_of
 
 from nstray import config, storage
 from nstray.commands import prepare, verify
+from nstray.commands import retry as retry_module
 from nstray.commands.retry import retry
-from nstray.errors import ManifestError, OutputError
+from nstray.errors import ManifestError, OutputError, UsageError
 from nstray.output.folder import Output
 
 pytestmark = pytest.mark.usefixtures("weights_once")
@@ -37,6 +38,7 @@ MANIFESTS = {
     "folders above": "content,style\n../x/c.png,s.png\nd.png,../x/s.png\n./d.png,x/../t.png\n",
     "absolute and relative": "content,style\nc.png,/k/s.png\n/k/d.png,s.png\n/zz/d.png,t.png\n",
     "URIs": "content,style\ns3://k/c.png,s.png\nfile:///k/d.png,s.png\nd.png,s3://zz/t.png\n",
+    "archives": "content,style\nx.tar::c.png,s.png\nd.parquet::image[150],s.png\nd.parquet::image[0],t.png\n",
     "carried": "content,style,label\nc.png,s.png,1\nd.png,s.png,2\nd.png,t.png,3\n",
 }
 ADDED = {name: text.splitlines()[-1].replace("t.png", "u.png").removeprefix("c,") + "\n" for name, text in MANIFESTS.items()}
@@ -182,13 +184,30 @@ def test_retry_and_verify_of_a_moved_project(tmp_path: Path) -> None:
     there = moved(tmp_path / "project")
     out = str(there / "out")
     for call in (lambda: retry(out, (), {}), lambda: verify.verify(out)):
-        with pytest.raises(ManifestError, match=r"the manifest that the job names can't be used: .*m\.csv.*; say where it is with --manifest"):
+        with pytest.raises(ManifestError, match=r"the manifest that the job names can't be used: .*m\.csv.*; say where to look with --manifest"):
             call()
     assert verify.verify(out, str(there / "m.csv"), decode=False).problems == [
         "2 of 2 parts missing: part-00000-0000.parquet, part-00000-0001.parquet"
     ]
     again = checked(there)  # what `retry` does with --manifest
     assert Output(out).job.compare(Output(out).job.read(), prepare.record(again)) == []
+
+
+def test_retry_of_a_project_that_moved_with_its_weights_and_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "project"
+    manifest, weights = jobs.write_inputs(str(folder), contents=1, styles=1)
+    init = str(folder / "c0.png")
+    job = prepare.check(manifest, str(folder / "out"), config.make({**jobs.SETTINGS, "weights": weights, "init": init}))
+    job.output.job.open(prepare.record(job))
+    there = moved(folder)
+    out, given = str(there / "out"), {"weights": str(there / "weights.safetensors"), "init": str(there / "c0.png")}
+    monkeypatch.setattr(retry_module, "run", lambda job: 0)
+    for name, old in (("weights", weights), ("init", init)):
+        changes = {other: path for other, path in given.items() if other != name}
+        with pytest.raises(UsageError) as caught:
+            retry(out, (), changes, f"{there}/pairs.csv")
+        assert str(caught.value) == f"the {name} that the job names can't be used: {old}: no such file; say where to look with --{name}"
+    assert retry(out, (), given, f"{there}/pairs.csv") == 0
 
 
 def test_a_prefix_that_was_copied_to_another_bucket(s3: str) -> None:

@@ -24,7 +24,10 @@ def test_what_build_writes_is_made(tmp_path: Path, local_ray: None, call: Callab
         (tmp_path / "c" / name).write_bytes(data)
     manifest, out = tmp_path / f"pairs.{ending}", tmp_path / "out"
     code, said, err = call("manifest", "build", "--content", tmp_path / "c", "--style", tmp_path / "in" / "s0.png", "-o", manifest)
-    assert (code, said, err) == (0, f"{len(ODD_NAMES)} pairs in {manifest}\n", "")
+    assert (code, said) == (0, f"{len(ODD_NAMES)} pairs in {manifest}\n")
+    contents, styles = err.splitlines()  # nothing was left out
+    assert contents == f"content {tmp_path / 'c'}: {len(ODD_NAMES)} loose pictures"
+    assert styles.endswith(": 1 loose picture")
     code, _, err = call("manifest", "check", manifest)
     assert (code, err) == (0, "")
     code, _, err = call("run", manifest, out, *jobs.options({**jobs.SETTINGS, "weights": weights, "actors": 1, "shard_size": 50}))

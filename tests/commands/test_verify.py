@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import tempfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from nstray.commands.status import status
 from nstray.commands.verify import verify
 from nstray.errors import ManifestError, NstrayError, OutputError
 from nstray.images.encode import encode
+from nstray.output import part_file, paths
 from nstray.output.folder import Output
 from nstray.output.part_file import FOOTER_KEY, encode_part
 from nstray.output.records import dump
@@ -158,9 +161,9 @@ DAMAGE: dict[str, tuple[Callable[[Any], None], list[str]]] = {
     "a part nstray did not write": (foreign, [f"{PARTS[1]}: can't be read: ", "that nstray did not write"]),
     "a part too many": (
         lambda made: shutil.copy(made.part(PARTS[1]), made.part("part-00000-0003.parquet")),
-        ["1 unexpected files in data/: part-00000-0003.parquet"],
+        ["1 unexpected file in data/: part-00000-0003.parquet"],
     ),
-    "a foreign file among the parts": (lambda made: made.part("train.parquet").write_bytes(b""), ["1 unexpected files in data/: train.parquet"]),
+    "a foreign file among the parts": (lambda made: made.part("train.parquet").write_bytes(b""), ["1 unexpected file in data/: train.parquet"]),
     "two parts swapped": (
         swap,
         [f"{PARTS[0]}: its footer says it is part 1 of window 0", f"{PARTS[0]}: against the manifest's shard it lacks", "belong elsewhere"],
@@ -218,9 +221,34 @@ def test_damage_is_found_and_named(tmp_path: Path, what: str) -> None:
     assert verify(made.out).passed
     damage, said = DAMAGE[what]
     damage(made)
-    problems = verify(made.out).problems
+    report = verify(made.out)
+    problems = report.problems
     for text in said:
         assert any(text in p for p in problems), problems
+    named = [name for name in PARTS if any(p.startswith(f"{name}: ") for p in problems)]
+    assert report.bad_parts == named
+    assert any(remedy.startswith(REMEDIES.get(what, f"remove {', '.join(named)} and run the job again to remake ")) for remedy in report.remedies)
+
+
+REMEDIES = {
+    "a missing part": "run the job again: it makes the parts that are missing",
+    "a part too many": "move the unexpected files out of data/",
+    "a foreign file among the parts": "move the unexpected files out of data/",
+}
+
+
+@pytest.mark.parametrize("what", [w for w in DAMAGE if w not in ("a part too many", "a foreign file among the parts")])
+def test_the_remedy_mends_the_damage(tmp_path: Path, what: str) -> None:
+    """Removing the parts that are named, and making what is missing as a run does, leaves no problem."""
+    made = make_output(tmp_path, errors={"c0-s0": "not_found", "c1-s0": "diverged"})
+    whole = {name: made.part(name).read_bytes() for name in PARTS}
+    DAMAGE[what][0](made)
+    for name in verify(made.out).bad_parts:
+        made.part(name).unlink()
+    for name in PARTS:
+        if not made.part(name).exists():
+            assert Output(made.out).parts.commit(name, whole[name])
+    assert verify(made.out).problems == []
 
 
 def test_without_decoding_the_rest_is_still_checked(tmp_path: Path) -> None:
@@ -248,12 +276,53 @@ def test_a_manifest_elsewhere_must_be_the_same_one(tmp_path: Path) -> None:
     other.write_bytes(text)
     assert verify(made.out, str(other)).passed
     other.write_bytes(b"".join(text.splitlines(keepends=True)[:-1]))
-    (problem,) = verify(made.out, str(other)).problems
+    report = verify(made.out, str(other))
+    (problem,) = report.problems
     assert "is not the job's" in problem
+    assert report.remedies == ["give the manifest that the job was run with: --manifest MANIFEST"]
+
+
+@pytest.mark.parametrize("labels", ["as before", "corrected"])
+def test_a_manifest_that_has_grown_is_told_from_another_one(tmp_path: Path, labels: str) -> None:
+    made = make_output(tmp_path)
+    lines = Path(made.manifest).read_bytes().splitlines(keepends=True)
+    if labels == "corrected":
+        lines = [lines[0].strip() + b",more\n", *(line.strip() + b",x\n" for line in lines[1:])]
+    grown = Path(made.manifest).with_name("grown.csv")
+    new = [lines[1].replace(b"c0", b"c9"), lines[2].replace(b"c0", b"c9")]
+    grown.write_bytes(b"".join(lines + new))
+    report = verify(made.out, str(grown))
+    assert report.problems == [f"the manifest {grown} has grown from the job's 6 rows to 8"]
+    assert report.remedies == ["run the job with --extend, which makes the new rows"]
+    assert [note for note in report.notes if "carries" in note] == (
+        [f"the manifest {grown} has the job's rows, but columns that it only carries have other values now"] if labels == "corrected" else []
+    )
+
+
+@pytest.mark.parametrize("change", ["another row", "another order", "fewer rows", "rows before", "another row of two more"])
+def test_another_manifest_has_no_note_on_carried_columns(tmp_path: Path, change: str) -> None:
+    made = make_output(tmp_path)
+    header, *rows = Path(made.manifest).read_bytes().splitlines(keepends=True)
+    new = rows[0].replace(b"c0", b"c9")
+    changed = {
+        "another row": [*rows[:-1], new],
+        "another order": rows[::-1],
+        "fewer rows": rows[:-1],
+        "rows before": [new, *rows],
+        "another row of two more": [*rows[:-1], new, new.replace(b"c9", b"c8"), rows[-1]],
+    }[change]
+    other = Path(made.manifest).with_name("other.csv")
+    other.write_bytes(header + b"".join(changed))
+    report = verify(made.out, str(other))
+    assert report.notes == []
+    assert f"the manifest {other} is not the job's: it has {len(changed)} rows" in report.problems[0]
+    assert "--extend" not in "".join(report.problems)
+    job = Output(made.out).job.read()
+    assert job["rows_digest"] in report.problems[0]
 
 
 def test_many_problems_are_counted_not_listed_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nstray.commands.verify.MAX_PROBLEMS", 2)
+    monkeypatch.setattr("nstray.commands.verify_report.MAX_PROBLEMS", 2)
     made = make_output(tmp_path)
     for name in PARTS:
         put_back(made, name, rows_of(made, name), fingerprint="0" * 64)
@@ -300,6 +369,23 @@ def test_export_again_changes_nothing_and_overwrites_only_when_told(tmp_path: Pa
     assert picture_file.read_bytes() == b"mine"
     export(made.out, str(to), overwrite=True)
     assert {p.name: p.read_bytes() for p in to.iterdir()} == before
+
+
+def test_export_among_other_files_says_so(tmp_path: Path) -> None:
+    made = make_output(tmp_path)
+    said: list[str] = []
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    export(made.out, str(plain), on_warning=said.append)
+    assert export(made.out, str(plain), on_warning=said.append)["images"] == 6
+    assert said == []
+    cats = tmp_path / "cats"
+    cats.mkdir()
+    (cats / "cat.jpg").write_bytes(b"cat")
+    export(made.out, str(cats), on_warning=said.append)
+    (warning,) = said
+    assert warning.startswith(f"{cats} holds files already, such as cat.jpg, and no metadata.jsonl of an export")
+    assert (cats / "cat.jpg").read_bytes() == b"cat"
 
 
 def test_export_of_a_growing_job_grows(tmp_path: Path) -> None:
@@ -375,6 +461,27 @@ def test_a_carried_column_called_file_name_does_not_win(tmp_path: Path) -> None:
     (line,) = [json.loads(text) for text in (tmp_path / "plain" / "metadata.jsonl").read_text().splitlines()]
     assert (line["file_name"], line["manifest_file_name"]) == ("a.png", "theirs.jpg")
     assert line["when"].endswith("123456789")
+
+
+def test_export_does_not_hold_its_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 MB of it: the pictures' captions, which a part holds once."""
+    made = make_output(tmp_path, contents=1, styles=1)
+    ids = [f"p{i}" for i in range(200)]
+    rows = [ok_row(i, caption="x" * 100_000, split=0) for i in ids]
+    made.part(PARTS[0]).write_bytes(encode_part(rows, part_schema(CARRIED), footer(ids)))
+    file = tempfile.SpooledTemporaryFile
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", lambda max_size: file(max_size=2**20))
+    monkeypatch.setattr(part_file, "ROWS_PER_GROUP", 8)
+    monkeypatch.setattr(paths, "RECORD_BYTES", 2**20)  # of which a buffer is made
+    tracemalloc.start()
+    try:
+        assert export(made.out, str(tmp_path / "plain"))["images"] == 200
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    lines = (tmp_path / "plain" / "metadata.jsonl").read_text().splitlines()
+    assert [json.loads(line)["caption"] == "x" * 100_000 for line in lines] == [True] * 200
+    assert most < 8e6
 
 
 # the same on S3

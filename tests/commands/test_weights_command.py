@@ -15,10 +15,13 @@ from outputs import picture
 from safetensors import safe_open
 
 from nstray import storage
-from nstray.commands import weights
-from nstray.engine.network.normalise import normalise, to_safetensors
+from nstray.commands import decoded_pictures, weights
+from nstray.engine.network.key_names import FEATURE_INDEX
+from nstray.engine.network.normalise import normalise
+from nstray.engine.network.random_weights import random_weights
 from nstray.engine.network.vgg import VGGFeatures
-from nstray.engine.network.weights import FEATURE_INDEX, VGGWeights, load_weights, parse_weights, random_weights
+from nstray.engine.network.weight_files import load_weights, parse_weights, to_safetensors
+from nstray.engine.network.weights import VGGWeights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.errors import Unreachable
 from nstray.images.decode import decode
@@ -88,11 +91,13 @@ def test_normalise_writes_what_the_engine_makes(call: Call, given: tuple[Path, P
     expected = normalise(load_weights(str(source)), pixels, "max")
     assert equal(made, expected.weights)
     assert made.input == "rgb"
-    assert metadata(tmp_path / "n.safetensors") == {**expected.metadata, "input": "rgb", "size": "512"}
+    assert metadata(tmp_path / "n.safetensors") == {**expected.metadata, "input": "rgb", "pooling": "max", "size": "512"}
     assert said == {
         "out": str(tmp_path / "n.safetensors"),
         "weights_id": made.id,
         "input": "rgb",
+        "padding": "zero",
+        "widths": "64-128",
         "layers": "conv1_1 to conv2_1",
         "source_id": load_weights(str(source)).id,
         "pooling": "max",
@@ -118,7 +123,7 @@ def test_size_and_limit(call: Call, given: tuple[Path, Path], tmp_path: Path) ->
 
 def test_a_limit_takes_pictures_evenly(given: tuple[Path, Path]) -> None:
     def taken(limit: int | None) -> list[str]:
-        return [storage.name(u) for u in weights._Pictures(str(given[1]), 16, limit, print).uris]
+        return [storage.name(u) for u in decoded_pictures.Pictures(str(given[1]), 16, limit, print).uris]
 
     assert taken(None) == taken(3) == taken(9) == ["a.png", "b.PNG", "c.png"]
     assert taken(2) == ["a.png", "b.PNG"]
@@ -142,7 +147,7 @@ def test_pictures_that_cannot_be_used_are_named_skipped_and_counted(call: Call, 
 
 
 def test_a_minute_gives_a_line(call: Call, given: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(decoded_pictures, "LINE_EVERY", 0.0)
     _, _, err = call("weights", "normalise", "--weights", given[0], "--images", given[1], "-o", tmp_path / "n.safetensors")
     assert err.splitlines()[-1] == "event=progress done=3 total=3 skipped=0"
 
@@ -206,6 +211,8 @@ def test_convert_keeps_the_network(
         "out": str(tmp_path / "vgg.safetensors"),
         "weights_id": made.id,
         "input": convention,
+        "padding": "zero",
+        "widths": "64-128",
         "layers": "conv1_1 to conv2_1",
         "source_id": before.id,
     }
@@ -243,12 +250,12 @@ def test_what_is_refused(call: Call, given: tuple[Path, Path], tmp_path: Path) -
     cases: list[tuple[list[Any], tuple[str, ...]]] = [
         (["--weights", source, "--images", empty], ("empty", "no pictures", "no files lie below it", ".png")),
         (["--weights", source, "--images", text], ("text", "left out 1 file without an ending of JPEG, PNG or WebP: 1 .txt")),
-        (["--weights", source, "--images", broken], ("broken", "none of 1 pictures can be used", "a.png")),
+        (["--weights", source, "--images", broken], ("broken", "of 1 picture none can be used", "a.png")),
         (["--weights", source, "--images", tmp_path / "gone"], ("--images", "gone", "no such file or folder")),
         (["--weights", source, "--images", source], ("given.safetensors", "folder")),
         (["--weights", tmp_path / "gone.pth", "--images", folder], ("gone.pth", "no such file")),
         (["--weights", tmp_path / "hello.pth", "--images", folder], ("hello.pth", "hello")),
-        (["--weights", "randon", "--images", folder], ("randon", "imagenet and random")),
+        (["--weights", "randon", "--images", folder], ("randon", "imagenet, compact, random")),
         (["--weights", source, "--images", folder, "--pooling", "avrage"], ("--pooling", "avrage", "average", "max")),
         (["--weights", source, "--images", folder, "--size", "0"], ("--size",)),
         (["--weights", source, "--images", folder, "--size", "1"], ("--size 1", "conv2_1", "2 pixels")),
@@ -296,13 +303,13 @@ def test_an_output_that_appears_meanwhile_is_kept(
     source, folder = given
     words = ["weights", command, *(["--weights", source, "--images", folder] if command == "normalise" else [source])]
     out = tmp_path / "n.safetensors"
-    reading = weights._read
+    reading = weights.read_network
 
     def read(*a: Any) -> VGGWeights:
         out.write_text("theirs")
         return reading(*a)
 
-    monkeypatch.setattr(weights, "_read", read)
+    monkeypatch.setattr(weights, "read_network", read)
     code, _, err = call(*words, "-o", out)
     assert code == 2
     assert "appeared meanwhile" in err

@@ -16,7 +16,7 @@ PROSE = [page for page in PAGES if page.name != "CHANGELOG.md"]
 
 def build(site: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site), *more]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
 
 
 @pytest.mark.dev

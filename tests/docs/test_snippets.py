@@ -2,7 +2,8 @@
 
 A ``python`` block is run as it stands, in a folder that holds the files it names (`supply`). A ``bash`` block is run by bash
 with the changes of `SUBSTITUTED` and with an `nstray` in PATH that adds `TINY` to the commands that compute.
-A ``yaml`` block must be settings. Other blocks (``text``) are output or drawings.
+A ``yaml`` block must be settings. Other blocks (``text``) are output or drawings. A page of docs/recipes is run as a whole by its own test
+in tests/recipes.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ import click
 import pytest
 import yaml
 from jobs import LOCAL_RAY, NSTRAY
+from pages import RECIPES, ROOT, Block, blocks, commands
 
 from nstray import cli
 from nstray.config import make
@@ -31,7 +31,6 @@ from nstray.config import make
 if TYPE_CHECKING:
     from heads import Head
 
-ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("cluster/*.md"), *ROOT.glob("manifests/**/*.md")])
 PICTURES = ROOT / "manifests" / "example"
 
@@ -57,37 +56,22 @@ NOT_RUN = {
     "helm repo add kuberay https://ray-project.github.io/kuberay-helm/": "needs a Kubernetes cluster and an image registry",
     "kubectl apply -f cluster/rayjob.yaml": "needs a Kubernetes cluster",
     "kubectl apply -f cluster/raycluster.yaml": "needs a Kubernetes cluster",
+    "pip install 'nstray[remote]' huggingface_hub": "installs packages, and needs an account",
     "export RAY_AUTH_MODE=token": "needs several machines; tests/faults/test_hosts.py builds them",
     "export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 RAY_AUTH_MODE=disabled": "would take Ray's own ports; tests/heads.py starts such a head",
     "nstray run manifests/gatys2015/figure1-content.csv out/figure1-content --config manifests/gatys2015/figure1-content.yaml "
     "&& nstray sheet out/figure1-content -o figure1-content.pdf": "seven jobs like figure 3's, which docs/figures.md has and which is run",
     "python scripts/gatys2015.py figure3 --pictures ~/pictures --out out/figure3 --size 192 --evaluations 100 \\": "tests/test_figures.py runs it",
+    "python scripts/study_shapes.py shapes --out study-shapes.txt --picture shapes.jpg": "tests/recipes/test_recipe_shapes.py runs it, small",
+    "nstray manifest build --content contents/ --style styles/ --pairs 1 --style-splits -o pairs.parquet": "scripts/study_shapes.py runs it",
 }
 SUBMIT = "ray job submit --address http://HEAD:8265 \\"
 # Packages that a block may need and an installation without the extra `dev` may lack.
-OPTIONAL = ("datasets", "duckdb", "pandas", "polars")
-SLOW_BASH = re.compile(r"nstray (run|plan|demo|retry|weights normalise)")
+OPTIONAL = ("datasets", "duckdb", "pandas", "polars", "webdataset")
+# Folders that blocks read, and how they are exported.
+EXPORTED = {"packed": "parquet", "folders": "imagefolder", "tars": "webdataset --image-format jpeg"}
+SLOW_BASH = re.compile(r"nstray (run|plan|demo|retry|weights normalise|weights distil)")
 SLOW_PYTHON = re.compile(r"import ray|nstray\.engine")
-
-
-@dataclass(frozen=True)
-class Block:
-    page: Path
-    line: int
-    language: str
-    text: str
-
-    @property
-    def first(self) -> str:
-        return self.text.splitlines()[0]
-
-    def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text := page.read_text(), re.M | re.S):
-        yield Block(page, text[: found.start()].count("\n") + 1, found[1], found[2])
 
 
 ALL = [block for page in PAGES for block in blocks(page)]
@@ -96,7 +80,7 @@ SUBMITTED = [b for b in ALL if b.language == "bash" and b.first == SUBMIT]
 
 
 def params(language: str, slow: re.Pattern[str]) -> list[object]:
-    chosen = [b for b in ALL if b.language == language and b not in LISTED and b not in SUBMITTED]
+    chosen = [b for b in ALL if b.language == language and b not in LISTED and b not in SUBMITTED and b.page.parent != RECIPES]
     needs = re.compile(rf"import ({'|'.join(OPTIONAL)})\b")
     marked = [(pytest.mark.slow, slow), (pytest.mark.dev, needs)]
     return [pytest.param(b, id=str(b), marks=[mark for mark, found in marked if found.search(b.text)]) for b in chosen]
@@ -109,24 +93,13 @@ def test_every_block_is_of_a_kind_that_is_checked() -> None:
     assert not [page for page in PAGES if "```" in re.sub(r"^```\w*\n.*?^```$", "", page.read_text(), flags=re.M | re.S)]
 
 
+def test_each_recipe_has_a_test() -> None:
+    pages = {page.stem for page in RECIPES.glob("*.md")}
+    assert pages == {path.stem.removeprefix("test_recipe_").replace("_", "-") for path in (ROOT / "tests" / "recipes").glob("test_*.py")}
+
+
 def test_no_listed_block_is_gone() -> None:
     assert set(NOT_RUN) == {b.first for b in LISTED}
-
-
-def commands(text: str) -> Iterator[list[str]]:
-    """The words behind each `nstray` of a bash text."""
-    text = re.sub(r"\\\n", " ", text)
-    for line in text.splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-        lexer.whitespace_split = True
-        words: list[str] = []
-        for word in [*lexer, ";"]:
-            if word in ("&&", ";", "--", "||", "|"):
-                if words[:1] == ["nstray"]:
-                    yield words[1:]
-                words = []
-            else:
-                words.append(word)
 
 
 def parse(words: list[str]) -> None:
@@ -175,9 +148,12 @@ if "--probe" in words:
     words += ["--probe-seconds", "1"]
 if words[:2] == ["weights", "normalise"]:
     words += ["--weights", "random", "--size", "64"]
+if words[:2] == ["weights", "distil"]:
+    words += ["--teacher", "random", "--layers", "conv1_1,conv2_1", "--steps", "3", "--side", "32", "--held-out", "photos/"]
 sys.argv = ["nstray", *words]
 from nstray.cli import main
-main()
+if __name__ == "__main__":  # the processes of an export import this file
+    main()
 """)
     program.chmod(0o755)
     path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -200,6 +176,24 @@ def small(source: Path, to: Path) -> None:
         image.resize((96, 72)).save(to)
 
 
+def write_archives(pictures: list[Path], folder: Path) -> None:
+    """The same pictures as WebDataset's shards and in the layout of Hugging Face's hub."""
+    import tarfile
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (folder / "shards").mkdir()
+    (folder / "hub" / "data").mkdir(parents=True)
+    with tarfile.open(folder / "shards" / "000.tar", "w") as tar:
+        for picture in pictures:
+            tar.add(picture, f"{picture.stem}.jpg")
+    cells = [{"bytes": picture.read_bytes(), "path": picture.name} for picture in pictures]
+    image = pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    for split in ("train", "test"):
+        pq.write_table(pa.table({"image": image}), folder / "hub" / "data" / f"{split}-00000-of-00001.parquet")
+
+
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the pictures that blocks name."""
@@ -211,6 +205,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         small(source, folder / "photos" / source.name)
     for source in styles:
         small(source, folder / "paintings" / source.name)
+    write_archives(sorted((folder / "train").rglob("*.JPEG")), folder)
     small(contents[0], folder / "photo.jpg")
     small(styles[0], folder / "painting.jpg")
     return folder
@@ -219,14 +214,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def job(inputs: Path, tools: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `pairs.parquet`, the same with labels, and the dataset `out`, made by a real job."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     folder = tmp_path_factory.mktemp("job")
-    bash(f"nstray manifest build --content {inputs}/train/ --style {inputs}/paintings/ --pairs 2 -o pairs.parquet", folder, tools)
-    pairs = pq.read_table(folder / "pairs.parquet")
-    labels = [Path(path).parent.name for path in pairs["content"].to_pylist()]
-    pq.write_table(pairs.append_column("label", pa.array(labels)), folder / "labelled.parquet")
+    for name, more in (("pairs", "--labels none"), ("labelled", "")):
+        bash(f"nstray manifest build --content {inputs}/train/ --style {inputs}/paintings/ --pairs 2 {more} -o {name}.parquet", folder, tools)
     bash("nstray run labelled.parquet out --size-rule exact --upsample", folder, tools)
     return folder
 
@@ -248,7 +238,7 @@ def work(tmp_path: Path) -> Path:
 def supply(block: Block, folder: Path, request: pytest.FixtureRequest) -> None:
     """Put what `block` names, and does not make itself, into `folder`."""
     inputs: Path = request.getfixturevalue("inputs")
-    for name in ("photos", "paintings", "train", "photo.jpg", "painting.jpg"):
+    for name in ("photos", "paintings", "train", "shards", "hub", "photo.jpg", "painting.jpg"):
         (folder / name).symlink_to(inputs / name)
     if "manifests/" in block.text:
         shutil.copytree(ROOT / "manifests", folder / "manifests")
@@ -277,6 +267,9 @@ def supply(block: Block, folder: Path, request: pytest.FixtureRequest) -> None:
     for name in {name for found in re.findall(used, block.text) for name in found if name} - made:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copytree(request.getfixturevalue("job") / "out", folder / name)
+    for name, words in EXPORTED.items():
+        if block.language == "python" and re.search(rf"\"{name}[\"/]", block.text):
+            bash(f"nstray export {request.getfixturevalue('job')}/out --to {name} --format {words}", folder, request.getfixturevalue("tools"))
     if 'data_dir="images"' in block.text:
         bash(f"nstray export {request.getfixturevalue('job')}/out --to images/", folder, request.getfixturevalue("tools"))
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nstray.engine.network.weights import VGGWeights, random_weights
+from nstray.engine.network.random_weights import random_weights
+from nstray.engine.network.weights import VGGWeights
 from nstray.engine.pair import Pair
 from nstray.engine.settings import CONV_LAYERS, NAMES, StylizeConfig
 from nstray.engine.stylizer import Stylizer

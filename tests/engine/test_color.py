@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nstray.engine.color import METHODS, color_matrix, grey, luminance, match_color, match_luminance, with_chroma_of
-from nstray.engine.network.weights import calibration_images
+from nstray.engine.network.random_weights import calibration_images
 
 Array = NDArray[np.float64]
 

@@ -39,7 +39,7 @@ def test_layer_weights_are_taken_as_they_are() -> None:
 
 
 def test_a_weight_for_every_layer_or_none() -> None:
-    with pytest.raises(ValueError, match="1 weights for 2 style_layers"):
+    with pytest.raises(ValueError, match="1 weight for 2 style_layers"):
         config(**THREE, style_layer_weights=(1.0,))
 
 

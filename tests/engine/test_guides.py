@@ -143,10 +143,10 @@ def test_the_cache_tells_guides_apart_by_their_keys() -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "too few": ({"styles": [picture(1), picture(2)], "guides": halves()[:1]}, "guides: 1 guides for 2 styles"),
+    "too few": ({"styles": [picture(1), picture(2)], "guides": halves()[:1]}, "guides: 1 guide for 2 styles"),
     "another shape": ({"guides": [torch.ones(16, 32)]}, r"guides: expected a guide of shape \(32, 32\)"),
     "empty": ({"guides": [torch.zeros(32, 32)]}, "mask 1 marks no position"),
-    "style guides of another number": ({"style_guides": [None, None]}, "style_guides: 2 guides for 1 styles"),
+    "style guides of another number": ({"style_guides": [None, None]}, "style_guides: 2 guides for 1 style"),
     "a style guide of another shape": ({"style_guides": [torch.ones(8, 8)]}, "style_guides: expected a guide of shape"),
     "an empty style guide": ({"style_guides": [torch.zeros(32, 32)]}, "marks no position"),
 }

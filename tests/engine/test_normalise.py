@@ -15,9 +15,10 @@ from nets import picture, weights
 from PIL import Image
 from torch import Tensor
 
-from nstray.engine.network.normalise import Normalised, normalise, to_safetensors
+from nstray.engine.network.normalise import Normalised, normalise
 from nstray.engine.network.vgg import VGGFeatures
-from nstray.engine.network.weights import RGB_STD, VGGWeights, load_weights, parse_weights
+from nstray.engine.network.weight_files import load_weights, parse_weights, to_safetensors
+from nstray.engine.network.weights import RGB_STD, VGGWeights
 from nstray.errors import WeightsError
 
 SHARED = Path(__file__).parents[2].parent / "shared/data"
@@ -94,6 +95,27 @@ def test_means_are_one_and_the_function_is_the_same(pooling: Any, convention: st
     assert not any(done.dead.values())
     for name, means in all_at_once(done.weights, PICTURES, pooling).items():
         assert torch.allclose(means, torch.ones_like(means), atol=1e-4), name
+    new, old = (activations(w, picture(9, 28, 36), pooling) for w in (done.weights, before))
+    for name in before.layers:
+        back = new[name] * done.scale(name).view(-1, 1, 1)
+        assert float((back - old[name]).abs().max() / old[name].abs().max()) < 1e-4, name
+
+
+@pytest.mark.parametrize("pooling", ["average", "max"])
+def test_a_filter_that_fires_seldom_and_strongly_stays_below_the_bound(pooling: Any) -> None:
+    before = network("rgb", 5)
+    plain = normalise(before, PICTURES, pooling)
+    ratios = torch.cat([plain.root_mean_squares[name] / means for name, means in plain.means.items()])
+    bound = round(float(ratios.median()), 2)  # half of the filters are above it
+    done = normalise(before, PICTURES, pooling, bound)
+    assert f"or root mean square {bound:g} if less" in done.metadata["normalised"]
+    again = normalise(done.weights, PICTURES, pooling, bound)
+    bounded = 0
+    for name, means in again.means.items():
+        squares = again.root_mean_squares[name]
+        assert torch.allclose(torch.maximum(means, squares / bound), torch.ones_like(means), atol=1e-4), name
+        bounded += int((means < 0.99).sum())
+    assert 0.4 < bounded / len(ratios) < 0.6
     new, old = (activations(w, picture(9, 28, 36), pooling) for w in (done.weights, before))
     for name in before.layers:
         back = new[name] * done.scale(name).view(-1, 1, 1)

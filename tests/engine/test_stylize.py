@@ -227,7 +227,7 @@ def test_a_style_too_small_for_its_deepest_layer() -> None:
 
 
 def test_other_bad_calls() -> None:
-    with pytest.raises(ValueError, match="got 2 contents and 1 styles"):
+    with pytest.raises(ValueError, match="got 2 contents and 1 style"):
         stylize([picture(1)] * 2, [picture(2)], config(), weights=weights())
     with pytest.raises(ValueError, match="nothing to optimise"):
         stylize([picture(1)], [None], config(content_weight=0.0), weights=weights())

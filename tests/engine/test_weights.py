@@ -19,8 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
+from nstray.engine.network.key_names import FEATURE_INDEX
+from nstray.engine.network.random_weights import RANDOM_ID, calibration_images, random_weights
 from nstray.engine.network.vgg import VGGFeatures, minimum_side
-from nstray.engine.network.weights import FEATURE_INDEX, RANDOM_ID, VGGWeights, calibration_images, load_weights, parse_weights, random_weights
+from nstray.engine.network.weight_files import load_weights, parse_weights
+from nstray.engine.network.weights import VGGWeights
 from nstray.engine.settings import CONV_LAYERS, StylizeConfig
 from nstray.engine.stylizer import Stylizer
 from nstray.errors import WeightsError
@@ -143,7 +146,7 @@ NAN = torch.full((64,), float("nan"))
         (pth({"state_dict": TORCHVISION}), "no conv1_1 in it; .* found state_dict"),
         (save({"fc.weight": torch.zeros(3)}), "no conv1_1 in it; .* found fc.weight"),
         (save(changed("features.0.weight", None)), "no conv1_1"),
-        (save(changed("features.2.weight", torch.zeros(64, 32, 3, 3))), r"conv1_2 has shape \(64, 32, 3, 3\) .*VGG-19 has \(64, 64, 3, 3\)"),
+        (save(changed("features.2.weight", torch.zeros(64, 32, 3, 3))), r"conv1_2 has shape \(64, 32, 3, 3\) .*VGG-19 has \(N, 64, 3, 3\)"),
         (save(changed("features.2.bias", torch.zeros(63))), r"conv1_2 has shape .* and bias \(63,\)"),
         (save(changed("features.2.bias", NAN)), "conv1_2 holds values that are not finite"),
     ],
@@ -156,14 +159,17 @@ def test_what_is_no_vgg(data: bytes, text: str) -> None:
 
 
 def test_a_missing_file_names_the_ways_out(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"No such file.*three ways out"):
+    with pytest.raises(WeightsError, match=r"No such file.*four ways out"):
         load_weights(str(tmp_path / "absent.pth"))
 
 
 def test_missing_layers_are_named() -> None:
     network = parse_weights(save(changed("features.2.weight", None)), "part.safetensors")
     assert network.layers == ("conv1_1",)  # nothing behind a gap can be computed
-    with pytest.raises(WeightsError, match=r"part.safetensors hold conv1_1 to conv1_1; the job asks for conv2_1, pre:conv4_2"):
+    with pytest.raises(
+        WeightsError,
+        match=r"part.safetensors hold conv1_1 to conv1_1 .conv1_2 is missing, .*; the job asks for conv2_1, pre:conv4_2",
+    ):
         network.require(["conv1_1", "conv2_1", "pre:conv4_2"])
     with pytest.raises(WeightsError, match="conv2_1"):
         Stylizer(StylizeConfig(**THREE), network)
@@ -175,7 +181,7 @@ def test_cut_keeps_what_the_taps_need() -> None:
     assert network.up_to(["conv1_2"]).id == network.id
 
 
-def test_imagenet_without_a_network_gives_three_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_without_a_network_gives_four_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise URLError("name resolution failed")
 
@@ -186,7 +192,7 @@ def test_imagenet_without_a_network_gives_three_ways_out(tmp_path: Path, monkeyp
     text = str(error.value)
     assert "could not be downloaded" in text
     assert "name resolution failed" in text
-    for way in ("(1) --weights PATH_OR_URI", "(2) put torchvision's vgg19-dcbb9e9d.pth", "(3) --weights random"):
+    for way in ("(1) --weights compact", "(2) --weights PATH_OR_URI", "(3) put torchvision's vgg19-dcbb9e9d.pth", "(4) --weights random"):
         assert way in text
 
 
@@ -197,7 +203,7 @@ def test_imagenet_without_a_cache_that_can_be_written(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: cache)
-    monkeypatch.setattr("nstray.engine.network.weights._IMAGENET_SHA256", hashlib.sha256(data).hexdigest()[:8])
+    monkeypatch.setattr("nstray.engine.network.weight_files._IMAGENET_SHA256", hashlib.sha256(data).hexdigest()[:8])
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, target, **_: Path(target).write_bytes(data))
     assert same(load_weights("imagenet"))
     assert list(tmp_path.iterdir()) == []
@@ -212,7 +218,7 @@ def test_imagenet_takes_the_file_it_finds_in_the_cache(tmp_path: Path, monkeypat
     path.write_bytes(pth(TORCHVISION))
     with pytest.raises(WeightsError, match="is not torchvision's file"):
         load_weights("imagenet")
-    monkeypatch.setattr("nstray.engine.network.weights._IMAGENET_SHA256", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
+    monkeypatch.setattr("nstray.engine.network.weight_files._IMAGENET_SHA256", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
     network = load_weights("imagenet")
     assert (network.input, network.source) == ("rgb", "imagenet")
     assert same(network)
@@ -265,7 +271,8 @@ def test_a_tap_before_rectification_keeps_its_negative_values() -> None:
 
 
 def test_minimum_side() -> None:
-    assert minimum_side(["conv1_2"]) == 1
-    assert minimum_side(["conv1_1", "pre:conv3_4"]) == 4
-    assert minimum_side(["conv5_1", "conv1_1"]) == 16
-    assert minimum_side([]) == 1
+    assert minimum_side(["conv1_2"], "zero") == 1
+    assert minimum_side(["conv1_1", "pre:conv3_4"], "zero") == 4
+    assert minimum_side(["conv5_1", "conv1_1"], "zero") == 16
+    assert minimum_side(["conv5_1", "conv1_1"], "reflect") == 32
+    assert minimum_side([], "zero") == minimum_side([], "reflect") == 1

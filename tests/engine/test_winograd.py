@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nstray.engine.network import winograd
+from nstray.engine.network.random_weights import random_weights
 from nstray.engine.network.vgg import VGGFeatures
-from nstray.engine.network.weights import VGGWeights, random_weights
+from nstray.engine.network.weights import VGGWeights
 from nstray.engine.settings import CONV_LAYERS
 
 TAPS = ("conv3_3",)

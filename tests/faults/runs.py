@@ -44,7 +44,7 @@ class Run:
     def finish(self, kept: dict[str, str | None]) -> None:
         """Run to the end: exit code 0, the parts that were there untouched, every pair once, verified."""
         process = self.start()
-        assert process.wait(150) == 0, self.log.read_text()
+        assert process.wait(400) == 0, self.log.read_text()
         now = jobs.parts(self.out)
         assert {name: now[name] for name in kept} == kept
         rows = jobs.rows(self.out)

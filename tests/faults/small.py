@@ -6,7 +6,7 @@ import jobs
 import torch
 
 from nstray import config, storage
-from nstray.engine.network.weights import random_weights
+from nstray.engine.network.random_weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import Shard, cut_shards, cut_windows

@@ -51,7 +51,7 @@ def test_told_to_stop_at_any_moment(run: Run, number: signal.Signals, moment: st
     else:
         time.sleep(seconds)
     process.send_signal(number)
-    code = process.wait(120)
+    code = process.wait(400)
     text = run.log.read_text()
     assert code in (0, 4), text
     assert "Traceback" not in text

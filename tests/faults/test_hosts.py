@@ -66,10 +66,10 @@ class Run:
         """Parts that a host has committed."""
         return sum(footer["host"] == host.name for footer in self.footers().values())
 
-    def until(self, true: Any, what: str, seconds: float = 90) -> None:
+    def until(self, true: Any, what: str, seconds: float = 300) -> None:
         jobs.until(true, f"{what}\n{self.text()}", seconds=seconds, alive=self.process, every=0.1)
 
-    def finish(self, seconds: float = 100) -> str:
+    def finish(self, seconds: float = 400) -> str:
         """It ends by itself with every pair once and verified. Returns the log."""
         try:
             code = self.process.wait(seconds)
@@ -202,9 +202,9 @@ def test_a_broken_node_is_given_up_and_the_job_goes_on(cluster: hosts.Network, t
     if fault == "start":  # the good node must not be done before the bad one has failed three times
         run.until(lambda: "event=worker_ready" in run.text(), "the good node's worker")
         one.signal(signal.SIGSTOP, "ray::WorkerActor")
-        run.until(lambda: "event=node_given_up" in run.text(), "the end of patience with the bad node", seconds=150)
+        run.until(lambda: "event=node_given_up" in run.text(), "the end of patience with the bad node", seconds=400)
         one.signal(signal.SIGCONT, "ray::WorkerActor")
-    log = run.finish(150)
+    log = run.finish()
     assert run.by(one) == PAIRS
     assert run.by(two) == 0
     assert log.count("event=node_given_up") == 1

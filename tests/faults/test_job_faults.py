@@ -142,7 +142,7 @@ def test_runs_through_a_mix_and_after_a_refusal(rgw: str, proxy: FaultProxy, tmp
         env = {**jobs.LOCAL_RAY, "RAY_TMPDIR": folder, "OMP_NUM_THREADS": "1"}
         process = jobs.start_cli(words, log, env)
         try:
-            assert process.wait(100) == 1, log.read_text()
+            assert process.wait(400) == 1, log.read_text()
             text = log.read_text()
             assert re.search(r"\nnstray: s3://\S+/data/part-\S+: S3 answered 403 AccessDenied .*check the bucket's policy", text), text
             proxy.clear()
@@ -150,7 +150,7 @@ def test_runs_through_a_mix_and_after_a_refusal(rgw: str, proxy: FaultProxy, tmp
             assert 0 < len(kept) < 15
             cause_mix(proxy)
             process = jobs.start_cli(words, log, env)
-            assert process.wait(100) == 0, log.read_text()
+            assert process.wait(400) == 0, log.read_text()
         finally:
             jobs.end(process)
     proxy.clear()

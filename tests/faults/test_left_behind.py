@@ -39,8 +39,8 @@ def test_two_runs_at_once_do_not_remove_each_others_folders(run: Run) -> None:
     out, log, run.out, run.log = run.out, run.log, str(run.base / "other"), run.base / "other.log"
     run.words[2] = run.out
     second = run.start()
-    assert second.wait(150) == 0, run.log.read_text()
-    assert first.wait(150) == 0, log.read_text()
+    assert second.wait(400) == 0, run.log.read_text()
+    assert first.wait(400) == 0, log.read_text()
     assert [len(jobs.parts(folder)) for folder in (out, run.out)] == [PAIRS, PAIRS]
     assert left(run) == []
 
@@ -62,7 +62,7 @@ SHELLS = {
 def test_a_log_that_nobody_takes_costs_nothing(run: Run, shell: str) -> None:
     begin(run)
     words = ["bash", "-c", f"{shell}; exit $?", "bash", *jobs.NSTRAY, *run.words]
-    done = subprocess.run(words, env={**os.environ, **run.env}, timeout=150, stdin=subprocess.DEVNULL, capture_output=True)
+    done = subprocess.run(words, env={**os.environ, **run.env}, timeout=400, stdin=subprocess.DEVNULL, capture_output=True)
     assert done.returncode == 0, done.stderr
     run.finish(jobs.parts(run.out))
     assert len(jobs.parts(run.out)) == PAIRS
@@ -90,7 +90,7 @@ def test_a_terminal_that_goes_away_costs_nothing(run: Run, moment: int) -> None:
 
     jobs.until(committed, "parts", alive=process)
     os.close(master)
-    assert process.wait(150) == 0
+    assert process.wait(400) == 0
     assert b"stylising" in shown
     assert len(jobs.parts(run.out)) == PAIRS
     assert left(run) == []

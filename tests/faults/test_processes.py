@@ -27,7 +27,7 @@ def test_signal_drains_and_a_rerun_completes(run: Run, number: signal.Signals) -
         os.killpg(process.pid, number)  # as Ctrl-C in a terminal does: to everything in the foreground
     else:
         process.send_signal(number)
-    assert process.wait(120) == 4, run.log.read_text()
+    assert process.wait(400) == 4, run.log.read_text()
     kept = jobs.parts(run.out)
     assert 0 < len(kept) < PAIRS
     text = run.log.read_text()
@@ -84,7 +84,7 @@ def test_a_pair_that_crashes_and_one_that_fills_the_memory_take_nobody_along(run
         run.sabotage({"c0-s1": "segfault", "c0-s3": "leak"}, cgroup=cgroup)
         run.words += ["--shard-size", "15", "--evaluations", "5"]
         process = run.start()
-        assert process.wait(150) == 3, run.log.read_text()  # complete, with error rows
+        assert process.wait(400) == 3, run.log.read_text()  # complete, with error rows
         jobs.end(process)
     found = {r["pair_id"]: (r["status"], r["error_code"]) for r in jobs.rows(run.out)}
     assert list(found) == jobs.all_pairs()
@@ -128,7 +128,7 @@ def test_two_runs_started_together_both_end_well(run: Run) -> None:
         run.log, run.env = other, {**run.env, "RAY_TMPDIR": folder}
         second = run.start()
         try:
-            assert [first.wait(150), second.wait(150)] == [0, 0], log.read_text() + other.read_text()
+            assert [first.wait(400), second.wait(400)] == [0, 0], log.read_text() + other.read_text()
         finally:
             jobs.end(second)
         texts = [log.read_text(), other.read_text()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from typing import Any
 
 import jobs
@@ -13,6 +14,8 @@ from heads import Head
 from runs import PAIRS, Run, begin, left, wait_for
 
 from nstray.commands import verify
+from nstray.output import live_status
+from nstray.output.folder import Output
 
 pytestmark = pytest.mark.slow
 
@@ -41,12 +44,15 @@ def test_a_process_of_ray_that_is_killed_ends_the_run_and_its_last_line_says_so(
     begin(run, evaluations=200)
     process = run.start()
     wait_for(run, process, moment, 0.0)
+    jobs.until(lambda: live_status.read(Output(run.out)), "live.json", alive=process)
     pid = find(process, name)
     below = jobs.descendants(process.pid)
     os.kill(pid, signal.SIGKILL)
-    assert process.wait(30) == 1, run.log.read_text()
+    assert process.wait(60) == 1, run.log.read_text()
+    assert live_status.read(Output(run.out)) is None
     last = run.log.read_text().splitlines()[-1]
-    assert last.startswith(f"event=ray_died process={SAID.get(name, name)} "), run.log.read_text()
+    assert time.strptime(last[:8], "%H:%M:%S")
+    assert last[9:].startswith(f"event=ray_died process={SAID.get(name, name)} "), run.log.read_text()
     assert last.endswith('hint="what is committed stays; run the same command again to resume"')
     jobs.until(lambda: not jobs.working(below), "Ray's processes to end", seconds=60)
     assert left(run) == []
@@ -60,7 +66,7 @@ def test_a_helper_of_ray_without_which_a_run_can_go_on(run: Run) -> None:
     process = run.start()
     wait_for(run, process, "event=worker_ready", 0.0)
     os.kill(find(process, "log_monitor.py"), signal.SIGKILL)
-    assert process.wait(150) == 0, run.log.read_text()
+    assert process.wait(400) == 0, run.log.read_text()
     assert left(run) == []
 
 
@@ -79,6 +85,6 @@ def test_a_process_of_an_existing_cluster_that_is_killed(run: Run, name: str) ->
         finally:
             head.end()
     # `ray start --block` ends its raylet when its head process dies.
-    assert run.log.read_text().splitlines()[-1].startswith(("event=ray_died process=raylet ", f"event=ray_died process={name} "))
+    assert run.log.read_text().splitlines()[-1][9:].startswith(("event=ray_died process=raylet ", f"event=ray_died process={name} "))
     assert verify.verify(run.out).problems == [] or len(jobs.parts(run.out)) < PAIRS
     assert left(run) == []

@@ -20,7 +20,7 @@ import torch
 from outputs import picture
 
 from nstray import config, storage
-from nstray.engine.network.weights import random_weights
+from nstray.engine.network.random_weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
 from nstray.errors import ErrorCode
 from nstray.images.encode import encode
@@ -44,7 +44,7 @@ def results(group: str) -> dict[str, dict[str, Any]]:
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]

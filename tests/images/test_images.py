@@ -622,7 +622,7 @@ def test_bytes_cap_comes_before_everything():
         (b"RIFF\x24\0\0\0WAVEfmt ", "a RIFF file that is not WebP"),
         (b"\0\0\0\x20ftypisom" + bytes(40), "an MP4 or QuickTime video"),
         (bytes(range(128, 256)), "128 bytes of no known kind"),
-        (b"\0", "1 bytes of no known kind"),
+        (b"\0", "1 byte of no known kind"),
     ],
 )
 def test_not_an_image(data, looks_like):

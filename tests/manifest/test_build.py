@@ -14,10 +14,12 @@ from manifests import ODD_NAMES
 from nstray import storage
 from nstray.config import JobConfig
 from nstray.errors import ManifestError, StorageError
-from nstray.manifest import build as build_module
+from nstray.manifest import build_names
 from nstray.manifest.build import build
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import Pair, pairs
+from nstray.sources import loose
+from nstray.sources.reference import as_literal, file_of, split_member
 
 
 def pictures(folder: Path, *names: str) -> Path:
@@ -31,6 +33,23 @@ def load(path: Path) -> list[Pair]:
     manifest = Manifest(str(path))
     info = manifest.check(JobConfig())
     return [p for t in manifest.tables(info) for p in pairs(t, info)]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_file_whose_name_looks_like_a_member_is_no_member(tmp_path: Path, beside: bool) -> None:
+    contents = pictures(tmp_path / "c", "a.tar::b.png", "x/b.parquet::image[0].jpg", "c.tar.gz::d.png")
+    styles = pictures(tmp_path / "s", "s.png")
+    out = tmp_path / ("m.csv" if beside else "elsewhere/deep/m.csv")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    build(str(contents), str(styles), pairs="all", seed=0, out=str(out))
+    got = [p.content or "" for p in load(out)]
+    assert [split_member(content) for content in got] == [None] * 3
+    assert [file_of(content) for content in got] == [
+        f"{contents}/a.tar::b.png",
+        f"{contents}/c.tar.gz::d.png",
+        f"{contents}/x/b.parquet::image[0].jpg",
+    ]
+    assert [loose.read(content, 100) for content in got] == [b"not looked at"] * 3
 
 
 def slug(path: str) -> str:
@@ -150,14 +169,14 @@ def test_ids_stay_where_the_folders_move(tmp_path: Path) -> None:
 
 def test_names_whose_hashes_collide_get_longer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """With 1 digit in place of 8, so that of 300 paths of one stem all collide, most of them twice."""
-    monkeypatch.setattr(build_module, "HASH_DIGITS", 1)
+    monkeypatch.setattr(build_names, "HASH_DIGITS", 1)
     paths = [f"{i}/a.png" for i in range(300)]
-    slugs = build_module._slugs(paths)
+    slugs = build_names.slugs(["a"] * 300, paths)
     assert len(set(slugs)) == 300
     for path, name in zip(paths, slugs, strict=True):
         assert name.startswith("a-")
         assert hashlib.blake2b(path.encode()).hexdigest().startswith(name[2:])
-    assert build_module._slugs(paths[:1]) == ["a-" + hashlib.blake2b(b"0/a.png").hexdigest()[:1]]
+    assert build_names.slugs(["a"], paths[:1]) == ["a-" + hashlib.blake2b(b"0/a.png").hexdigest()[:1]]
 
 
 @pytest.mark.parametrize("relative", [True, False])
@@ -167,7 +186,7 @@ def test_a_manifest_reads_as_it_was_built_whatever_the_names(tmp_path: Path, end
     out = tmp_path / ("" if relative else "elsewhere") / f"m.{ending}"
     assert build(str(contents), str(styles), pairs="all", seed=0, out=str(out)) == len(ODD_NAMES) ** 2
     got = {(p.content, *p.styles) for p in load(out)}
-    assert got == {(f"{contents}/{c}", f"{styles}/{s}") for c in ODD_NAMES for s in ODD_NAMES}
+    assert got == {(as_literal(f"{contents}/{c}"), as_literal(f"{styles}/{s}")) for c in ODD_NAMES for s in ODD_NAMES}
 
 
 def test_cells_that_need_no_quotes_have_none(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,14 @@ import pytest
 from manifests import CONFIG, load, problem
 from nstray.config import JobConfig, make
 from nstray.errors import ConfigError, ManifestError
-from nstray.manifest import csv_dialect, json_lines
+from nstray.manifest import csv_dialect, csv_rows, json_lines
 from nstray.manifest import files as manifest_files
 from nstray.manifest.build import build
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import pairs
+from nstray.manifest.raw_batches import ManifestFile
 from nstray.manifest.text_input import TextInput
+from nstray.sources.reference import as_literal
 
 
 def read(path: Path, config: JobConfig = CONFIG) -> tuple[pa.Schema, list[dict[str, Any]]]:
@@ -217,6 +222,15 @@ ROW = [{"content": "c.png", "style": ["s.png"], "label": "cat"}]
         "content,style,label\nc.png,s.png,cat,\n",
         "content,style,label,\nc.png,s.png,cat\n",
         "content,style,label\r\nc.png,s.png,cat\r\n,,\r\n,,\r\n",
+        "content;style;label;;\nc.png;s.png;cat;;\n",
+        "content;style;label\nc.png;s.png;cat;;;\n",
+        "content;style;label;;;\nc.png;s.png;cat\n",
+        "content;style;label;\nc.png;s.png;cat;;\n",
+        "content\tstyle\tlabel\t\t\nc.png\ts.png\tcat\t\t\n",
+        "content,style,label,,\n,,,,\nc.png,s.png,cat,,\n",
+        "content,style,label\r\n , ,\r\nc.png,s.png,cat\r\n , ,\r\n , \t,\r\n",
+        "content, style, label\nc.png, s.png, cat\n , ,\n",
+        "content, style, label, ,\nc.png, s.png, cat, ,\n",
         "\n\ncontent,style,label\n\nc.png,s.png,cat\n\n",
         "content, style, label\nc.png, s.png, cat\n",
         "content | style | label\nc.png   | s.png | cat\n",
@@ -274,14 +288,30 @@ def test_endings_and_gzip(tmp_path: Path, name: str, text: str, packed: bool) ->
         ("content ,style ,label\nc ,s , a b\n", " a b"),
         ("content, style, label\nc, s,   \n", None),
         ("content,style, label\nc,s, a b\n", " a b"),  # not all separators have a space
+        ('content, style, label\nc, s," a b "\n', " a b "),
+        ('content, style, label\nc, s,""\n', ""),
+        ('content, style, label\nc, s,"   "\n', "   "),
+        ('content , style , label\n"c" ,s ,"a, ""b"" \n "\n', 'a, "b" \n '),
+        ('content ,style ,label\nc ,"s" ,a "b"\n', 'a "b"'),
     ],
 )
 def test_spaces_beside_all_separators_are_no_part_of_cells(tmp_path: Path, text: str, label: str | None) -> None:
     assert read(wrote(tmp_path, text))[1] == [{"content": "c", "style": ["s"], "label": label}]
 
 
+def test_spaces_beside_separators_in_any_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_dialect, "SAMPLE_BYTES", 32)
+    values = [f"{' ' * (i % 3)}{i}, \r\n x{{' ' * (i % 5)}}" for i in range(40)]
+    text = "content , style , v , n\r\n" + "".join(f'{i}.png , s.png ,"{v}" , {i}\r\n\r\n' for i, v in enumerate(values))
+    for block in (60, 64, 101, 4096):
+        monkeypatch.setattr(manifest_files, "BLOCK_BYTES", block)
+        assert [(row["v"], row["n"]) for row in read(wrote(tmp_path, text))[1]] == [(v, str(i)) for i, v in enumerate(values)]
+    words = problem(wrote(tmp_path, text + "x , s\r\n"))
+    assert words.startswith(f"m.csv line {text.count(chr(10)) + 1}: 2 columns, but the header has 4: 'x,s'")
+
+
 def test_one_column(tmp_path: Path) -> None:
-    _, got = load(wrote(tmp_path, "content\na.png\n\nb.png\n"), JobConfig(style_weight=0))
+    _, got = load(wrote(tmp_path, "content\na.png\n\n   \nb.png\n \t\n"), JobConfig(style_weight=0))
     assert [Path(p.content or "").name for p in got] == ["a.png", "b.png"]
 
 
@@ -318,6 +348,108 @@ def test_empty_rows_count_for_no_row_in_any_block(tmp_path: Path, monkeypatch: p
     assert problem(path, make({"column_types": "n=int64"})).startswith(f"m.csv line {line}: n: must be int64")
 
 
+# quotes
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        # The trial's two: rows between an open quote and the next one, or the end of the file, were lost.
+        (
+            'a,s,"abc\nb,s,x\nc,s,"def"\n',
+            "line 2: v: a quote opens a cell, and text follows the next quote, on line 4: is the quote on line 2 not closed?",
+        ),
+        ('a,s,"abc\nb,s,x\n', "line 2: v: a quote opens a cell and is not closed up to the end of the file: close it"),
+        ('a,s,"', "line 2: v: a quote opens a cell and is not closed"),
+        ('a,s,x\na,s,"x""', "line 3: v: a quote opens a cell and is not closed"),
+        ('a,"s,x\n"b",s,y\n', "line 2: style: a quote opens a cell, and text follows the next quote, on line 3"),
+        ('"x\ny",s,"1\n2"\n\na,s,"abc\nb,s,""\nc,s,"def"\n', "line 6: v: a quote opens a cell, and text follows the next quote, on line 8"),
+        ('"x\ny",s,"abc\r\nb,s,"d"\r\n', "line 3: v: a quote opens a cell, and text follows the next quote, on line 4"),
+        ('a,s,"a"b\n', "line 2: v: text follows the quote that closes a cell: put the whole cell in quotes; a quote inside a quoted cell is"),
+        ('a,s,""b\n', "line 2: v: text follows the quote that closes a cell"),
+        ('a,s,""b""\n', "line 2: v: text follows the quote that closes a cell"),
+        ('a,"s"x,y\n', "line 2: style: text follows the quote that closes a cell"),
+        ('a,s,"y" \n', "line 2: v: spaces follow the quote that closes a cell: remove them"),
+        (
+            'a,s,"5\\""\nb,s,y\n',
+            "line 2: v: a quote opens a cell and is not closed up to the end of the file: close it; a quote inside a quoted cell is",
+        ),
+        ('a,s,"5\\""\nb,s,"y"\n', 'written twice (""), not with a backslash'),
+        ('a,s,"x" y,"z"\n', "line 2: v: text follows the quote that closes a cell"),
+    ],
+)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_wrong_quote_is_refused_by_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str, words: str, separator: str) -> None:
+    text = ("content,style,v\n" + rows).replace(",", separator)
+    for block in (2**20, 24):
+        monkeypatch.setattr(manifest_files, "BLOCK_BYTES", block)
+        message = problem(wrote(tmp_path, text))
+        assert words in message
+        assert message.startswith("m.csv line ")
+        assert message.endswith(")")  # how the file was read
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ('content,style,"v', "line 1: a quote opens a cell and is not closed up to the end of the file"),
+        ('content,"style,v', "line 1: a quote opens a cell and is not closed"),
+        ('content,"sty"le,v', "line 1: text follows the quote that closes a cell"),
+        ('# x\n"content"x,style,v', "line 2: text follows the quote that closes a cell"),
+    ],
+)
+def test_a_wrong_quote_in_the_header(tmp_path: Path, header: str, words: str) -> None:
+    assert problem(wrote(tmp_path, f"{header}\na,s,x\n")).startswith(f"m.csv {words}")
+
+
+def test_an_open_quote_of_a_file_of_many_blocks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest_files, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(csv_dialect, "SAMPLE_BYTES", 100)
+    start = "content,style,v\n" + '"x\ny",s,"a ""b"" c"\n' * 500 + 'a,s,"open\n'
+    path = wrote(tmp_path, start + "b,s,x\n" * 5000)
+    assert problem(path).startswith("m.csv line 1002: a row of more than 0 MiB: is a quote not closed?")
+    path = wrote(tmp_path, start + "b,s,x\n" * 100 + 'c,s,"d"\n' + "b,s,x\n" * 5000)
+    assert problem(path).startswith("m.csv line 1002: v: a quote opens a cell, and text follows the next quote, on line 1103")
+
+
+def test_whatever_is_read_is_what_the_standard_library_reads(tmp_path: Path) -> None:
+    chance, accepted, refused = random.Random(1), 0, 0
+    for _ in range(3000):
+        pieces = chance.choices(['"', '""', ",", "\n", "a", " ", "\r\n", '"b"', ',"', '",', "\\"], k=chance.randrange(1, 14))
+        text = "content,style\n" + "".join(pieces)
+        path = wrote(tmp_path, text)
+        file = ManifestFile(str(path), "m.csv", "csv", len(text))
+        try:
+            batches = list(csv_rows.read(file, {}, chance.choice([8, 64, 4096])))
+        except ManifestError:
+            refused += 1
+            continue
+        got = [
+            [c if c is not None else "" for c in row] for (_, columns, _), _ in batches for row in zip(*(c.to_pylist() for c in columns), strict=True)
+        ]
+        want = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if any(map(str.strip, row))][1:]
+        assert [row for row in got if any(map(str.strip, row))] == [row[:2] for row in want], text
+        accepted += 1
+    assert min(accepted, refused) > 300
+
+
+@pytest.mark.parametrize("blank", [" , ,\n", ",,\n", "\n"])
+def test_lines_are_right_behind_blank_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
+    monkeypatch.setattr(manifest_files, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv_dialect, "SAMPLE_BYTES", 64)
+    text = "content,style,n\n" + "".join(f"{i}.png,s.png,1\n{blank}{blank}" for i in range(30))
+    assert len(read(wrote(tmp_path, text))[1]) == 30
+    for fault, words in (
+        ("a.png,s.png,x\n", "n: must be int64"),
+        ("a.png,s.png\n", "2 columns, but the header has 3: 'a.png,s.png'"),
+        ("a.png,s.png,\udcff\n", "n: not UTF-8 text"),
+        ('a.png,s.png,"1"2\n', "n: text follows the quote"),
+        ("a.png\udcff,s.png\n", "2 columns, but the header has 3"),
+    ):
+        path = wrote(tmp_path, (text + fault + blank).encode("utf-8", "surrogateescape"))
+        assert problem(path, make({"column_types": "n=int64"})).startswith(f"m.csv line 92: {words}")
+
+
 # what is refused, with the mend
 
 
@@ -337,27 +469,43 @@ def test_empty_rows_count_for_no_row_in_any_block(tmp_path: Path, monkeypatch: p
         ("content style\nc s\n", "separate the columns by comma, semicolon, tab or |, or say sep=X"),
         ("content:style\nc:s\n", "separate the columns by comma"),
         ("content,style,\nc,s,\nd,s,x\n", "line 3: column 3 has no name and holds 'x'"),
+        ("content;style;;\nc;s;;\nd;s;x;\n", "line 3: column 3 has no name and holds 'x'"),
+        ("content;style;;\nc;s;;\n\n ;;;\nd;s;;x\n", "line 5: column 4 has no name and holds 'x'"),
+        ("content,style\n  \nc,s\n  \n", "line 2: 1 column, but the header has 2: '  ' (separator ','); it holds no value: remove this line"),
+        ("content;;style\nc;;s\n", "column 2 has no name"),
+        (";;\nc;s;\n", "line 2: column 2 has no name and holds 's'"),
+        (";;\nc;;\n", "column 1 has no name"),
         (",content,style\n0,c,s\n", "column 1 has no name; name it or leave it out (from pandas: index=False)"),
         ("content,style\nc,s\nd,s,\n", "line 3: 3 columns, but the header has 2: 'd,s,' (separator ','); it ends with a separator"),
-        ("content,style\nc,s\n# note\n", "line 3: 1 columns, but the header has 2: '# note' (separator ','); is it a comment?"),
+        ("content,style\nc,s\n# note\n", "line 3: 1 column, but the header has 2: '# note' (separator ','); is it a comment?"),
         ("content,style\nc,s\n#d,s\n", "row 2: content: '#d' begins with #: comments may stand before the header alone"),
-        ("content;style\nc;s\nd,s\n", "line 3: 1 columns, but the header has 2: 'd,s' (separator ';'); this row has another separator"),
+        ("content;style\nc;s\nd,s\n", "line 3: 1 column, but the header has 2: 'd,s' (separator ';'); this row has another separator"),
         ("content,style,label\nc,s,x, y\n", "put a cell that holds the separator in double quotes"),
-        ('content,style\n"c,s\nd,s\n', "line 2: 1 columns, but the header has 2"),
-        ('content,style\n"c,s\nd,s\n', "is a quote not closed?"),
+        ('content,style\n"c,s\nd,s\n', "line 2: content: a quote opens a cell and is not closed up to the end of the file: close it"),
         ('content, style\nc, "s"\n', "line 2: style: a quote after a space does not open a quoted cell"),
         ('content, style\nc, "[""s"", ""t""]"\n', "a quote after a space does not open a quoted cell: remove the space"),
-        ('content,"style"\nc,s\nd,"[\\"s\\",\\"t\\"]"\n', "line 3: a quote after a backslash: a quote inside a quoted cell is written twice"),
-        ('content,style,v\nc,s,"he said \\"hi\\""\n', "line 2: a quote after a backslash"),
+        ('content,"style"\nc,s\nd,"[\\"s\\",\\"t\\"]"\n', "line 3: style: a quote after a backslash: a quote inside a quoted cell is written twice"),
+        ('content,style,v\nc,s,"he said \\"hi\\""\n', "line 2: v: a quote after a backslash"),
         ("content,style\nc,s\ncontent,style\n", "line 3: the header again, as files that were joined have it"),
         ("content;style;content_weight\nc;s;0,5\n", "got '0,5' (a decimal comma: write a point)"),
         ("content,style\nphotos\\c.png,s\n", r"content: 'photos\\c.png' is a path of Windows: write / in place of \, relative"),
         ("content,style\nc,C:/art/s.png\n", "style: 'C:/art/s.png' is a path of Windows"),
         ("content,style\nc, s.png\n", "row 1: style: ' s.png' begins with white space: remove it"),
         ("content,style\nc.png ,s\n", "row 1: content: 'c.png ' ends with white space"),
-        ("content,style\na.tar::b.jpg,s\n", "content: 'a.tar::b.jpg' names a member of an archive, which nstray does not read yet"),
-        ("content,style\nc,data/0.parquet::image[17]\n", "style: 'data/0.parquet::image[17]' names a member of an archive"),
-        ("content,style\nc,s3://b/k.tar.gz::s.jpg\n", "names a member of an archive"),
+        ("content,style\na.tar::../b.jpg,s\n", "row 1: content: 'a.tar::../b.jpg': the member '../b.jpg' leads out of its archive"),
+        ("content,style\na.tar::b.jpg ,s\n", "row 1: content: 'a.tar::b.jpg ': ends with white space"),
+        (
+            "content,style\nc,data/0.parquet::image\n",
+            "row 1: style: 'data/0.parquet::image': 'image' is no cell: a member of such a file is COLUMN[ROW]",
+        ),
+        ("content,style\nc,s3://b/k.tar.gz::s.jpg\n", "style: 's3://b/k.tar.gz::s.jpg' names a member of an archive that is compressed as a whole"),
+        (
+            "content,style\na.zip::b.jpg,s\n",
+            "that is a zip file, which nstray does not read: unpack it and name the files, or make a tar (if the file's name",
+        ),
+        ("content,style\ns3:/b/c.png,s\n", "row 1: content: 's3:/' begins no URI: did you mean s3://b/c.png? Write ./ before"),
+        ("content,style\nc,s3//b/s.png\n", "style: 's3//' begins no URI: did you mean s3://b/s.png?"),
+        ('content,style\nc,"[""file:/b/s.png""]"\n', "style: 'file:/' begins no URI: did you mean file:///b/s.png?"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -392,7 +540,7 @@ def test_a_faulty_byte_in_a_later_block_is_found_by_its_line(tmp_path: Path, mon
     for fault, words in (
         (b"a\0.png,s.png,x\n", "a NUL byte"),
         (b"a\xff.png,s.png,x\n", "content: not UTF-8"),
-        (b'a.png,s.png,"\\"x\\""\n', "a quote after a backslash"),
+        (b'a.png,s.png,"\\"x\\""\n', "v: a quote after a backslash"),
         (b"a.png,s.png\n", "2 columns, but the header has 3"),
     ):
         path = wrote(tmp_path, b"content,style,v\n" + "".join(rows).encode() + fault)
@@ -402,7 +550,7 @@ def test_a_faulty_byte_in_a_later_block_is_found_by_its_line(tmp_path: Path, mon
 def test_a_row_of_more_than_a_block_names_the_open_quote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest_files, "BLOCK_BYTES", 2**20)
     path = wrote(tmp_path, 'content,style,v\na,s,"' + "x" * (3 * 2**20) + '"\n')
-    assert problem(path).startswith("m.csv: a row of more than 1 MiB: is a quote not closed?")
+    assert problem(path).startswith("m.csv line 2: a row of more than 1 MiB: is a quote not closed?")
 
 
 @pytest.mark.parametrize(
@@ -451,6 +599,8 @@ ODD_NAMES = [
     "#1.png",
     "x::y.png",
     'say \\"hi\\".png',
+    "s3:x.png",
+    "s3:/b.png",
 ]
 
 
@@ -465,7 +615,7 @@ def test_what_build_writes_is_read_as_the_same_files(tmp_path: Path, end: str) -
     out = tmp_path / f"m.{end}"
     build(str(tmp_path), str(tmp_path / "style"), pairs="all", seed=0, out=str(out))
     found = {p.content for p in load(out)[1]}
-    assert {str(tmp_path / name) for name in ODD_NAMES} <= found
+    assert {as_literal(str(tmp_path / name)) for name in ODD_NAMES} <= found
     assert all(Path(str(uri)).exists() for uri in found)
 
 
@@ -473,7 +623,8 @@ def test_a_path_that_begins_with_a_dot_is_taken_literally(tmp_path: Path) -> Non
     for name in ODD_NAMES:
         cell = "./" + name.replace('"', '""')
         _, got = load(wrote(tmp_path, f'content,style\n"{cell}",s.png\n'))
-        assert got[0].content == str(tmp_path / name)
+        literal = "./" if ".tar::" in name else ""  # what tells it from a member
+        assert got[0].content == f"{tmp_path}/{literal}{name}"
 
 
 def test_white_space_in_json_lines_is_the_files_own(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import os
 import random
 import struct
 import sys
@@ -20,8 +22,10 @@ from nstray.config import JobConfig
 from nstray.errors import ManifestError
 from nstray.manifest import carried_types, duplicates
 from nstray.manifest import files as manifest_files
+from nstray.manifest.column_names import check_names
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo, pairs
+from nstray.manifest.raw_batches import ManifestFile, RawBatch
 from nstray.output.schema import RESERVED
 
 
@@ -209,7 +213,7 @@ ONE = {"content": "a.jpg", "style": "s.jpg"}
         ({"style": ["x.jpg", ""]}, "row 2: style: the list holds an empty name"),
         ({"style": ["x.jpg", "gs://b/k"]}, "row 2: style: gs://b/k: gs:// is not supported"),
         ({"style_weights": "0.5"}, "row 2: style_weights: must be a JSON list"),
-        ({"style_weights": [0.5, 0.5]}, "row 2: style_weights: 2 weights for 1 styles"),
+        ({"style_weights": [0.5, 0.5]}, "row 2: style_weights: 2 weights for 1 style"),
         ({"style_weights": [0]}, "row 2: style_weights: must have a finite sum above 0"),
         ({"style": ["x", "y"], "style_weights": [1, -1]}, "row 2: style_weights: each must be a finite number of at least 0"),
         ({"style_weights": "[NaN]"}, "row 2: style_weights: each must be a finite number of at least 0"),
@@ -262,6 +266,28 @@ def test_a_secret_in_a_uri_is_not_repeated(tmp_path: Path) -> None:
     assert "no credentials in a URI" in problem(write(tmp_path / "n.csv", [{**ONE, "content": "s3://key:hunter2@bucket/a.jpg"}]))
 
 
+class CountingName(str):
+    """A column's name that counts how often such names are compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        CountingName.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_names_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    names = tuple(CountingName(n) for n in ("content", "style", *(f"mine{i}" for i in range(1000))))
+    batch = RawBatch(ManifestFile("m.parquet", "m.parquet", "parquet", 0), 0, 0, names, ())
+    CountingName.compared = 0
+    check_names(batch, CONFIG)
+    assert CountingName.compared < 100 * len(names)
+    with pytest.raises(ManifestError, match=r"m\.parquet: column mine7 appears twice; rename or remove one"):
+        check_names(dataclasses.replace(batch, names=(*names, CountingName("mine7"))), CONFIG)
+
+
 @pytest.mark.parametrize(
     ("header", "words"),
     [
@@ -312,10 +338,10 @@ def test_a_near_miss_is_a_warning(tmp_path: Path) -> None:
         ("m.jsonl", b"\n \n", "no rows"),
         ("m.parquet", b"", "no rows"),
         ("m.parquet", b"PAR1 this is no Parquet file, only its magic PAR1", "m.parquet: not a Parquet file that can be read"),
-        ("m.csv", b"content,style\na,b\nc\n", "m.csv line 3: 1 columns, but the header has 2: 'c'"),
+        ("m.csv", b"content,style\na,b\nc\n", "m.csv line 3: 1 column, but the header has 2: 'c'"),
         ("m.csv", b"content,style\na,b\nc,d,e\n", "m.csv line 3: 3 columns, but the header has 2: 'c,d,e'"),
         ("m.csv", b"content,style\na,b\nc\xff,d\n", "m.csv line 3: content: not UTF-8"),
-        ("m.csv", b"content,style\na,b\nc\xff\n", "m.csv line 3: 1 columns, but the header has 2: 'c\ufffd'"),
+        ("m.csv", b"content,style\na,b\nc\xff\n", "m.csv line 3: 1 column, but the header has 2: 'c\ufffd'"),
         ("m.csv", b"content,style,note\na,b,c\xff\n", "m.csv line 2: note: not UTF-8"),
         ("m.csv", "content,style\na,b\n".encode("utf-16-le"), "m.csv: not UTF-8"),
         ("m.jsonl", b'{"content": "a", "style": "b"}\n[1]\n', "m.jsonl line 2: must be a JSON object, {...}; got list"),
@@ -349,7 +375,7 @@ def test_a_ragged_csv_that_is_not_utf8_writes_no_traceback(tmp_path: Path, capfd
     (tmp_path / "m.csv").write_bytes(b"content,style\nc\xff\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.unraisablehook", sys.__unraisablehook__)  # pytest's own keeps what Python would write
-        assert "line 2: 1 columns" in problem(tmp_path / "m.csv")
+        assert "line 2: 1 column," in problem(tmp_path / "m.csv")
     assert capfd.readouterr().err == ""
 
 
@@ -441,7 +467,7 @@ def test_damaged_parquet(tmp_path: Path) -> None:
 def test_no_such_manifest_and_folders_without_one(tmp_path: Path) -> None:
     assert "no such manifest" in problem(tmp_path / "nothing.csv")
     (tmp_path / "README.md").write_text("x")
-    assert "no manifest in this folder: none of its 1 files" in problem(tmp_path)
+    assert "no manifest in this folder: of its 1 file none ends" in problem(tmp_path)
     write(tmp_path / "a.csv", [ONE])
     write(tmp_path / "b.jsonl", [ONE])
     assert "files of more than one format: a.csv and b.jsonl" in problem(tmp_path)
@@ -560,3 +586,21 @@ def test_what_is_not_there_in_a_bucket(s3: str) -> None:
         with pytest.raises(ManifestError) as caught:
             Manifest(uri).check(CONFIG)
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["link to nothing", "link to itself", "file of another kind"])
+def test_a_folder_with_a_file_that_can_not_be_read_is_no_manifest(tmp_path: Path, what: str) -> None:
+    (tmp_path / "a.csv").write_text("content,style\na,s\n")
+    for name in ("_b.csv", ".b.csv", "b.txt", "b.csv"):
+        match what:
+            case "link to nothing":
+                (tmp_path / name).symlink_to("gone")
+            case "link to itself":
+                (tmp_path / name).symlink_to(name)
+            case _:
+                os.mkfifo(tmp_path / name)
+    words = problem(tmp_path)
+    assert words.startswith(f"{tmp_path}/b.csv: a {what}")
+    assert words.endswith("so rows of this manifest would be missing: put the file there, or remove it from the folder")
+    (tmp_path / "b.csv").unlink()
+    assert load(tmp_path)[0].rows == 1

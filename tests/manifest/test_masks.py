@@ -139,11 +139,11 @@ def test_pairs_and_infos_are_made_without_them() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"content_masks": ["1.png"]}, "content_masks: 1 masks for 2 styles; give one per style"),
+        ({"content_masks": ["1.png"]}, "content_masks: 1 mask for 2 styles; give one per style"),
         ({"content_masks": ["1.png", "2.png", "3.png"]}, "content_masks: 3 masks for 2 styles; give one per style"),
-        ({"style_masks": ["1.png"]}, "style_masks: 1 masks for 2 styles; give one per style, an empty name for the whole image"),
+        ({"style_masks": ["1.png"]}, "style_masks: 1 mask for 2 styles; give one per style, an empty name for the whole image"),
         ({"style_masks": ["", "", "3.png"]}, "style_masks: 3 masks for 2 styles; give one per style, an empty name for the whole image"),
-        ({"style": ["s.jpg"], "content_masks": ["1.png", "2.png"]}, "content_masks: 2 masks for 1 styles; give one per style"),
+        ({"style": ["s.jpg"], "content_masks": ["1.png", "2.png"]}, "content_masks: 2 masks for 1 style; give one per style"),
         ({"content_masks": ["1.png", ""]}, "content_masks: the list holds an empty name; each must be a path or URI"),
         ({"content_masks": [None, "2.png"]}, "content_masks: the list holds an empty name; each must be a path or URI"),
         ({"content_masks": ["", ""]}, "content_masks: the list holds an empty name; each must be a path or URI"),
@@ -301,7 +301,7 @@ def test_a_folder_where_one_file_has_them(tmp_path: Path, name: str) -> None:
     assert [p.fine_style for p in got] == [None, f"{tmp_path}/f.jpg", None, None]
     # A row without masks is the same whether its file has the column or not.
     assert [v is None for v in whole(tmp_path)["content_masks"].to_pylist()] == [True, False, False, True]
-    assert problem(write(tmp_path / f"d.{name}", [{**TWO, "style_masks": ["r.png"]}]).parent).startswith(f"d.{name} row 1: style_masks: 1 masks")
+    assert problem(write(tmp_path / f"d.{name}", [{**TWO, "style_masks": ["r.png"]}]).parent).startswith(f"d.{name} row 1: style_masks: 1 mask ")
 
 
 def test_the_columns_have_one_order_whichever_file_has_which(tmp_path: Path) -> None:

@@ -273,3 +273,39 @@ def test_a_strangers_file_is_only_shown(call: Call, output: Output) -> None:
     assert (code, err) == (0, "")
     assert not set("\x1b\x9b\x07\u202e") & set(out)
     assert "pw" not in out
+
+
+# other ends
+
+
+def test_nothing_is_written_after_the_end(output: Output, file: LiveFile) -> None:
+    """The end may come from another thread, while the driver goes on."""
+    write(file, standing(writer=file.writer))
+    assert file.due()
+    file.end()
+    assert not file.due()
+
+
+def test_the_file_of_a_killed_driver_goes_with_the_next_run(output: Output, file: LiveFile) -> None:
+    """Also if that run is over before it writes its own; a file of a driver that may live stays."""
+    put(output, standing(writer="lives", age=live_status.MEETING - 5))
+    file.end()
+    assert live_status.read(output) is not None
+    put(output, standing(writer="dead", age=live_status.MEETING + 5))
+    file.end()
+    assert live_status.read(output) is None
+
+
+@pytest.mark.parametrize(("age", "said"), [(5.0, False), (29.0, False), (40.0, True), (59.0, True)])
+def test_a_file_that_is_late_is_said_to_be(output: Output, age: float, said: bool) -> None:
+    put(output, standing(worker("worker-1")))
+    run = status.run_status(output)
+    assert run is not None
+    assert ("a driver writes every 15s: it may have been killed" in status.run_summary({**run, "age_seconds": age})["run"]) is said
+
+
+def test_a_silent_driver_was_probably_killed(call: Call, output: Output) -> None:
+    put(output, standing(age=125.0))
+    out = call("status", output.out)[1]
+    assert "silent; last heard of 2m0" in out
+    assert "a driver writes every 15s, so it was probably killed, or can't write to the output; if it was killed, run the same command again" in out

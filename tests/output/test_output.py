@@ -8,6 +8,7 @@ import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -323,7 +324,24 @@ def test_a_folder_of_other_files_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "notes.txt").write_text("mine")
     (tmp_path / "other.parquet").write_bytes(b"")
-    Output(str(tmp_path)).job.open(job_record())
+    (warning,) = Output(str(tmp_path)).job.open(job_record())["warnings"]
+    assert warning.startswith(f"{tmp_path} is no output of nstray and holds other files, such as data/notes.txt: none of them is replaced")
+    assert Output(str(tmp_path)).job.open(job_record())["warnings"] == []  # now it is one
+
+
+@pytest.mark.parametrize("name", ["README.md", ".DS_Store", ".cache/a.png", ".nstray/estimate.json", None])
+def test_a_folder_of_nothing_else_has_no_warning(tmp_path: Path, name: str | None) -> None:
+    if name is not None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"{}")
+    assert Output(str(tmp_path)).job.open(job_record())["warnings"] == []
+
+
+def test_other_files_on_a_store_are_found(s3: str) -> None:
+    storage.put_new(f"{s3}/cats/deep/cat.jpg", b"cat")
+    (warning,) = Output(f"{s3}/cats").job.open(job_record())["warnings"]
+    assert "such as deep/cat.jpg" in warning
+    assert Output(f"{s3}/ca").job.open(job_record())["warnings"] == []
 
 
 def test_no_job_and_damaged_jobs_are_said(tmp_path: Path) -> None:
@@ -420,6 +438,26 @@ def test_the_card_points_at_the_data_and_tells_how_it_was_made(tmp_path: Path) -
         assert f"| `{name}` |" in text
     assert "| evaluations | 500 |" in text
     assert WEIGHTS_ID in text
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"widths": [16, 32, 64, 128, 128]}, "of other widths (16-32-64-128-128 filters a block)"),
+        ({"widths": [64, 32]}, "of other widths (64-32 filters a block)"),
+        ({"weights": "random", "widths": [64]}, "whose filters are random, not trained"),
+        ({"widths": [64, 128, 256, 512, 512]}, None),
+        ({"widths": [64, 128, 256]}, None),
+        ({}, None),  # a record of before
+    ],
+)
+def test_the_card_says_which_network(tmp_path: Path, record: dict[str, Any], said: str | None) -> None:
+    output = Output(str(tmp_path))
+    output.job.open(job_record())
+    output.card.write({**job_record(), "weights": "w.safetensors", **record})
+    text = Path(tmp_path, "README.md").read_text()
+    assert ("The features are those of a VGG-19" in text) == (said is not None)
+    assert said is None or said in text
 
 
 def test_a_card_that_somebody_wrote_or_edited_stays(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from arrow_types import NOT_IN_DATASETS, NOT_IN_POLARS, VALUES, table
 from bench import Bench, weights
 
 from manifests import CONFIG, problem
-from nstray.commands.export import _plain
+from nstray.exports.json_values import plain
 from nstray.manifest.carried_types import DATASETS, POLARS
 from nstray.manifest.manifest import Manifest
 from nstray.output.reader import read_rows
@@ -52,7 +52,7 @@ def test_values_and_types_arrive_as_they_were(parts: dict[str, str], tmp_path: P
 
 @pytest.mark.parametrize("name", VALUES)
 def test_values_are_exported_as_json(parts: dict[str, str], name: str) -> None:
-    values = {row["pair_id"]: _plain(row["x"]) for rows in read_rows(parts[name], ["pair_id", "x"]) for row in rows}
+    values = {row["pair_id"]: plain(row["x"]) for rows in read_rows(parts[name], ["pair_id", "x"]) for row in rows}
     assert set(values) == {"a", "b"}
     assert json.loads(json.dumps(values, allow_nan=False)) == json.loads(json.dumps(values))
     exact = {

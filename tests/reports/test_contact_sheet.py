@@ -41,9 +41,14 @@ def texts(monkeypatch: pytest.MonkeyPatch) -> list[list[list[Any]]]:
     return seen
 
 
-def test_a_grid_has_its_originals_in_the_first_row_and_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_grid_has_its_originals_in_the_first_row_and_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool) -> None:
+    def shorten(_name: str, rows: list[dict[str, Any]], _foot: dict[str, Any]) -> None:
+        for row in rows:
+            row.update(content_uri=Path(row["content_uri"]).name, style_uri=[Path(uri).name for uri in row["style_uri"]])
+
     seen = texts(monkeypatch)
-    made = make_output(tmp_path, contents=2, styles=3, errors={"c1-s2": "too_small"})
+    made = make_output(tmp_path, contents=2, styles=3, errors={"c1-s2": "too_small"}, change=shorten if relative else None)
     assert contact_sheet(made.out, str(tmp_path / "sheet.png")) == 6
     (sheet,) = seen
     assert [len(line) for line in sheet] == [4, 4, 4]

@@ -43,7 +43,7 @@ def test_three_kills_then_every_pair_once(rgw: str, head: Head, tmp_path: Path) 
     assert KILLS <= len(seen) < PAIRS
     process = jobs.start_cli(words, log, env)
     try:
-        assert process.wait(150) == 0, log.read_text()
+        assert process.wait(400) == 0, log.read_text()
     finally:
         jobs.end(process)
     now = jobs.parts(out)

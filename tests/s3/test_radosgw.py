@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -100,6 +101,17 @@ def test_put_over(rgw: str) -> None:
     storage.delete(f"{rgw}/k")
     with pytest.raises(Changed, match="is gone"):
         storage.put_over(f"{rgw}/k", b"three", if_match=second)
+
+
+def test_put_file(rgw: str) -> None:
+    data = os.urandom(2**20)
+    with tempfile.SpooledTemporaryFile(max_size=10) as file:
+        file.write(data)
+        for _ in range(2):
+            etag = storage.put_file(f"{rgw}/k", file)
+            info = storage.head(f"{rgw}/k")
+            assert info is not None
+            assert (info.etag, storage.read(f"{rgw}/k")) == (etag, data)
 
 
 @pytest.mark.parametrize("size", [10, 2_000_000])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 import zlib
 from typing import Any
@@ -132,6 +133,10 @@ def test_a_put_that_came_damaged_is_tried_again(scripted: Scripted, code: str) -
     refused = (400, {}, error_body(code))
     scripted.answers = [refused, refused, (200, {}, b"")]
     assert storage.put_new("s3://b/k", DATA) == "abc"
+    assert [body for _, _, body in scripted.requests] == [DATA] * 3
+    scripted.requests.clear()
+    scripted.answers = [refused, (500, {}, b""), (200, {}, b"")]
+    assert storage.put_file("s3://b/k", io.BytesIO(DATA)) == "abc"
     assert [body for _, _, body in scripted.requests] == [DATA] * 3
     scripted.answers = [refused] * s3_client.ATTEMPTS
     with pytest.raises(Corrupt, match=f"400 {code} .*what is sent comes damaged; check the network"):

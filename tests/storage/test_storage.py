@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -98,6 +99,42 @@ def test_put_over(base: str) -> None:
     with pytest.raises((Changed, NotFound)):
         storage.put_over(uri, b"four", if_match=third)
     assert storage.head(uri) is None
+
+
+class Pieces(io.BytesIO):
+    """A file that notes how many bytes were read at once."""
+
+    most = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.most = max(self.most, len(data))
+        return data
+
+
+def test_put_file_reads_a_piece_at_a_time(base: str) -> None:
+    uri, data = storage.join(base, "new folder/k"), os.urandom(3 * 2**20)
+    file = Pieces(data)
+    for place in (0, 5, len(data)):
+        file.seek(place)
+        etag = storage.put_file(uri, file)
+        info = storage.head(uri)
+        assert info is not None
+        assert (info.etag, storage.read(uri)) == (etag, data)
+    assert 0 < file.most <= 2**20
+    storage.put_file(uri, io.BytesIO(b""))
+    assert storage.read(uri) == b""
+
+
+def test_a_file_is_put_new_or_not_at_all(base: str) -> None:
+    uri, data = f"{base}/new", bytes(range(256)) * 40_000  # more than is compared at once
+    etag = storage.put_file(uri, io.BytesIO(data), new=True)
+    assert storage.read(uri) == data
+    assert storage.put_file(uri, io.BytesIO(data), new=True) == etag  # a retry of our own
+    for other in (data[:-1] + b"x", data[:-1], b""):
+        with pytest.raises(AlreadyExists, match="exists already, with other contents"):
+            storage.put_file(uri, io.BytesIO(other), new=True)
+    assert storage.read(uri) == data
 
 
 def test_list_files(base: str) -> None:
@@ -196,6 +233,27 @@ def test_local_put_leaves_no_temporary_and_follows_the_umask(tmp_path: Path) -> 
         os.umask(before)
     assert os.listdir(tmp_path) == ["a"]
     assert stat.S_IMODE(os.stat(tmp_path / "a").st_mode) == 0o640
+
+
+def test_what_dead_writers_left_is_swept_by_its_age(tmp_path: Path) -> None:
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    ages = {"old": 7200, "young": 600, "new": 0}
+    for folder in (tmp_path, below):
+        for name, age in ages.items():
+            file = folder / f".nstray-put-{name}"
+            file.write_bytes(b"x")
+            os.utime(file, (time.time() - age,) * 2)
+        (folder / "kept").write_bytes(b"x")
+        os.utime(folder / "kept", (0, 0))
+    storage.sweep(str(tmp_path))
+    assert sorted(temporaries(tmp_path)) == [".nstray-put-new", ".nstray-put-young"]
+    assert len(temporaries(below)) == 3
+    storage.sweep(str(tmp_path), before=time.time() - 60, recursive=True)
+    assert temporaries(tmp_path) == temporaries(below) == [".nstray-put-new"]
+    assert (tmp_path / "kept").exists()
+    assert (below / "kept").exists()
 
 
 def race(writers: int, put: Callable[[int], str], lost: type[Exception]) -> list[int]:

@@ -72,6 +72,53 @@ def test_unusable_uris(bad: str) -> None:
         storage.absolute(bad)
 
 
+@pytest.mark.parametrize(
+    ("mistyped", "meant"),
+    [
+        ("s3:/bucket/out", "s3://bucket/out"),
+        ("S3:/bucket/out", "s3://bucket/out"),
+        ("s3:bucket", "s3://bucket"),
+        ("s3:", "s3://"),
+        ("s3//bucket/a b", "s3://bucket/a b"),
+        ("s3::/bucket", "s3://bucket"),
+        ("s3:\\\\bucket", "s3://bucket"),
+        ("s3a:/bucket/out", "s3://bucket/out"),
+        (" s3://bucket/out", "s3://bucket/out"),
+        ("'s3://bucket/out'", "s3://bucket/out"),
+        ("file:/data/a", "file:///data/a"),
+        ("https:/host/a.png", "https://host/a.png"),
+        ("gs:/bucket/a.png", "gs://bucket/a.png"),
+    ],
+)
+def test_a_mistyped_uri_is_no_local_path(mistyped: str, meant: str) -> None:
+    for use in (storage.absolute, storage.split, storage.parent, storage.head, lambda path: storage.join("/data", path)):
+        with pytest.raises(UsageError, match=r"begins no URI: did you mean (.*)\? Write \./ before a local path") as caught:
+            use(mistyped)
+        assert f"did you mean {meant}?" in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["s3:/bucket/out", "s3:x", "s3//bucket", " s3://b"])
+def test_a_local_path_that_looks_like_a_mistyped_uri_is_named_with_a_dot(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = storage.absolute(f"./{path}")
+    storage.put_new(file, b"x")
+    assert (tmp_path / path).read_bytes() == storage.read(f"./{path}") == storage.read(file) == b"x"
+    assert storage.join(str(tmp_path), f"./{path}") == file
+
+
+@pytest.mark.parametrize("path", ["s3", "s3/bucket", "s3x:/a", "a/s3:/b", "12:30.png", "file", "files:1", "file//a", "https", "/s3:/a"])
+def test_other_names_stay_local_paths(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute(path) == str(tmp_path / path).replace("//", "/")
+
+
+def test_a_mistyped_uri_with_credentials_is_not_repeated() -> None:
+    for bad in ("s3:/key:tops/3cret@b/k", "s3:/b/k?X-Amz-Signature=tops3cret"):
+        with pytest.raises(UsageError, match="did you mean") as caught:
+            storage.absolute(bad)
+        assert "3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("bad", ["s3://AKIAABCDEFGHIJKLMNOP:tops3cret@b/k", "s3://key:tops/3cret@b/k", "s3://tops3cret@b/k"])
 def test_credentials_in_a_uri_are_refused_and_not_repeated(bad: str) -> None:
     with pytest.raises(UsageError, match="no credentials in a URI") as caught:

@@ -87,7 +87,8 @@ def test_a_second_signal_ends_at_once() -> None:
     program.until("draining")
     program.process.send_signal(signal.SIGINT)
     code, _, err = program.end()
-    assert (code, err) == (4, 'event=killed reason=second_signal hint="run the same command again to resume"\n')
+    assert time.strptime(err[:8], "%H:%M:%S")
+    assert (code, err[8:]) == (4, ' event=killed reason=second_signal hint="run the same command again to resume"\n')
 
 
 def test_a_second_hangup_is_the_same_hangup() -> None:
@@ -99,12 +100,69 @@ def test_a_second_hangup_is_the_same_hangup() -> None:
     assert program.end()[::2] == (4, "")
 
 
+def test_an_end_at_once_does_its_last_act_first() -> None:
+    program = Program("with s.last_act(lambda: say('last')), s.handled_by(lambda n: say('draining')):\n    wait()")
+    program.until("waiting")
+    program.process.terminate()
+    program.until("draining")
+    program.process.terminate()
+    code, out, err = program.end()
+    assert (code, out) == (4, "last\n")
+    assert "event=killed reason=second_signal" in err
+
+
+def test_a_stop_that_takes_too_long_does_its_last_act_too() -> None:
+    program = Program("s.LIMIT = 0.3\nwith s.last_act(lambda: say('last')), s.deferred():\n    wait()")
+    program.until("waiting")
+    program.process.terminate()
+    assert program.end()[:2] == (4, "last\n")
+
+
+@pytest.mark.parametrize("act", ["time.sleep(60)", "1 / 0", "lock.acquire()"])
+def test_a_last_act_that_hangs_or_fails_holds_up_no_end(act: str) -> None:
+    """Also one that needs a lock which the interrupted line holds."""
+    program = Program(
+        "import threading\nlock = threading.Lock()\ns.LAST_ACT = 0.3\n"
+        f"with s.last_act(lambda: {act}), s.handled_by(lambda n: say('draining')):\n    with lock:\n        wait()"
+    )
+    program.until("waiting")
+    program.process.terminate()
+    program.until("draining")
+    program.process.terminate()
+    code, _, err = program.end()
+    assert code == 4
+    assert "Traceback" not in err
+
+
+def test_a_third_signal_waits_for_no_last_act() -> None:
+    program = Program("s.LAST_ACT = 50\nwith s.last_act(lambda: (say('last'), time.sleep(60))), s.handled_by(lambda n: say('draining')):\n    wait()")
+    program.until("waiting")
+    program.process.terminate()
+    program.until("draining")
+    program.process.terminate()
+    program.until("last")
+    program.process.terminate()
+    code, _, err = program.end()
+    assert (code, err.count("event=killed")) == (4, 1)
+
+
+def test_an_end_in_order_does_no_last_act() -> None:
+    program = Program(
+        "before = threading.active_count() if (threading := __import__('threading')) else 0\n"
+        "with s.last_act(lambda: say('last')):\n    pass\n"
+        "while threading.active_count() > before:\n    time.sleep(0.01)\n"
+        "say('over')\ns.leave(3)"
+    )
+    assert program.end() == (3, "over\n", "")
+
+
 def test_a_stop_that_takes_too_long_ends_at_once() -> None:
     program = Program("s.LIMIT = 0.3\nwith s.deferred():\n    wait()")
     program.until("waiting")
     program.process.terminate()
     code, _, err = program.end()
-    assert (code, err) == (4, 'event=killed reason=still_not_ended seconds=0.3 hint="run the same command again to resume"\n')
+    assert time.strptime(err[:8], "%H:%M:%S")
+    assert (code, err[8:]) == (4, ' event=killed reason=still_not_ended seconds=0.3 hint="run the same command again to resume"\n')
 
 
 def test_a_stop_that_is_held_up_in_c_ends_at_once_too() -> None:
@@ -116,7 +174,8 @@ def test_a_stop_that_is_held_up_in_c_ends_at_once_too() -> None:
     program.until("waiting")
     program.process.terminate()
     code, _, err = program.end()
-    assert (code, err) == (4, 'event=killed reason=still_not_ended seconds=0.3 hint="run the same command again to resume"\n')
+    assert time.strptime(err[:8], "%H:%M:%S")
+    assert (code, err[8:]) == (4, ' event=killed reason=still_not_ended seconds=0.3 hint="run the same command again to resume"\n')
 
 
 def test_a_function_that_handles_a_signal_has_all_the_time_it_needs() -> None:

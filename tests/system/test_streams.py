@@ -42,12 +42,12 @@ def run(shell: str, tmp_path: Path, program: str = PROGRAM) -> tuple[int, str, s
     return int((tmp_path / "code").read_text()), told.read_text(), out.stdout
 
 
-NO_SPACE = "No space left on device"
+NO_SPACE, CLOSED = "No space left on device", "it is closed"
 ENDS: list[tuple[str, str | None]] = [
     ("PROGRAM < /dev/null > /dev/null 2> /dev/null", None),
     ("PROGRAM < /dev/null 2>&-", None),
-    ("PROGRAM < /dev/null >&-", None),
-    ("PROGRAM <&- >&- 2>&-", None),
+    ("PROGRAM < /dev/null >&-", CLOSED),
+    ("PROGRAM <&- >&- 2>&-", CLOSED),
     ("PROGRAM <&-", None),
     ("PROGRAM < /dev/null 2> /dev/full", None),
     ("PROGRAM < /dev/null > /dev/full", NO_SPACE),
@@ -132,7 +132,11 @@ def test_text_beyond_the_encoding_is_written_with_backslashes(text: str, encodin
         (["manifest", "check", "m.csv", "--json"], "/dev/full", 1),
         (["manifest", "check", "m.csv"], "/dev/full", 1),
         (["run", "--help"], "/dev/full", 1),
-        (["manifest", "check", "m.csv"], "closed", 0),
+        (["--version"], "closed", 1),
+        (["manifest", "check", "m.csv", "--json"], "closed", 1),
+        (["manifest", "check", "m.csv"], "closed", 1),
+        (["manifest", "check", "m.csv"], "/dev/null", 0),
+        (["manifest", "build", "--content", ".", "--style", ".", "--pairs", "all"], "closed", 2),
         (["manifest", "check", "none.csv"], "closed", 2),
         (["manifest", "check", "m.csv"], "gone", 0),
         (["verify", "m.csv", "--no-decode"], "gone", 2),
@@ -148,4 +152,5 @@ def test_commands_whose_answer_is_lost_say_so_and_others_end_as_they_would(words
     )
     assert found.returncode == code, found.stderr
     assert "Traceback" not in found.stderr
-    assert ("could not be written to stdout: No space left on device" in found.stderr) == (stdout == "/dev/full" and code == 1)
+    why = {"/dev/full": NO_SPACE, "closed": CLOSED}.get(stdout)
+    assert (f"could not be written to stdout: {why}" in found.stderr) == (code == 1)

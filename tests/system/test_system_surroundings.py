@@ -52,7 +52,7 @@ def test_lines(error: BaseException, line: str | None) -> None:
 
 def nstray(*words: str, shell: str = 'exec "$@"', cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", "-c", shell, "bash", sys.executable, "-m", "nstray", *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, env={**os.environ, **env})
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=400, env={**os.environ, **env})
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,6 @@ def test_the_plan_counts_the_pixels_that_the_manifest_s_sizes_give(tmp_path: Pat
     (tmp_path / "m.csv").write_text(f"content,style,width,height\n{lines}")
     config = make({"weights": "random", **settings})
     manifest = Manifest(str(tmp_path / "m.csv"))
-    total = cost.total(manifest, manifest.check(config), config)
+    total = cost.JobCost(manifest, manifest.check(config), config).total
     assert total.pixels == pytest.approx(pixels * len(rows))
     assert total.evaluations == 500 * len(rows)

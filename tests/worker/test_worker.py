@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import struct
@@ -57,14 +58,34 @@ def png_header(width: int, height: int) -> bytes:
 # rows
 
 
+def test_no_row_names_a_folder_above_the_manifest(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Datasets are published. What lies elsewhere keeps its path."""
+    (bench.folder / "x").mkdir()
+    (bench.folder / "x/bad.png").write_bytes(b"no picture")
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "c.png"
+    elsewhere.write_bytes((bench.folder / "c0.png").read_bytes())
+    rows = bench.run(
+        [
+            *(pair("a", str(bench.folder / "c1.png")), pair("b", str(elsewhere)), pair("c", "x/none.png"), pair("d", "./x/bad.png")),
+            pair("e", f"..{bench.folder}/n.png"),
+        ]
+    )
+    assert [rows[i]["content_uri"] for i in "abcd"] == ["c1.png", str(elsewhere), "x/none.png", "x/bad.png"]
+    assert rows["e"]["content_uri"] == f"{bench.folder.parent}{bench.folder}/n.png"
+    assert rows["e"]["content_uri"] in rows["e"]["error_message"]
+    assert [rows[i]["error_code"] for i in "abcde"] == [None, None, "not_found", "not_an_image", "not_found"]
+    for i in "cd":
+        assert f" {rows[i]['content_uri']}: " in rows[i]["error_message"]
+        assert str(bench.folder) not in rows[i]["error_message"]
+
+
 def test_a_part_holds_the_rows_of_its_shard_with_everything_known_about_them(bench: Bench) -> None:
     worker, shard = bench.worker([pair("a", caption="one"), pair("b", "c1.png", "s1.png", caption="two")])
     report = worker.process(shard, attempt=2)
     rows = read(worker, shard)
     assert [rows[i]["caption"] for i in "ab"] == ["one", "two"]
     row = rows["b"]
-    assert row["content_uri"].endswith("c1.png")
-    assert row["style_uri"][0].endswith("s1.png")
+    assert (row["content_uri"], row["style_uri"]) == ("c1.png", ["s1.png"])
     assert len(row["content_sha256"]) == len(row["style_sha256"][0]) == 64
     assert row["content_sha256"] != rows["a"]["content_sha256"]
     assert (row["width"], row["height"]) == (24, 20)
@@ -169,7 +190,7 @@ def test_a_job_may_begin_with_an_image(bench: Bench) -> None:
 def test_a_missing_file_with_white_space_in_its_name_is_shown_in_quotes(bench: Bench, name: str) -> None:
     row = bench.run([pair("a", content=name)])["a"]
     assert row["error_code"] == "not_found"
-    assert repr(str(bench.folder / name.removeprefix("./"))) in row["error_message"]
+    assert repr(name.removeprefix("./")) in row["error_message"]
 
 
 def test_styles_blend_by_their_weights(bench: Bench, tmp_path: Path) -> None:
@@ -296,6 +317,17 @@ def test_a_term_that_is_off_does_not_ask_for_larger_images(bench: Bench) -> None
     assert rows["a"]["error_code"] == "too_small"
     assert "needs 2 a side" in rows["a"]["error_message"]
     assert rows["b"]["status"] == "ok", rows["b"]["error_message"]
+
+
+def test_a_network_that_reflects_borders_needs_larger_images(tmp_path: Path, weights: VGGWeights) -> None:
+    for padding, code in (("zero", None), ("reflect", "too_small")):
+        folder = tmp_path / padding
+        folder.mkdir()
+        made = Bench(folder, dataclasses.replace(weights, padding=padding))
+        made.save("three.png", np.full((3, 3, 3), 90, np.uint8))
+        row = made.run([pair("a", content="three.png")])["a"]
+        assert row["error_code"] == code, row["error_message"]
+    assert "needs 4 a side" in row["error_message"]
 
 
 # formats

@@ -16,7 +16,7 @@ from bench import Bench, pair, pixels, same
 from outputs import picture
 from PIL import Image
 
-from nstray.engine.network.weights import random_weights
+from nstray.engine.network.random_weights import random_weights
 from nstray.engine.settings import CONV_LAYERS
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nstray.engine.network.vgg import block, minimum_side
+from nstray.engine.network.vgg import block, stride
 from nstray.engine.settings import BLOCKS
 
 Slices = tuple[slice, slice]
@@ -58,7 +58,7 @@ def margin(taps: Sequence[str]) -> int:
         )
         for t in taps
     )
-    grain: int = minimum_side(taps)
+    grain: int = stride(taps)
     return -(-reach // grain) * grain
 
 
@@ -67,7 +67,7 @@ def split(height: int, width: int, side: int, taps: Sequence[str]) -> list[Tile]
 
     One tile if `side` is 0 or the picture is no larger.
     """
-    grain, around = minimum_side(taps), margin(taps)
+    grain, around = stride(taps), margin(taps)
     rows, columns = _spans(height, side, grain), _spans(width, side, grain)
 
     def crop(core: slice, length: int) -> slice:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nstray.engine.network.vgg import VGGFeatures, deepest, minimum_side
+from nstray.engine.network.vgg import VGGFeatures, deepest
 from nstray.engine.network.weights import VGGWeights
 from nstray.engine.pair import as_image
 from nstray.engine.settings import Pooling, check
@@ -31,6 +32,8 @@ class Normalised:
         weights: the normalised network, in the input convention of its source.
         means: per layer (N,) float64: the mean rectified activation of each filter before
             normalising.
+        root_mean_squares: likewise the root of its mean square.
+        largest: what these become at most, or None for no bound.
         dead: per layer the filters that keep their scale, since they hardly or never fire on these
             images.
         images: how many were measured.
@@ -40,6 +43,8 @@ class Normalised:
 
     weights: VGGWeights
     means: Mapping[str, Tensor]
+    root_mean_squares: Mapping[str, Tensor]
+    largest: float | None
     dead: Mapping[str, tuple[int, ...]]
     images: int
     pooling: Pooling
@@ -47,15 +52,19 @@ class Normalised:
 
     def scale(self, layer: str) -> Tensor:
         """(N,) float64: what this layer's activations were divided by; 1 for a dead filter."""
-        return _scale(self.means[layer], self.dead[layer])
+        scale = self.means[layer].clone()
+        if self.largest is not None:
+            scale = torch.maximum(scale, self.root_mean_squares[layer] / self.largest)
+        scale[list(self.dead[layer])] = 1.0
+        return scale
 
     @property
     def metadata(self) -> dict[str, str]:
         """For `to_safetensors`: how these weights were made."""
         dead = {layer: filters for layer, filters in self.dead.items() if filters}
+        bound = "" if self.largest is None else f", or root mean square {self.largest:g} if less"
         return {
-            "normalised": "mean rectified activation 1 per filter",
-            "pooling": self.pooling,
+            "normalised": f"mean rectified activation 1 per filter{bound}",
             "images": str(self.images),
             "source_id": self.source_id,
             "dead_filters": json.dumps(dead),
@@ -63,7 +72,10 @@ class Normalised:
 
 
 def normalise(
-    weights: VGGWeights, images: Iterable[Any], pooling: Pooling = "average"
+    weights: VGGWeights,
+    images: Iterable[Any],
+    pooling: Pooling = "average",
+    largest: float | None = None,
 ) -> Normalised:
     """The same network with every filter's mean rectified activation scaled to 1.
 
@@ -79,6 +91,8 @@ def normalise(
             once. Memory is one image's activations, about 1.2 KB per pixel for all sixteen layers.
             Every position counts the same, so a larger image counts more.
         pooling: the one the network will be used with.
+        largest: root mean square of a filter's activations, above which its mean becomes less
+            than 1. At mean 1, a filter that fires seldom and strongly would rule the Gram matrices.
 
     Raises ValueError for no images, or one that is no image or leaves the deepest layer no
     position; WeightsError if activations overflow.
@@ -86,9 +100,10 @@ def normalise(
     pooling = check("pooling", pooling)
     layers = weights.layers
     network = VGGFeatures(weights, layers, pooling)
-    least = minimum_side(layers)
+    least = network.minimum_side(layers)
+    # (2, N) per layer: of the activations and of their squares
     sums = {
-        name: torch.zeros(len(weights.tensors[f"{name}.bias"]), dtype=torch.float64)
+        name: torch.zeros(2, len(weights.tensors[f"{name}.bias"]), dtype=torch.float64)
         for name in layers
     }
     positions = dict.fromkeys(layers, 0)
@@ -107,14 +122,17 @@ def normalise(
                 )
             x = image.float() / 255 if image.dtype == torch.uint8 else image.float()
             for name, y in network(x[None], layers).items():
-                sums[name] += y.sum((0, 2, 3), dtype=torch.float64)
+                sums[name][0] += y.sum((0, 2, 3), dtype=torch.float64)
+                sums[name][1] += y.square().sum((0, 2, 3), dtype=torch.float64)
                 positions[name] += y.shape[2] * y.shape[3]
             count += 1
     if not count:
         raise ValueError("no images to measure the activations on")
-    means = {name: sums[name] / positions[name] for name in layers}
-    dead = {name: _dead(means[name]) for name in layers}
-    tensors = _divided(weights, {name: _scale(means[name], dead[name]) for name in layers})
+    means = {name: sums[name][0] / positions[name] for name in layers}
+    squares = {name: (sums[name][1] / positions[name]).sqrt() for name in layers}
+    dead = {name: dead_filters(means[name]) for name in layers}
+    found = Normalised(weights, means, squares, largest, dead, count, pooling, weights.id)
+    tensors = _divided(weights, {name: found.scale(name) for name in layers})
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
@@ -123,23 +141,38 @@ def normalise(
                 "activations on these images leave the range of float32"
             )
         digest.update(tensor.numpy().tobytes())
-    made = VGGWeights(
-        tensors,
-        f"normalised-sha256:{digest.hexdigest()}",
-        f"{weights.source}, normalised",
-        weights.input,
+    made = replace(
+        weights,
+        tensors=tensors,
+        id=f"normalised-sha256:{digest.hexdigest()}",
+        source=f"{weights.source}, normalised",
+        pooling=pooling,
     )
-    return Normalised(made, means, dead, count, pooling, weights.id)
+    return replace(found, weights=made)
 
 
-def _dead(means: Tensor) -> tuple[int, ...]:
+def dead_filters(means: Tensor) -> tuple[int, ...]:
+    """The filters that hardly or never fire, from the mean of each (N,)."""
     return tuple(int(i) for i in torch.nonzero(means <= DEAD_SHARE * means.mean()).flatten())
 
 
-def _scale(means: Tensor, dead: tuple[int, ...]) -> Tensor:
-    scale = means.clone()
-    scale[list(dead)] = 1.0
-    return scale
+def without_rare(weights: VGGWeights, means: Mapping[str, Tensor], share: float) -> VGGWeights:
+    """The network without the filters whose mean is at most `share` of their layer's.
+
+    They are zero, and so is what the next layer makes of them. Scaled to mean 1, such a filter
+    would be a few spikes, and its values would leave the range of float16.
+
+    Args:
+        means: as of `Normalised`.
+    """
+    tensors = {name: tensor.clone() for name, tensor in weights.tensors.items()}
+    for layer, following in itertools.zip_longest(weights.layers, weights.layers[1:]):
+        rare = means[layer] <= share * means[layer].mean()
+        tensors[f"{layer}.weight"][rare] = 0
+        tensors[f"{layer}.bias"][rare] = 0
+        if following is not None:
+            tensors[f"{following}.weight"][:, rare] = 0
+    return replace(weights, tensors=tensors)
 
 
 def _divided(weights: VGGWeights, scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -157,24 +190,3 @@ def _divided(weights: VGGWeights, scales: Mapping[str, Tensor]) -> dict[str, Ten
         out[f"{layer}.bias"] = (weights.tensors[f"{layer}.bias"].double() / scale).float()
         before = scale
     return out
-
-
-def to_safetensors(weights: VGGWeights, metadata: Mapping[str, str] | None = None) -> bytes:
-    """A .safetensors file with the keys ``conv1_1.weight`` and so on; `parse_weights` reads it.
-
-    Its metadata says the input convention. The same weights and `metadata` give the same bytes and
-    hence the same id. safetensors itself writes metadata in an order that changes.
-    """
-    from safetensors.torch import save
-
-    data: bytes = save(
-        {k: v.contiguous() for k, v in weights.tensors.items()},
-        {**(metadata or {}), "input": weights.input},
-    )
-    length = int.from_bytes(data[:8], "little")
-    header = json.dumps(
-        json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")
-    ).encode()
-    # tensors begin at a multiple of 8; their offsets count from the header's end
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data[8 + length :]

@@ -76,25 +76,28 @@ class AveragePool2d(nn.Module):
 
 class _PixelConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, padding: int, dtype: torch.dtype
+    ) -> Tensor:
         ctx.save_for_backward(weight)
-        return F.conv2d(x, weight, bias, padding=1).to(dtype)
+        ctx.padding = padding
+        return F.conv2d(x, weight, bias, padding=padding).to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None, None]:
         (weight,) = ctx.saved_tensors
-        gradient = F.conv_transpose2d(grads[0], weight.to(grads[0].dtype), padding=1)
-        return gradient.float(), None, None, None
+        gradient = F.conv_transpose2d(grads[0], weight.to(grads[0].dtype), padding=ctx.padding)
+        return gradient.float(), None, None, None, None
 
 
 class PixelConv2d(nn.Module):
-    """A convolution of padding 1 over float32 pixels whose output and gradient have another dtype.
+    """A 3 x 3 convolution over float32 pixels whose output and gradient have another dtype.
 
     bfloat16 does not tell pixels apart that differ by less than its precision, so pixels stay
     float32. Their gradient loses no more by bfloat16 than any other gradient.
 
     Args:
-        conv: with float32 filters.
+        conv: with float32 filters; its border is zeros or a reflection, one position wide.
         dtype: of the output.
     """
 
@@ -103,5 +106,10 @@ class PixelConv2d(nn.Module):
         self.conv, self.dtype = conv, dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = _PixelConvolution.apply(x, self.conv.weight, self.conv.bias, self.dtype)
+        reflected = self.conv.padding_mode == "reflect"
+        if reflected:
+            x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        out: Tensor = _PixelConvolution.apply(
+            x, self.conv.weight, self.conv.bias, 0 if reflected else 1, self.dtype
+        )
         return out

@@ -12,12 +12,12 @@ import tempfile
 _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 if _FOLDER in os.environ:
-    from torchvision.models.vgg import VGG19_Weights, cfgs, make_layers
+    from torchvision.models.vgg import VGG19_Weights
 else:
     os.environ[_FOLDER] = tempfile.gettempdir()  # it is there, so nothing is made
     try:
-        from torchvision.models.vgg import VGG19_Weights, cfgs, make_layers
+        from torchvision.models.vgg import VGG19_Weights
     finally:
         os.environ.pop(_FOLDER, None)
 
-__all__ = ["VGG19_Weights", "cfgs", "make_layers"]
+__all__ = ["VGG19_Weights"]

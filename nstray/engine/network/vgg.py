@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nstray.engine.network.ops import AveragePool2d, PixelConv2d, relu_in_place
-from nstray.engine.network.torchvision_vgg import cfgs, make_layers
-from nstray.engine.network.weights import CAFFE_MEAN, FEATURE_INDEX, RGB_MEAN, RGB_STD, VGGWeights
+from nstray.engine.network.weights import CAFFE_MEAN, RGB_MEAN, RGB_STD, Padding, VGGWeights
 from nstray.engine.network.winograd import WinogradConv2d, suits
 from nstray.engine.settings import CONV_LAYERS, Dtype, Pooling
 
@@ -45,14 +44,24 @@ def block(tap: str) -> int:
     return int(tap.removeprefix("pre:")[4])
 
 
-def minimum_side(taps: Sequence[str]) -> int:
-    """The least height and width, in pixels, that leave the deepest tap at least one position."""
+def stride(taps: Sequence[str]) -> int:
+    """The side, in pixels, of what a position of the deepest tap stands for."""
     return 2 ** (block(deepest(taps)) - 1) if taps else 1
+
+
+def minimum_side(taps: Sequence[str], padding: Padding) -> int:
+    """The least height and width, in pixels, of a picture whose `taps` can be computed.
+
+    The deepest tap needs one position, and two if borders are reflected.
+    """
+    if not taps:
+        return 1
+    return stride(taps) * (2 if padding == "reflect" else 1)
 
 
 def positions(height: int, width: int, tap: str) -> tuple[int, int]:
     """Height and width of the activations of a picture at `tap`."""
-    side = minimum_side([tap])
+    side = stride([tap])
     return height // side, width // side
 
 
@@ -66,16 +75,27 @@ class TappedConvolutions(nn.Module):
         convs: modules by name, in order; ``conv4_2`` is of block 4.
         mean: (1, 3, 1, 1): what is subtracted from the pixels.
         pool: 2 x 2 with stride 2.
+        padding: how the convolutions treat the border.
     """
 
     mean: Tensor
 
-    def __init__(self, convs: Mapping[str, nn.Module], mean: Tensor, pool: nn.Module) -> None:
+    def __init__(
+        self,
+        convs: Mapping[str, nn.Module],
+        mean: Tensor,
+        pool: nn.Module,
+        padding: Padding = "zero",
+    ) -> None:
         super().__init__()
-        self.layers = tuple(convs)
+        self.layers, self.padding = tuple(convs), padding
         self.convs = nn.ModuleDict(convs)
         self.register_buffer("mean", mean)
         self.pool = pool
+
+    def minimum_side(self, taps: Sequence[str]) -> int:
+        """The least side, in pixels, of a picture whose `taps` this network can compute."""
+        return minimum_side(taps, self.padding)
 
     def forward(
         self, x: Tensor, taps: Sequence[str], hook: Hook | None = None
@@ -116,7 +136,7 @@ class TappedConvolutions(nn.Module):
             name: conv.direct if isinstance(conv, WinogradConv2d) else conv
             for name, conv in self.convs.items()
         }
-        return TappedConvolutions(convs, self.mean, self.pool)
+        return TappedConvolutions(convs, self.mean, self.pool, self.padding)
 
 
 class VGGFeatures(TappedConvolutions):
@@ -126,7 +146,8 @@ class VGGFeatures(TappedConvolutions):
     into the filters), so that one subtraction of the mean remains. Zero padding then means the mean
     colour, as in the networks' training.
 
-    Convolutions are `WinogradConv2d` if their filters suit it, else torch's own.
+    Convolutions are `WinogradConv2d` if their filters suit it and zeros surround the picture, else
+    torch's own.
 
     Args:
         weights: convolutions at least as deep as the deepest of `taps`.
@@ -144,8 +165,6 @@ class VGGFeatures(TappedConvolutions):
         weights.require(taps)
         last = CONV_LAYERS.index(deepest(taps))
         own_dtype = _DTYPES[dtype]
-        with torch.device("meta"):
-            features = make_layers(cfgs["E"], batch_norm=False)
         scale, mean, order = (
             (1 / RGB_STD, RGB_MEAN, [0, 1, 2])
             if weights.input == "rgb"
@@ -153,9 +172,9 @@ class VGGFeatures(TappedConvolutions):
         )
         convs: dict[str, nn.Module] = {}
         for name in CONV_LAYERS[: last + 1]:
-            conv: nn.Conv2d = features[FEATURE_INDEX[name]]
             first = name == "conv1_1"
             weight = weights.tensors[f"{name}.weight"]
+            conv = _convolution(weight.shape[1], weight.shape[0], weights.padding)
             if first:
                 # `order` is its own inverse: filters for BGR planes become filters for RGB planes
                 weight = weight[:, order] * scale.view(1, 3, 1, 1)
@@ -168,10 +187,17 @@ class VGGFeatures(TappedConvolutions):
             if first and own_dtype != torch.float32:
                 convs[name] = PixelConv2d(conv, own_dtype)
             else:
-                convs[name] = WinogradConv2d(conv) if suits(conv.weight) else conv
+                winograd = weights.padding == "zero" and suits(conv.weight)
+                convs[name] = WinogradConv2d(conv) if winograd else conv
         pool = AveragePool2d() if pooling == "average" else nn.MaxPool2d(2)
-        super().__init__(convs, mean.view(1, 3, 1, 1).clone(), pool)
+        super().__init__(convs, mean.view(1, 3, 1, 1).clone(), pool, weights.padding)
         # No gradients for the weights: 1.5 times faster.
         self.requires_grad_(False)
         # channels_last: 1.3 to 1.5 times faster on a CPU, native to tensor cores.
         self.to(memory_format=torch.channels_last)
+
+
+def _convolution(channels: int, filters: int, padding: Padding) -> nn.Conv2d:
+    """A 3 x 3 convolution without values, which keeps height and width."""
+    mode: Literal["reflect", "zeros"] = "reflect" if padding == "reflect" else "zeros"
+    return nn.Conv2d(channels, filters, 3, padding=1, padding_mode=mode, device="meta")

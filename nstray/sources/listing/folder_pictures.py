@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from nstray import storage
 from nstray.errors import AccessDenied, NotFound, StorageError
 from nstray.images.decode import format_of
-from nstray.manifest.files import ending
+from nstray.sources.reference import kind_of, unread_archive
+from nstray.storage import ObjectInfo
+from nstray.text import counted
 
 # The endings of JPEG (those of MDN's "Image file type and format guide", and .jpe of Debian's
 # mime.types), PNG and WebP.
@@ -28,6 +30,8 @@ PROGRAM_FOLDERS = frozenset(
         "~snapshot",
     )
 )
+# What `datasets.save_to_disk` writes beside its Arrow files.
+_DATASET_FILES = ("state.json", "dataset_info.json", "dataset_dict.json")
 _HEAD = 16  # bytes that tell the format
 _LISTED = 8  # endings or folders in a line at most
 
@@ -44,6 +48,7 @@ class LeftOut:
         hidden: other files whose names begin with a dot.
         named: other files whose endings are not those of pictures.
         others: files that are no pictures by their first bytes.
+        odd: what is no file, such as links to nothing, by what it is.
     """
 
     folders: Counter[str] = field(default_factory=Counter)
@@ -52,6 +57,7 @@ class LeftOut:
     hidden: Counter[str] = field(default_factory=Counter)
     named: Counter[str] = field(default_factory=Counter)
     others: Counter[str] = field(default_factory=Counter)
+    odd: dict[str, Counter[str]] = field(default_factory=dict)
 
     def lines(self, hint: str = "") -> list[str]:
         """A line for each reason, for a person.
@@ -79,15 +85,28 @@ class LeftOut:
                 f"{_files(self.others)} that do not begin as JPEG, PNG or WebP"
                 f"{_endings(self.others)}"
             )
+        for what, counts in sorted(self.odd.items()):
+            noun, _, rest = what.partition(" ")
+            fetched = " (was the data fetched?)" if what == storage.LINK_TO_NOTHING else ""
+            out.append(f"{_number(counts, noun)} {rest}{fetched}{_endings(counts)}")
         return [f"left out {line}" for line in out]
 
 
 @dataclass(frozen=True)
 class FolderPictures:
-    """The pictures below a folder, sorted by their URIs, and what was left out."""
+    """The pictures below a folder, sorted by their URIs, and what was left out.
+
+    Attributes:
+        archives: tars, Parquet and Arrow files in the order of their URIs, if they were asked for.
+        packed: URIs of archives that can't be read by range; they are counted in `left_out` too.
+        states: URIs of files called state.json, which `datasets.save_to_disk` writes.
+    """
 
     uris: list[str]
     left_out: LeftOut
+    archives: list[ObjectInfo] = field(default_factory=list)
+    packed: list[str] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
 
     def why_none(self, hint: str = "") -> str:
         """Why the folder has no pictures; `hint` as `LeftOut.lines` takes it."""
@@ -103,7 +122,7 @@ def below(folder: str, uri: str) -> str:
 
 def is_picture_name(path: str) -> bool:
     """Whether a file is a picture by its name's ending."""
-    return ending(path.rpartition("/")[2]) in ENDINGS
+    return storage.ending(path.rpartition("/")[2]) in ENDINGS
 
 
 def begins_as_picture(uri: str) -> bool:
@@ -111,7 +130,9 @@ def begins_as_picture(uri: str) -> bool:
     return format_of(storage.read_start(uri, _HEAD)) in ("jpeg", "png", "webp")
 
 
-def find_pictures(folder: str, *, any_ending: bool = False) -> FolderPictures:
+def find_pictures(
+    folder: str, *, any_ending: bool = False, archives: bool = False
+) -> FolderPictures:
     """The pictures below a folder or prefix.
 
     Files whose names begin with a dot are left out, and so are those below a folder that is hidden
@@ -121,28 +142,45 @@ def find_pictures(folder: str, *, any_ending: bool = False) -> FolderPictures:
         folder: absolute.
         any_ending: take a file without an ending of a picture if it begins as one. Files without
             such an ending are opened.
+        archives: list tars, Parquet and Arrow files apart, which are left out otherwise.
     Raises: as `storage.list_files` does; `StorageError` for a picture whose name is not UTF-8, or
         for a folder whose name is not.
     """
     left_out = LeftOut()
     taken: list[str] = []
+    found = FolderPictures(taken, left_out)
     unknown: list[str] = []
 
-    def put(uri: str) -> None:
-        path = below(folder, uri)
-        name = path.rpartition("/")[2]
+    def hide(path: str, name: str) -> bool:
         if (skipped := _skipped_folder(path)) is not None:
             left_out.folders[skipped] += 1
             left_out.below[_ending(name)] += 1
         elif name.startswith("."):
             # macOS puts a ._a.jpg beside every a.jpg.
             left_out.hidden[_ending(name)] += 1
-        elif is_picture_name(name):
+        else:
+            return False
+        return True
+
+    def put(uri: str, info: ObjectInfo | None = None) -> None:
+        path = below(folder, uri)
+        name = path.rpartition("/")[2]
+        if hide(path, name):
+            return
+        if archives and name in _DATASET_FILES:
+            if name == "state.json":
+                found.states.append(uri)
+            return
+        if is_picture_name(name):
             taken.append(uri)
+        elif archives and info is not None and kind_of(name) is not None:
+            found.archives.append(info)
         elif any_ending:
             unknown.append(uri)
         else:
             left_out.named[_ending(name)] += 1
+        if archives and not is_picture_name(name) and unread_archive(name) is not None:
+            found.packed.append(uri)
 
     def on_error(path: str, error: StorageError) -> None:
         relative = below(folder, path)
@@ -157,15 +195,22 @@ def find_pictures(folder: str, *, any_ending: bool = False) -> FolderPictures:
                 return
         raise error
 
-    for info in storage.list_files(folder, on_error=on_error):
-        put(info.uri)
+    def on_left_out(path: str, what: str) -> None:
+        relative = below(folder, path)
+        name = relative.rpartition("/")[2]
+        if not hide(relative, name):
+            left_out.odd.setdefault(what, Counter())[_ending(name)] += 1
+
+    for info in storage.list_files(folder, on_error=on_error, on_left_out=on_left_out):
+        put(info.uri, info)
     with ThreadPoolExecutor(storage.LIST_THREADS) as pool:
         for uri, picture in zip(unknown, pool.map(_looks_like_picture, unknown), strict=True):
             if picture:
                 taken.append(uri)
             else:
                 left_out.others[_ending(uri.rpartition("/")[2])] += 1
-    return FolderPictures(sorted(taken), left_out)
+    taken.sort()
+    return found
 
 
 def _skipped_folder(path: str) -> str | None:
@@ -189,13 +234,16 @@ def _looks_like_picture(uri: str) -> bool:
 
 def _ending(name: str) -> str:
     """The ending of a file's name as it is counted."""
-    found = ending(name)
+    found = storage.ending(name)
     return found if re.fullmatch(r"\.[a-z0-9_]{1,12}", found) else "without an ending"
 
 
 def _files(counts: Counter[str]) -> str:
-    number = counts.total()
-    return f"{number} file{'' if number == 1 else 's'}"
+    return _number(counts, "file")
+
+
+def _number(counts: Counter[str], noun: str) -> str:
+    return counted(counts.total(), noun)
 
 
 def _endings(counts: Counter[str]) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from nstray import storage
-from nstray.errors import StorageError
-from nstray.manifest.folder_pictures import ENDINGS, find_pictures
+from nstray.errors import ManifestError, StorageError
+from nstray.manifest.build import build
+from nstray.sources.listing.folder_pictures import ENDINGS, find_pictures
 
 JPEG, PNG, WEBP = b"\xff\xd8\xff\xe0" + bytes(20), b"\x89PNG\r\n\x1a\n" + bytes(20), b"RIFF\x00\x00\x00\x00WEBPVP8 " + bytes(20)
 
@@ -125,7 +127,31 @@ def test_links_and_loops(tmp_path: Path) -> None:
     os.symlink(tmp_path / ".hidden/c.png", tmp_path / "in/c.png")
     os.symlink(tmp_path / ".hidden", tmp_path / "in/shown")
     os.symlink(tmp_path / "gone", tmp_path / "in/dangling.png")
-    assert found(tmp_path / "in") == (["a.png", "c.png", "linked/b.png", "shown/c.png"], [])
+    os.symlink("itself.jpg", tmp_path / "in/itself.jpg")
+    os.symlink(tmp_path / "gone", tmp_path / "elsewhere/dangling.txt")
+    os.symlink(tmp_path / "in/a.png/below", tmp_path / "elsewhere/below-a-file.png")
+    os.symlink(tmp_path / "gone", tmp_path / "elsewhere/.lock")
+    os.symlink(tmp_path / "gone", tmp_path / ".hidden/x.png")
+    os.mkfifo(tmp_path / "in/pipe.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "in/server"))
+    for any_ending in (False, True):
+        assert found(tmp_path / "in", any_ending=any_ending) == (
+            ["a.png", "c.png", "linked/b.png", "shown/c.png"],
+            [
+                "left out 1 file with a dot in front: 1 .lock",
+                "left out 2 files of another kind (pipe, socket): 1 .png, 1 without an ending",
+                "left out 2 links to a folder above it: 2 without an ending",
+                "left out 1 link to itself: 1 .jpg",
+                "left out 4 links to nothing (was the data fetched?): 3 .png, 1 .txt",
+            ],
+        )
+    os.remove(tmp_path / ".hidden/c.png")
+    os.symlink(tmp_path / "gone", tmp_path / ".hidden/c.png")
+    with pytest.raises(ManifestError, match=r"no pictures: left out 2 links to nothing \(was the data fetched\?\): 2 \.png"):
+        build(str(tmp_path / ".hidden"), str(tmp_path / "in"), pairs="all", seed=0, out=str(tmp_path / "m.csv"))
+    os.remove(tmp_path / ".hidden/c.png")
+    put(tmp_path, ".hidden/c.png")
     os.symlink(tmp_path / "in", tmp_path / "mount")
     assert found(tmp_path / "mount")[0] == ["a.png", "c.png", "linked/b.png", "shown/c.png"]
 

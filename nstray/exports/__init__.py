@@ -1,0 +1,1 @@
+"""Formats that people train from: plain files, class folders, WebDataset, packed Parquet."""
