@@ -15,20 +15,33 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 # Where a module's name is not its distribution's, and what the tests may import of a dependency's own dependencies.
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "botocore": "boto3", "urllib3": "boto3", "fontTools": "matplotlib"}
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "botocore": "boto3", "urllib3": "boto3", "fontTools": "matplotlib", "fsspec": "torch"}
 NEEDED = {
     ("cluster_files/schemas.py", "jsonschema"),
     ("cluster_files/test_dockerfile.py", "hatchling"),
     ("conftest.py", "moto"),
     ("commands/test_verify.py", "datasets"),
     ("docs/test_site.py", "mkdocs"),
+    ("exports/test_from_class_folders.py", "datasets"),
+    ("exports/test_packed_parquet.py", "datasets"),
+    ("exports/test_packed_parquet.py", "duckdb"),
+    ("exports/test_webdataset.py", "webdataset"),
     ("images/test_tiff.py", "datasets"),
+    ("manifest/test_build_libraries.py", "datasets"),
+    ("manifest/test_build_libraries.py", "webdataset"),
     ("output/test_readers.py", "datasets"),
     ("output/test_readers.py", "duckdb"),
     ("output/test_readers.py", "pandas"),
     ("output/test_round_trip.py", "datasets"),
     ("output/test_round_trip.py", "duckdb"),
     ("output/test_round_trip.py", "polars"),
+    ("recipes/test_recipe_hugging_face.py", "datasets"),
+    ("recipes/test_recipe_ray_data.py", "pandas"),
+    ("recipes/test_recipe_webdataset.py", "webdataset"),
+    ("sources/test_cells.py", "datasets"),
+    ("sources/test_cells.py", "duckdb"),
+    ("sources/test_cells.py", "polars"),
+    ("storage/test_remote_hf.py", "huggingface_hub"),
 }
 
 
