@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jobs
 import pytest
 import torch
 from outputs import picture
@@ -94,14 +94,14 @@ def test_a_killed_training_goes_on(given: tuple[Path, Path], tmp_path: Path, cal
             stderr=subprocess.PIPE,
             text=True,
         )
-        before = Path(f"{out}{CHECKPOINT}").stat().st_mtime_ns if Path(f"{out}{CHECKPOINT}").exists() else 0
-        deadline = time.monotonic() + 120
-        while not Path(f"{out}{CHECKPOINT}").exists() or Path(f"{out}{CHECKPOINT}").stat().st_mtime_ns == before:
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(ending)
-        _, log = process.communicate(timeout=60)
+        checkpoint = Path(f"{out}{CHECKPOINT}")
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        try:
+            jobs.until(lambda: checkpoint.exists() and checkpoint.stat().st_mtime_ns != before, "a checkpoint", alive=process)  # noqa: B023
+            process.send_signal(ending)
+            _, log = process.communicate(timeout=300)
+        finally:
+            process.kill()
         assert process.returncode == (4 if ending == signal.SIGTERM else -signal.SIGKILL), log
         if before:
             assert "event=resumed step=" in log

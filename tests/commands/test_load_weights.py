@@ -97,7 +97,7 @@ def test_a_process_whose_parent_was_killed_ends_and_leaves_nothing(file: str, tm
     time.sleep(0.5)
     parent.kill()
     assert parent.communicate(timeout=60)[1] == ""
-    jobs.until(lambda: not jobs.alive(below), "its end", seconds=30)
+    jobs.until(lambda: not jobs.alive(below), "its end", seconds=120)
     assert list(folder.iterdir()) == []
 
 

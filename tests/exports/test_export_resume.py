@@ -186,7 +186,7 @@ def test_a_process_that_is_killed_leaves_no_other_behind(tmp_path: Path, kind: s
     seen = 0
     for _ in range(2):
         running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while time.monotonic() < until and running.poll() is None and len(list(to.rglob("*"))) <= seen + 3:
             time.sleep(0.05)
         children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split() if running.poll() is None else []
@@ -210,7 +210,7 @@ def begun(tmp_path: Path, *more: str) -> tuple[list[str], subprocess.Popen[str],
     out, to = dataset(tmp_path, [row(tmp_path, i, f"cat/{i}.jpg") for i in range(4000)], part=100), tmp_path / "to"
     words = [*NSTRAY, "export", out, "--to", str(to), "--format", "parquet", "--workers", "2", "--resize", "12", *more]
     running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while time.monotonic() < until and not (to / ".nstray-export" / "runs").exists():
         time.sleep(0.02)
     return words, running, to

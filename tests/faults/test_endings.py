@@ -62,7 +62,7 @@ def test_told_to_stop_at_any_moment(run: Run, number: signal.Signals, moment: st
         assert (Path(run.out) / ".nstray" / "summary.json").exists() == (code == 0)
     if moment == LAST:
         assert code == 0, text
-    jobs.until(lambda: not jobs.alive(below), "Ray's processes to end", seconds=30)
+    jobs.until(lambda: not jobs.alive(below), "Ray's processes to end", seconds=120)
     assert left(run) == []
     run.finish(kept)
 

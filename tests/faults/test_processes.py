@@ -34,7 +34,7 @@ def test_signal_drains_and_a_rerun_completes(run: Run, number: signal.Signals) -
     assert f"event=draining signal={number.name}" in text
     assert f"event=stopped rows_done={len(kept)} rows={PAIRS} output=" in text
     assert "Traceback" not in text
-    jobs.until(lambda: not jobs.alive(below), "Ray's processes to end", seconds=30)
+    jobs.until(lambda: not jobs.alive(below), "Ray's processes to end", seconds=120)
     if number == signal.SIGTERM:
         run.finish(kept)
 
