@@ -14,6 +14,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         run.py              a checked job to its exit code
         retry.py            error rows made again
         pairing.py          sources of pictures in place of a manifest
+        pairs_added.py      what has come to them since
         plan.py             what a run would do
         status.py           where a job stands
         verify.py           every part against footer, record and manifest

@@ -25,6 +25,7 @@ from nstray.commands.options import (
     manifest_argument,
     moved_manifest_option,
     out_argument,
+    paired_out_argument,
     pairing_options,
     request_payer_option,
     setting_options,
@@ -62,7 +63,7 @@ cli.add_command(weights_group)
 
 @cli.command("plan", cls=JobCommand, short_help="Say what run would do; runs nothing.")
 @manifest_argument
-@out_argument
+@paired_out_argument
 @pairing_options
 @extend_option
 @click.option(
@@ -97,8 +98,8 @@ cli.add_command(weights_group)
 @json_option
 @job_options
 def plan_command(
-    manifest_uri: str,
-    out: str,
+    manifest_uri: str | None,
+    out: str | None,
     extend: bool,
     with_probe: bool,
     probe_seconds: float | None,
@@ -136,16 +137,16 @@ def plan_command(
         whole_numbers("--devices", devices),
         price,
     )
-    asked = pairing.taken(options)
+    asked, (named, target) = pairing.taken(options, manifest_uri, out)
     config = job_config(config_file, options)
     estimate = None
-    with pairing.temporary(
-        manifest_uri, asked, prepare.place(out, config), extend=extend
-    ) as manifest:
-        job = prepare.check(manifest, out, config, extend=extend)
+    output = prepare.place(target, config)
+    config = pairing.allowing_local(config, asked, output)
+    with pairing.temporary(pairing.Given(named), asked, output, extend=extend) as pairs:
+        job = prepare.check(pairs.uri, target, config, extend=extend, base=pairs.base)
         answer = plan(job)
         if asked:
-            answer["manifest"] = f"pairs of {manifest_uri} and {asked.style}"
+            answer["manifest"] = str(asked)
         if with_probe:
             say(
                 f"probing for about {probe_options.seconds:g} s once Ray and its workers have "
@@ -169,12 +170,16 @@ def plan_command(
 
 @cli.command("run", cls=JobCommand, short_help="Stylise a manifest into a dataset, or resume.")
 @manifest_argument
-@out_argument
+@paired_out_argument
 @pairing_options
 @extend_option
 @job_options
 def run_command(
-    manifest_uri: str, out: str, extend: bool, config_file: str | None, **options: Any
+    manifest_uri: str | None,
+    out: str | None,
+    extend: bool,
+    config_file: str | None,
+    **options: Any,
 ) -> None:
     """Stylise every pair of MANIFEST into the dataset OUT, or go on where an earlier run of the
     same job stopped.
@@ -182,20 +187,24 @@ def run_command(
     Runs on the Ray cluster of RAY_ADDRESS or of `ray job submit`, else on this machine. Each row
     of the manifest becomes one row of OUT/data/*.parquet: a picture, or an error with its reason.
 
-    With --style, MANIFEST is a source of contents: a folder of images, a Parquet file of them, a
-    tar. Its pairs with the styles are kept in OUT, and a resume takes them from there.
+    With --content and --style there is no MANIFEST. Both are sources: a folder of images, a Parquet
+    file of them, a tar. Their pairs are kept in OUT. A resume takes them from there, and with
+    --extend those of pictures that came since, too.
 
     \b
+    nstray run --content photos/ --style paintings/ OUT --preset quick
+    nstray run --content photos.parquet --content-column image --style paintings/ OUT
     nstray run pairs.csv OUT --weights random --size 256 --evaluations 100
-    nstray run photos.parquet OUT --content-column image --style paintings/
     nstray run s3://bucket/pairs.parquet s3://bucket/out --config job.yaml
     """
     from nstray.commands import pairing, prepare, run
 
-    asked = pairing.taken(options)
+    asked, (named, target) = pairing.taken(options, manifest_uri, out)
     config = job_config(config_file, options)
-    manifest = pairing.kept(manifest_uri, prepare.place(out, config), asked, extend=extend)
-    job = prepare.check(manifest, out, config, extend=extend)
+    output = prepare.place(target, config)
+    config = pairing.allowing_local(config, asked, output)
+    pairs = pairing.kept(pairing.Given(named), output, asked, extend=extend)
+    job = prepare.check(pairs.uri, target, config, extend=extend, base=pairs.base)
     sys.exit(run.run(job))
 
 

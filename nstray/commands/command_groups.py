@@ -135,7 +135,7 @@ def manifest_build(out: str, **options: Any) -> None:
 @json_option
 @job_options
 def manifest_check(
-    manifest_uri: str, as_json: bool, config_file: str | None, **options: Any
+    manifest_uri: str | None, as_json: bool, config_file: str | None, **options: Any
 ) -> None:
     """Read a whole manifest and say what is wrong with it, by file, row and column.
 
@@ -145,12 +145,12 @@ def manifest_check(
     from nstray.commands import pairing
     from nstray.manifest.manifest import Manifest
 
-    asked = pairing.taken(options)
+    asked, (named,) = pairing.taken(options, manifest_uri)
     config = job_config(config_file, options)
     storage.request_payer(config.request_payer)
     storage.allow_remote(config.allow_remote, installed=False)  # no image is opened
-    with pairing.temporary(manifest_uri, asked) as manifest:
-        info = Manifest(manifest).check(config)
+    with pairing.temporary(pairing.Given(named), asked) as manifest:
+        info = Manifest(manifest.uri, manifest.base).check(config)
     for warning in info.warnings:
         say(f"warning: {warning}", err=True)
     columns = {name: list(getattr(info, name)) for name in ("overrides", "images", "carried")}

@@ -6,10 +6,11 @@ from typing import Any
 
 from nstray import config, storage
 from nstray.errors import ManifestError, StorageError, UsageError, WeightsError
+from nstray.manifest.cached_check import order_base
 from nstray.manifest.manifest import Manifest
 from nstray.manifest.pair import ManifestInfo
 from nstray.output.folder import Output
-from nstray.output.paths import PAIRS_PATH
+from nstray.output.paths import MANIFEST_PATH
 from nstray.output.records import known_settings
 
 _ERRORS = {"manifest": ManifestError, "weights": WeightsError, "init": UsageError}
@@ -22,11 +23,15 @@ def unusable(what: str, why: Exception | str) -> UsageError:
     )
 
 
-def manifest_uri(job: dict[str, Any], output: Output) -> str:
-    """Where the manifest of a job is; one that its output keeps moves with the output."""
+def manifest_of(job: dict[str, Any], output: Output) -> Manifest:
+    """The manifest of a job; one that its output keeps moves with the output.
+
+    The paths of one that an output keeps start from the folder that the job's record names.
+    """
     named = str(job["manifest"])
-    kept = named.endswith(PAIRS_PATH) and storage.head(output.pairs_uri) is not None
-    return output.pairs_uri if kept else named
+    if named.endswith(MANIFEST_PATH) and storage.head(output.manifest_uri) is not None:
+        return Manifest(output.manifest_uri, order_base(job))
+    return Manifest(named)
 
 
 def checked_manifest(
@@ -44,7 +49,7 @@ def checked_manifest(
         given = Manifest(manifest)
         return given, given.check(settings, mark=job["rows"])
     try:
-        named = Manifest(manifest_uri(job, output))
+        named = manifest_of(job, output)
         return named, named.check(settings, mark=job["rows"])
     except (StorageError, ManifestError) as error:
         raise unusable("manifest", error) from None

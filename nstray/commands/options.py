@@ -147,7 +147,9 @@ def whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
         ) from None
 
 
-manifest_argument = click.argument("manifest_uri", metavar="MANIFEST")
+# What is missing is said by `nstray.commands.pairing.taken`: with --content there is no MANIFEST.
+manifest_argument = click.argument("manifest_uri", metavar="[MANIFEST]", required=False)
+paired_out_argument = click.argument("out", metavar="OUT", required=False)
 
 
 def pairing_options(command: Function) -> Function:
@@ -155,10 +157,15 @@ def pairing_options(command: Function) -> Function:
     for option in reversed(
         (
             click.option(
+                "--content",
+                metavar="SOURCE",
+                help="In place of MANIFEST: a source of contents, as in `nstray manifest build`.",
+            ),
+            click.option(
                 "--style",
                 metavar="SOURCE",
-                help="Take MANIFEST for a source of contents, and pair it with these styles. Both "
-                "as in `nstray manifest build`.",
+                help="Pair the contents with these styles, as in `nstray manifest build`. Without "
+                "--content, MANIFEST is the source of contents.",
             ),
             click.option(
                 "--content-column",

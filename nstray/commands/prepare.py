@@ -93,17 +93,25 @@ def place(out: str, config: JobConfig) -> Output:
     return output
 
 
-def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = False) -> Job:
+def check(
+    manifest_uri: str,
+    out: str,
+    config: JobConfig,
+    *,
+    extend: bool = False,
+    base: str | None = None,
+) -> Job:
     """Read and check everything except the images. Writes nothing.
 
     Args:
+        base: the folder that the manifest's paths start from; default: its own.
         extend: accept rows that were added at the manifest's end since the job was begun. Without
             it they make the manifest that of another job.
 
     Raises the errors of `nstray.errors`.
     """
     output = place(out, config)
-    manifest = Manifest(manifest_uri)
+    manifest = Manifest(manifest_uri, base)
     with naming_output(output):
         stored = output.job.find(resume=True)
     if stored is not None:
@@ -113,7 +121,7 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
     cuts: tuple[int, ...] = ()
     carried_changes: tuple[str, ...] = ()
     here = manifest.base()
-    base = storage.redact(here)
+    begun = storage.redact(here)
     if stored is None:
         info = manifest.check(config)
         order = first_order(info.archives)
@@ -129,8 +137,8 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         # The manifest's columns may stand in another order; those of the parts stay in theirs.
         there = [name for name in carried_schema(stored).names if name in info.carried]
         carried = tuple(there) if len(there) == len(info.carried) else info.carried
-        info = replace(cached_check.at_base(info, base, stored), carried=carried)
-        base = cached_check.order_base(stored)
+        info = replace(cached_check.at_base(info, begun, stored), carried=carried)
+        begun = cached_check.order_base(stored)
     loaded = load_weights.read(config.weights, input=config.weights_input, taps=taps(config, info))
     spec = JobSpec(
         config,
@@ -156,7 +164,7 @@ def check(manifest_uri: str, out: str, config: JobConfig, *, extend: bool = Fals
         spec,
         job_cost,
         init_id,
-        base,
+        begun,
         carried_changes,
     )
 

@@ -13,7 +13,6 @@ from nstray.commands.run import run
 from nstray.config import make
 from nstray.engine.settings import INITS, NAMED_WEIGHTS
 from nstray.errors import ConfigError, ErrorCode, ManifestError, StorageError
-from nstray.manifest.manifest import Manifest
 from nstray.output.folder import Output
 from nstray.output.records import known_settings
 from nstray.sources.reference import file_of
@@ -47,17 +46,19 @@ def retry(
     config = make(settings)
     storage.request_payer(config.request_payer)
     storage.allow_remote(config.allow_remote)
+    base = None
     if manifest_uri is None:
-        manifest_uri = moved.manifest_uri(stored, output)
+        manifest = moved.manifest_of(stored, output)
+        manifest_uri = manifest.uri
         try:
-            Manifest(manifest_uri).base()
+            base = manifest.base()
         except (ManifestError, StorageError) as error:
             raise moved.unusable("manifest", error) from None
     if "weights" not in changes and config.weights not in NAMED_WEIGHTS:
         _must_be_there("weights", config.weights)
     if "init" not in changes and config.init not in INITS:
         _must_be_there("init", config.init)
-    job = check(manifest_uri, out, config)
+    job = check(manifest_uri, out, config, base=base)
     output.job.compare(stored, record(job))
     job = dataclasses.replace(
         job, spec=dataclasses.replace(job.spec, retry=tuple(codes) or tuple(ErrorCode))

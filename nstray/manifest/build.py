@@ -38,6 +38,7 @@ def build(
     digests: bool = False,
     content_column: str | None = None,
     style_column: str | None = None,
+    base: str | None = None,
     metadata: Mapping[str, str] | None = None,
     say: Callable[[str], object] = lambda line: None,
 ) -> int:
@@ -68,6 +69,8 @@ def build(
         shapes: write the contents' widths and heights.
         digests: store the CRC32 of each member of an archive.
         content_column, style_column: the columns that pictures come from.
+        base: the folder that paths are relative to; a source beside it gets absolute ones.
+            Default: the manifest's, if both sources lie below it.
         metadata: more key-value metadata of a Parquet file.
         say: told what was found and what was left out, a line each.
     Raises: `ManifestError` for a source without pictures, for more styles or contents asked for
@@ -103,18 +106,20 @@ def build(
         ),
     )
     _check_options(contents, styles, columns, digests, content_column, style_column)
-    base = storage.parent(out).rstrip("/") + "/"
-    relative = all((s.root.rstrip("/") + "/").startswith(base) for s in (contents, styles))
+    start = (base or storage.parent(out)).rstrip("/") + "/"
+    below = [(s.root.rstrip("/") + "/").startswith(start) for s in (contents, styles)]
+    if base is None:
+        below = [all(below)] * 2
     content_rules = build_labels.choose(contents, "content", labels, splits, say)
     style_rules = build_labels.choose(styles, "style", None, None, lambda line: None)
     with contextlib.ExitStack() as stack:
         listed, style_list = (
             stack.enter_context(
-                Listing(source, rules, role, base, relative, seed=seed, sample=sample is not None)
+                Listing(source, rules, role, start, relative, seed=seed, sample=sample is not None)
             )
-            for source, rules, role in (
-                (contents, content_rules, "content"),
-                (styles, style_rules, "style"),
+            for source, rules, role, relative in (
+                (contents, content_rules, "content", below[0]),
+                (styles, style_rules, "style", below[1]),
             )
         )
         for listing in (listed, style_list):

@@ -41,22 +41,32 @@ class Manifest:
     """A manifest at a path or URI.
 
     It is a Parquet, CSV or JSON Lines file, or a folder of files of one of these formats.
+
+    Args:
+        base: the folder that relative paths start from; default: the manifest's own.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, base: str | None = None) -> None:
         self.uri = storage.absolute(uri)
+        self._base = base
 
     def base(self) -> str:
         """The folder that its relative paths start from; raises as `digest` does."""
-        return find(self.uri)[0]
+        return self._find()[0]
+
+    def _find(self) -> tuple[str, list[ManifestFile]]:
+        base, files = find(self.uri)
+        return self._base or base, files
+
+    def _digest(self, files: list[ManifestFile]) -> str:
+        return digest(files, folder=files[0].uri != self.uri)
 
     def digest(self) -> str:
         """``sha256:...`` of its bytes (`ManifestInfo.digest`).
 
         Raises: what `check` raises for files that can't be read.
         """
-        base, files = find(self.uri)
-        return digest(files, folder=base == self.uri)
+        return self._digest(self._find()[1])
 
     def check(
         self, config: JobConfig, mark: int = 0, known_digest: str | None = None
@@ -71,8 +81,8 @@ class Manifest:
         Raises: `ManifestError` with the first ten problems, a line each; `StorageError` for files
             that can't be read.
         """
-        base, files = find(self.uri)
-        local = config.allow_local or not storage.is_uri(base)
+        base, files = self._find()
+        local = config.allow_local or not storage.is_uri(self.uri)
         types = named_types(config.column_types)
         problems = Problems()
         present: dict[str, None] = {}
@@ -122,7 +132,7 @@ class Manifest:
         info = ManifestInfo(
             uri=self.uri,
             rows=rows,
-            digest=known_digest or digest(files, folder=base == self.uri),
+            digest=known_digest or self._digest(files),
             schema=metadata.on(_schema(present, carried), carried),
             carried=tuple(carried),
             overrides=tuple(name for name in ROW_FIELDS if name in present),
@@ -161,7 +171,7 @@ class Manifest:
         Raises: `ManifestError` if a row can't be read any more, if a row names a local file and may
             not, or if there are more or fewer rows than `check` saw.
         """
-        base, files = find(self.uri)
+        base, files = self._find()
         problems = Problems()
         skip = () if carried and not info.carried_apart else info.carried
         schema = pa.schema([field for field in info.schema if field.name not in skip])

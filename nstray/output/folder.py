@@ -25,7 +25,7 @@ class Output(Paths):
         estimate: ``.nstray/estimate.json``, what `nstray plan --probe` found.
         card: ``README.md``.
 
-    ``.nstray/pairs.parquet`` is the manifest of a job that was given sources
+    ``.nstray/manifest.parquet`` is the manifest of a job that was given sources
     (`nstray.commands.pairing`).
     """
 

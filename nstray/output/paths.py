@@ -9,7 +9,7 @@ from nstray import storage
 from nstray.errors import NotFound, StorageError
 
 RECORD_BYTES = 64 * 2**20  # the largest record that is read
-PAIRS_PATH = ".nstray/pairs.parquet"  # the manifest that a job of sources was given
+MANIFEST_PATH = ".nstray/manifest.parquet"  # the manifest that a job of sources was given
 _LOOKED_AT = 10_000  # files at most, to find one that is not hidden
 
 
@@ -23,7 +23,7 @@ class Paths:
         self.summary_uri = storage.join(self.out, ".nstray/summary.json")
         self.live_uri = storage.join(self.out, ".nstray/live.json")
         self.estimate_uri = storage.join(self.out, ".nstray/estimate.json")
-        self.pairs_uri = storage.join(self.out, PAIRS_PATH)
+        self.manifest_uri = storage.join(self.out, MANIFEST_PATH)
         self.card_uri = storage.join(self.out, "README.md")
 
     def __str__(self) -> str:

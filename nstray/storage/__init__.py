@@ -71,6 +71,7 @@ __all__ = [
     "remote_allowed",
     "request_payer",
     "resolve",
+    "root",
     "split",
     "sweep",
 ]
