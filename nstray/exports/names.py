@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from nstray.errors import OutputError
+from nstray.sources.reference import TAR, kind_of, parse_cell, split_member
 
 _SPLIT = re.compile(r"\w+(\.\w+)*")  # what Hugging Face's datasets takes as the name of a split
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\%]")
@@ -43,13 +44,27 @@ def stem(uri: str, split: str, label: str) -> str:
     It is what follows SPLIT/LABEL or LABEL/SPLIT in its path, else what follows the last folder
     called LABEL, else its last component. Components are safe names with slashes between them.
     """
+    path = _path(uri)
     parts = [
-        p for p in re.split(r"/|::", uri.partition("://")[2] or uri) if p not in ("", ".", "..")
+        p for p in re.split(r"/|::", path.partition("://")[2] or path) if p not in ("", ".", "..")
     ]
     begin = _behind(parts[:-1], split, label)
     rest = parts[begin:] or [label]
     rest[-1] = rest[-1].rpartition(".")[0] or rest[-1]
     return "/".join(map(_shortened, rest))
+
+
+def _path(uri: str) -> str:
+    """A URI; of a cell ``data/x.parquet::image[17]``, which has no name, ``data/x-17.parquet``."""
+    found = split_member(uri)
+    if found is None or kind_of(found[0]) == TAR:
+        return uri
+    try:
+        _, row = parse_cell(found[1])
+    except ValueError:
+        return uri
+    name, _, ending = found[0].rpartition(".")
+    return f"{name}-{row}.{ending}"
 
 
 def _behind(folders: Sequence[str], split: str, label: str) -> int:
@@ -63,7 +78,7 @@ def _behind(folders: Sequence[str], split: str, label: str) -> int:
 
 def style_name(uris: Sequence[str] | None) -> str:
     """The names of the styles of a pair, without their endings and with + between them."""
-    names = [re.split(r"/|::", uri)[-1] for uri in uris or ()]
+    names = [re.split(r"/|::", _path(uri))[-1] for uri in uris or ()]
     return _shortened("+".join(name.rpartition(".")[0] or name for name in names) or "no-style")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 from nstray import storage
 from nstray.errors import BadArchive
+from nstray.storage.seekable import SeekableFile
 
 AHEAD = 2 * 2**20  # bytes of a request, if headers lie closer together than GAP
 GAP = 2**20
@@ -14,7 +14,7 @@ BLOCK = 16 * 2**10  # bytes of a request otherwise
 HEADER = 2**20  # bytes that one member's headers have at most
 
 
-class RangedFile:
+class RangedFile(SeekableFile):
     """One version of an object, read by ranges with a block in memory.
 
     Of headers that lie close together on a store many come by one request, with the data between
@@ -32,26 +32,19 @@ class RangedFile:
     def __init__(
         self, uri: str, etag: str | None = None, on_read: Callable[[], None] = lambda: None
     ) -> None:
-        self._uri, self._on_read = uri, on_read
-        self._piece = storage.read_range(uri, -1, BLOCK, max_bytes=BLOCK, if_match=etag)
-        self.size, self.etag = self._piece.size, self._piece.etag
+        piece = storage.read_range(uri, -1, BLOCK, max_bytes=BLOCK, if_match=etag)
+        super().__init__(piece.size)
+        self.size, self.etag = piece.size, piece.etag
+        self._uri, self._on_read, self._piece = uri, on_read, piece
         self._ahead = AHEAD if storage.split(uri)[0] is not None else BLOCK
-        self._position, self._end = 0, -2 * GAP  # of the object's header nothing is near
+        self._end = -2 * GAP  # of the object's header nothing is near
         self._left = HEADER
 
     def next_member(self) -> None:
         """The headers of another member follow."""
         self._left = HEADER
 
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes; fewer at the end of the object alone."""
         self._left -= size
         if size < 0 or self._left < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -17,6 +18,8 @@ from nstray.sources.reference import (
     Place,
     as_literal,
     check_member,
+    file_of,
+    is_literal,
     kind_of,
     parse_cell,
     refusal,
@@ -33,8 +36,7 @@ def absolute_reference(reference: str, base: str = "") -> str:
 
     Raises `UsageError` for a member that can't be read, and as `storage.absolute` does.
     """
-    if reason := refusal(reference):
-        raise UsageError(f"{storage.redact(reference)} names a member of an archive that {reason}")
+    _refuse_unread(reference)
     if fault := check_member(reference):
         raise UsageError(f"{storage.redact(reference)}: {fault}")
     found = split_member(reference)
@@ -47,17 +49,26 @@ def relative_reference(uri: str, base: str) -> str:
     """An absolute reference as seen from the folder `base` if it lies below it, else as it is.
 
     So rows that are published name no folder of the machine that made them. `absolute_reference`
-    gives the reference back.
+    gives the reference back. A file whose name looks like something else, such as a member of an
+    archive or a URI, keeps the ``./`` that makes it literal.
     """
     prefix = f"{base.removesuffix('/')}/"
     if not base or not uri.startswith(prefix):
         return uri
-    short = uri.removeprefix(prefix)
-    try:
-        same = absolute_reference(short, base) == uri
-    except UsageError:  # it looks like something else, such as the URI of another scheme
-        same = False
-    return short if same else uri
+    short = file_of(uri).removeprefix(prefix) if is_literal(uri) else uri.removeprefix(prefix)
+    for candidate in (short, f"./{short}"):
+        with contextlib.suppress(UsageError):
+            if absolute_reference(candidate, base) == uri:
+                return candidate
+    return uri
+
+
+def _refuse_unread(reference: str) -> None:
+    """Raise `UsageError` for a member of an archive that is not read."""
+    if reason := refusal(reference):
+        raise UsageError(
+            f"{storage.redact(reference)} names a member of an archive that {reason}"
+        ) from None
 
 
 class SharedCache(Protocol):
@@ -117,11 +128,7 @@ class Sources:
             try:
                 return loose.read(uri, self._max_bytes)
             except NotFound:
-                # A file's own name may look like that of a member.
-                if reason := refusal(uri):
-                    raise UsageError(
-                        f"{storage.redact(uri)} names a member of an archive that {reason}"
-                    ) from None
+                _refuse_unread(uri)  # no file has this name, which looks like that of a member
                 raise
         place = place or Place()
         try:

@@ -170,6 +170,12 @@ def walk(archive: str, file: RangedFile) -> Iterator[TarMember]:
                     f"{where}: is truncated or damaged: no end of the tar follows its "
                     f"{count:,} members"
                 )
+            # The last record is filled with zeros. `cat a.tar b.tar` puts another tar behind it.
+            if any(file.read(tarfile.RECORDSIZE + tarfile.BLOCKSIZE)):
+                raise BadArchive(
+                    f"{where}: something follows the end of the tar: it is several tars one after "
+                    "the other; give each a file of its own, or join them with tar --concatenate"
+                )
     except _DAMAGE as error:
         raise BadArchive(
             f"{where}: is truncated or no tar: {type(error).__name__} ({error}) after "

@@ -22,11 +22,20 @@ CARRIED = with_features(
 )
 
 
-def dataset(base: Path, rows: Sequence[dict[str, Any]], *, carried: pa.Schema = CARRIED, part: int = 4, out: str | None = None, **job: Any) -> str:
-    """An output of `rows` in parts of `part` rows; returns its folder. The job's base is the folder ``in``."""
+def dataset(
+    base: Path,
+    rows: Sequence[dict[str, Any]],
+    *,
+    carried: pa.Schema = CARRIED,
+    part: int = 4,
+    out: str | None = None,
+    inputs: str | None = None,
+    **job: Any,
+) -> str:
+    """An output of `rows` in parts of `part` rows; returns its folder. The job's base is `inputs`, else the folder ``in``."""
     rows = list(rows)
     output = Output(out or str(base / "out"))
-    record = job_record(rows=max(1, len(rows)), shard_size=part, base=str(base / "in"), carried_schema=encode_schema(carried), **job)
+    record = job_record(rows=max(1, len(rows)), shard_size=part, base=inputs or str(base / "in"), carried_schema=encode_schema(carried), **job)
     output.job.open(record)
     for number in range(0, len(rows), part):
         some = rows[number : number + part]

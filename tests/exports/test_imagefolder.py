@@ -102,6 +102,10 @@ def test_a_class_that_names_no_folder_is_refused(text: str) -> None:
         ("/data/other/1.jpg", "1"),
         ("/data/000.tar::train/cat/y/7.jpg", "y/7"),
         ("/data/cat/../../etc/.hidden", "etc/%2Ehidden"),
+        ("/data/train-00000-of-00002.parquet::image[17]", "train-00000-of-00002-17"),
+        ("s3://bucket/cat/x.v1.arrow::image[0]", "x.v1-0"),
+        ("x.parquet::no cell", "no cell"),
+        ("./x.parquet::image[1].png", "image[1]"),
     ],
 )
 def test_names_of_contents_are_relative_to_their_class(uri: str, name: str) -> None:

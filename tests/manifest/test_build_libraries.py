@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import Bench, weights
 from built import Built, jpeg
 
 from nstray.config import JobConfig
+from nstray.engine.network.weights import VGGWeights
 from nstray.manifest.manifest import Manifest
 
+__all__ = ["weights"]  # a fixture
 pytestmark = pytest.mark.dev
 NAMES = ["ant", "bee", "cat"]
 
 
-def test_webdatasets_own_shards(tmp_path: Path) -> None:
+def test_webdatasets_own_shards(tmp_path: Path, weights: VGGWeights) -> None:
     wds = pytest.importorskip("webdataset")
     (tmp_path / "shards").mkdir()
     samples = [{"__key__": f"d/{i:06d}", "jpg": jpeg(i), "cls": i % 3, "json": {"caption": f"c{i}", "n": i}} for i in range(7)]
@@ -32,6 +36,20 @@ def test_webdatasets_own_shards(tmp_path: Path) -> None:
     # What WebDataset itself reads there.
     read = list(wds.WebDataset([str(p) for p in sorted((tmp_path / "shards").iterdir())], shardshuffle=False))
     assert [(s["jpg"], int(s["cls"])) for s in read] == [(d, r["label"]) for d, r in zip(built.read(), built.rows, strict=True)]
+    # And what a worker makes of them, with places and by names.
+    bench = Bench(tmp_path, weights)
+    for table in (built.table, built.table.drop_columns(["content_at", "content_etag"])):
+        made = bench.run(table)
+        for row, sample in zip(built.rows, samples, strict=True):
+            done = made[row["pair_id"]]
+            assert (done["status"], done["content_sha256"]) == ("ok", hashlib.sha256(sample["jpg"]).hexdigest())
+            assert (done["label"], done["split"], done["caption"], done["n"]) == (
+                sample["cls"],
+                "train",
+                sample["json"]["caption"],
+                sample["json"]["n"],
+            )
+            assert done["content_uri"] == row["content"]
 
 
 def dataset(datasets: Any, folder: Path, split: str, count: int) -> Any:

@@ -285,6 +285,71 @@ def test_odd_headers_end_the_tar_and_lose_nothing_before(tmp_path: Path, odd: by
         assert sources.read(f"{archive}::after.png") in (b"after", b"")  # tarfile takes a size that is no number for 0
 
 
+def raw(name: str, data: bytes, kind: bytes = tarfile.REGTYPE, **more: object) -> bytes:
+    """A header that says how large its data are, whatever its kind, and the data."""
+    return info(name, kind, size=len(data), **more).tobuf(tarfile.GNU_FORMAT) + data.ljust(-(-len(data) // 512) * 512, b"\0")
+
+
+def base256(name: str, size: bytes) -> bytes:
+    """A header whose size is a number of 88 bits."""
+    header = bytearray(info(name).tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\x80" + size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\x00 " % sum(header)
+    return bytes(header)
+
+
+GOOD, AFTER = tar({"good.png": b"good"})[:1024], tar({"after.png": b"after"})
+REFUSED, LOST = "is no plain file", "damaged"
+
+
+@pytest.mark.parametrize(
+    ("middle", "name", "said", "after"),
+    [
+        (raw("hard.png", b"hard", tarfile.LNKTYPE, linkname="good.png"), "hard.png", REFUSED, LOST),  # tarfile gives a link no data
+        (raw("label", b"", b"V"), "label", REFUSED, None),
+        (raw("part.png", b"part", b"M"), "part.png", REFUSED, None),  # a file that began in another volume
+        (raw("new.png", b"new", b"Z"), "new.png", REFUSED, None),
+        (raw("flat.png", b"flat", tarfile.CONTTYPE), "flat.png", b"flat", None),  # a plain file of old systems
+        (raw("old.png/", b"", tarfile.AREGTYPE), "old.png", REFUSED, None),  # a folder of old systems
+        (base256("huge.png", b"\x7f" * 11), "huge.png", "is truncated: the data of its member", "is truncated"),
+        (pax_block(b"16 path=a\0b.png\n") + raw("c.png", b"c"), "a\0b.png", REFUSED, None),
+        (pax_block(b"14 path=a.png\n") * 1500 + raw("c.png", b"c"), "a.png", "RecursionError|claim more than", "RecursionError|claim more than"),
+        (pax_block(b"9 size=1\n") + raw("c.png", b"c" * 600), "c.png", b"c", LOST),  # the rest of its data is no header
+        (raw("", b"empty"), "", REFUSED, None),
+    ],
+    ids=range(11),
+)
+def test_odd_members(tmp_path: Path, middle: bytes, name: str, said: bytes | str, after: str | None) -> None:
+    """What comes before is read, and what comes behind if the tar goes on there."""
+    archive = put(str(tmp_path), GOOD + middle + AFTER)
+    sources = Sources(1000)
+    for member, wanted in (("good.png", b"good"), (name, said), ("after.png", after or b"after")):
+        if isinstance(wanted, bytes):
+            assert sources.read(f"{archive}::{member}") == wanted
+        else:
+            with pytest.raises(BadArchive, match=wanted):
+                sources.read(f"{archive}::{member}")
+
+
+def test_pax_headers_for_all_members(tmp_path: Path) -> None:
+    archive = put(str(tmp_path), tar({"a.png": b"one", "b.png": b"two"}, format=tarfile.PAX_FORMAT, pax_headers={"path": "same.png"}))
+    with pytest.raises(BadArchive, match=r"more than one member 'same\.png'"):
+        Sources(1000).read(f"{archive}::same.png")
+    with pytest.raises(NotFound):
+        Sources(1000).read(f"{archive}::a.png")
+
+
+@pytest.mark.parametrize("more", [AFTER, b"other"], ids=["tar", "other"])
+def test_what_follows_the_end_of_a_tar_is_not_lost_without_a_word(folder: str, more: bytes) -> None:
+    archive = put(folder, tar({"good.png": b"good"}) + more)
+    assert Sources(1000).read(f"{archive}::good.png") == b"good"
+    with pytest.raises(BadArchive, match=r"something follows the end of the tar: it is several tars .* before that it has no member 'after\.png'"):
+        Sources(1000).read(f"{archive}::after.png")
+    with pytest.raises(BadArchive, match="give each a file of its own, or join them with tar --concatenate"):
+        list(sources_tar.walk(archive, RangedFile(archive)))
+
+
 def test_a_tar_of_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources_tar, "MAX_MEMBERS", 3)
     archive = put(str(tmp_path), tar({f"{i}.png": b"x" for i in range(5)}))
