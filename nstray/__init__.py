@@ -36,6 +36,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         load_weights.py     the weights, read in a process of their own
         moved.py            what a job names that may be elsewhere now
         cost.py             what a pair costs by its settings; what a run cost
+        shard_size.py       pairs of a part, chosen when a job begins
         probe.py            a few pairs run and timed
         forecast.py         hours, bytes and money from what the probe timed
         demo_pictures/      what `nstray demo` copies
@@ -243,6 +244,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         streams.py          stdout and stderr that outlive their readers
         stop_signals.py     SIGTERM, SIGINT and SIGHUP from first to last
         surroundings.py     what the machine lacks, on one line
+        gpus.py             whether it has a GPU, without torch
         owned_folders.py    temporary folders; those of dead processes removed
 
 Dive into the code, six files in order: manifest/pair.py, manifest/shards.py, cluster/driver.py,
