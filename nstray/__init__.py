@@ -16,6 +16,10 @@ output | sources, images, config, engine | storage, errors, system, text.
         pairing.py          sources of pictures in place of a manifest
         plan.py             what a run would do
         status.py           where a job stands
+        status_command.py   the options of status, and what it prints
+        status_lines.py     where a job stands as lines for a person
+        next_command.py     what a person types next
+        watch.py            the status again and again until the end
         verify.py           every part against footer, record and manifest
         verify_report.py    what it found, and what to do
         export.py           the options of an export to its counts
