@@ -17,6 +17,10 @@ output | sources, images, config, engine | storage, errors, system, text.
         pairs_added.py      what has come to them since
         plan.py             what a run would do
         status.py           where a job stands
+        status_command.py   the options of status, and what it prints
+        status_lines.py     where a job stands as lines for a person
+        next_command.py     what a person types next
+        watch.py            the status again and again until the end
         verify.py           every part against footer, record and manifest
         verify_report.py    what it found, and what to do
         export.py           the options of an export to its counts
@@ -37,6 +41,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         load_weights.py     the weights, read in a process of their own
         moved.py            what a job names that may be elsewhere now
         cost.py             what a pair costs by its settings; what a run cost
+        shard_size.py       pairs of a part, chosen when a job begins
         probe.py            a few pairs run and timed
         forecast.py         hours, bytes and money from what the probe timed
         demo_pictures/      what `nstray demo` copies
@@ -244,6 +249,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         streams.py          stdout and stderr that outlive their readers
         stop_signals.py     SIGTERM, SIGINT and SIGHUP from first to last
         surroundings.py     what the machine lacks, on one line
+        gpus.py             whether it has a GPU, without torch
         owned_folders.py    temporary folders; those of dead processes removed
 
 Dive into the code, six files in order: manifest/pair.py, manifest/shards.py, cluster/driver.py,

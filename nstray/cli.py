@@ -32,6 +32,7 @@ from nstray.commands.options import (
     whole_numbers,
 )
 from nstray.commands.printing import print_record, say
+from nstray.commands.status_command import status_command
 from nstray.config import RUN_FIELDS, VERSION, make
 from nstray.errors import NstrayError, UsageError
 from nstray.system.stop_signals import EXIT_STOPPED, print_interrupted, received
@@ -241,25 +242,7 @@ def retry_command(
     sys.exit(retry.retry(out, codes, given(options), manifest_uri))
 
 
-@cli.command("status", short_help="Say where a job stands.")
-@out_argument
-@json_option
-@request_payer_option
-def status_command(out: str, as_json: bool) -> None:
-    """Say where a job stands, from its output alone.
-
-    If the job is running: also what its workers do, which of them straggle, and when it will end.
-    """
-    from nstray.commands import status
-
-    answer = status.status(out)
-    if as_json or "run" not in answer:
-        print_record(answer, as_json)
-        return
-    run = answer.pop("run")
-    print_record({**answer, **status.run_summary(run)}, as_json)
-    for line in status.worker_table(run):
-        say(line)
+cli.add_command(status_command)
 
 
 @cli.command("verify", short_help="Check every part against the manifest.")

@@ -53,6 +53,8 @@ WeightsInput = Literal["auto", "rgb", "bgr"]
 VERSION = version("nstray")
 
 ORIGINAL = "original"  # the size of a picture that keeps its own
+AUTO = "auto"  # the shard size that nstray chooses when a job begins
+MOST_PER_SHARD = 65_536
 
 _D = StylizeConfig()
 
@@ -80,6 +82,17 @@ def _size(value: Any) -> int | str:
     if not all(1 <= s <= 65_536 for s in sides):
         raise ValueError(f"each side must be from 1 to 65536 pixels; got {value!r}")
     return sides[0] if len(sides) == 1 else f"{sides[0]}x{sides[1]}"
+
+
+def _shard_size(value: Any) -> int | str:
+    """A shard size: ``auto``, or a number of pairs."""
+    text = str(value).strip().lower()
+    if text == AUTO:
+        return AUTO
+    number = int(text) if re.fullmatch(r"\d{1,9}", text) else 0
+    if isinstance(value, bool) or not 1 <= number <= MOST_PER_SHARD:
+        raise ValueError(f"must be auto or from 1 to {MOST_PER_SHARD} pairs; got {value!r}")
+    return number
 
 
 def _numbers(value: Any) -> Any:
@@ -149,6 +162,7 @@ def _setting(default: Any, text: str) -> Any:
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 Layers = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Size = Annotated[int | str, BeforeValidator(_size)]
+ShardSize = Annotated[int | Literal["auto"], BeforeValidator(_shard_size)]
 RemoteSchemes = Annotated[tuple[str, ...], BeforeValidator(_remote_schemes)]
 ColumnTypes = Annotated[tuple[str, ...], BeforeValidator(_column_types)]
 
@@ -325,8 +339,10 @@ class JobConfig(BaseModel):
         "Evaluate larger pictures in tiles of this many pixels a side, to bound memory. 0: only if "
         "a GPU's memory is short.",
     )
-    shard_size: Annotated[int, Field(ge=1, le=65_536)] = _setting(
-        16, "Pairs per output part, which a dying worker can lose."
+    shard_size: ShardSize = _setting(
+        AUTO,
+        "Pairs per output part, which a dying worker can lose; auto chooses when a job begins: "
+        "few for a small job and for CPUs. A resume keeps the job's.",
     )
     device: Device = _setting("auto", "cuda, cpu, or auto (cuda if the cluster has GPUs).")
     actors: Annotated[int, Field(ge=1)] | None = _setting(
@@ -371,6 +387,13 @@ class JobConfig(BaseModel):
         values = {f.name: getattr(self, f.name) for f in dataclass_fields(StylizeConfig)}
         return StylizeConfig(**values)
 
+    @property
+    def rows_per_shard(self) -> int:
+        """`shard_size` of a job that has begun; raises ValueError while it is ``auto``."""
+        if isinstance(self.shard_size, int):
+            return self.shard_size
+        raise ValueError("shard_size auto is chosen when a job begins")
+
     def result_fields(self, init: str | None = None) -> dict[str, Any]:
         """The settings that change which rows or pictures come out, JSON-ready.
 
@@ -378,7 +401,8 @@ class JobConfig(BaseModel):
         `init` is the digest of its bytes and replaces it, since its path can hold another image
         tomorrow.
         """
-        fields = self.model_dump(mode="json", exclude={*RUN_FIELDS, *CARRIED_FIELDS, "weights"})
+        left_out = {*RUN_FIELDS, *CARRIED_FIELDS, *LAYOUT_FIELDS, "weights"}
+        fields = self.model_dump(mode="json", exclude=left_out)
         return {**fields, "init": init or self.init}
 
 
@@ -419,7 +443,6 @@ HASHED_FIELDS = frozenset(
         "max_pixels",
         "image_format",
         "quality",
-        "shard_size",
     ]
 )
 # Fields that change how a job runs but not its results. They may differ between a run and its
@@ -442,6 +465,9 @@ RUN_FIELDS = (
 # Fields that decide the types of carried columns and no result. A job keeps those that it was begun
 # with (`nstray.commands.prepare`), because all its parts have one schema.
 CARRIED_FIELDS = ("column_types",)
+# Fields that decide how rows are cut into parts and no result. A job keeps those that it was begun
+# with, because its parts are cut by them. Development versions of 0.2 took them for result fields.
+LAYOUT_FIELDS = ("shard_size",)
 # Fields that a manifest row may set by a column of the same name.
 ROW_FIELDS = (
     *("seed", "init", "size", "size_rule", "content_weight", "style_weight", "tv_weight"),
@@ -491,11 +517,16 @@ def result_defaults() -> dict[str, Any]:
     return make({}).result_fields()
 
 
-def fingerprint(config: JobConfig, weights_id: str, init: str | None = None) -> str:
+def fingerprint(
+    config: JobConfig, weights_id: str, init: str | None = None, *, with_layout: bool = False
+) -> str:
     """sha256 (hex) of everything that decides the results.
 
     Hashed are the id of the weights and the result fields, with `init` as `result_fields` takes it.
     A result field that is not of `HASHED_FIELDS` is left out if it is at its default.
+
+    Args:
+        with_layout: hash the `LAYOUT_FIELDS` too, as development versions of 0.2 did.
     """
     defaults = result_defaults()
     fields = {
@@ -503,6 +534,8 @@ def fingerprint(config: JobConfig, weights_id: str, init: str | None = None) -> 
         for name, value in config.result_fields(init).items()
         if name in HASHED_FIELDS or value != defaults[name]
     }
+    if with_layout:
+        fields |= {name: getattr(config, name) for name in LAYOUT_FIELDS}
     record = {**fields, "weights_id": weights_id}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 

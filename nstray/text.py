@@ -164,6 +164,14 @@ def duration(seconds: float | None) -> str:
     )
 
 
+def speed(pairs_per_second: float) -> str:
+    """A rate in pairs per second, minute or hour, whichever has the fewest zeros."""
+    for unit, seconds in (("s", 1), ("min", 60)):
+        if pairs_per_second * seconds >= 1:
+            return f"{pairs_per_second * seconds:.3g} pairs/{unit}"
+    return f"{pairs_per_second * 3600:.3g} pairs/h"
+
+
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun, as ``1 pair`` and ``1,000 pairs``.
 

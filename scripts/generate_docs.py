@@ -43,6 +43,8 @@ def kind(name: str, annotation: Any) -> str:
         return ", ".join(f"`{word}`" for word in get_args(annotation))
     if name == "size":
         return "whole number, `original`, or `WIDTHxHEIGHT`"
+    if name == "shard_size":
+        return "whole number, or `auto`"
     if name == "column_types":
         return "`NAME=TYPE`, comma-separated"
     if get_origin(annotation) is tuple:

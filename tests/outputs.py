@@ -197,7 +197,8 @@ def make_output(
     source = manifest.Manifest(str(path))
     info = source.check(settings)
     carried = pa.schema([info.schema.field(name) for name in info.carried])
-    fingerprint = config.fingerprint(settings, WEIGHTS_ID)
+    # Versions that lacked columns had the shard size in the fingerprint.
+    fingerprint = config.fingerprint(settings, WEIGHTS_ID, with_layout=bool(without))
     job = job_record(
         manifest=info.uri,
         manifest_digest=info.digest,

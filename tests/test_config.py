@@ -62,7 +62,10 @@ def test_a_job_is_frozen() -> None:
         ({"quality": 101, "image_format": "jpeg"}, "quality: "),
         ({"max_error_rate": 1.5}, "max_error_rate: "),
         ({"depth": 0}, "depth: "),
-        ({"shard_size": 0}, "shard_size: "),
+        ({"shard_size": 0}, "shard_size: must be auto or from 1 to 65536 pairs; got 0"),
+        ({"shard_size": "65537"}, "shard_size: must be auto or from 1 to 65536 pairs; got '65537'"),
+        ({"shard_size": True}, "shard_size: must be auto or from 1 to 65536 pairs; got True"),
+        ({"shard_size": "few"}, "shard_size: must be auto or from 1 to 65536 pairs; got 'few'"),
         ({"gpus_per_actor": 0}, "gpus_per_actor: "),
         ({"content_weight": 0, "style_weight": 0}, "nothing to optimise"),
         ({"style_weight": "nan"}, "style_weight: .*finite"),
@@ -194,7 +197,6 @@ def test_the_fingerprint_follows_what_decides_the_results() -> None:
         "max_bytes": 5,
         "max_pixels": 5,
         "image_format": "webp",
-        "shard_size": 3,
     }
     for name, value in other.items():
         weights = {"weights": "a.pth"} if name == "weights_input" else {}
@@ -219,7 +221,7 @@ def test_the_fingerprint_follows_what_decides_the_results() -> None:
         "preset": None,
     }
     assert set(free) == set(RUN_FIELDS)
-    free |= {"column_types": "label=int64"}
+    free |= {"column_types": "label=int64", "shard_size": 3}
     assert set(other) | set(free) | {"weights", "quality"} == set(JobConfig.model_fields)  # a new setting must be put on one side
     for name, value in free.items():
         assert fingerprint(make({name: value}), "w") == base, name

@@ -94,7 +94,7 @@ def _committed(
     """
     listed = output.parts.list_window(number)
     finished = output.indexes.indexed_counts(
-        number, listed, part_count(table.num_rows, spec.config.shard_size)
+        number, listed, part_count(table.num_rows, spec.config.rows_per_shard)
     )
     sound = (
         finished is not None
@@ -107,7 +107,7 @@ def _committed(
 def _unfinished(
     number: int, table: Any, listed: Listed, spec: JobSpec, output: Output
 ) -> PendingWindow:
-    shards = cut_shards(number, table, spec.config.shard_size, spec.order)
+    shards = cut_shards(number, table, spec.config.rows_per_shard, spec.order)
     present = dict(zip(listed, output.parts.read_footers(listed), strict=True))
     digests = {s.number: s.ids_digest for s in shards if s.number in present}
     for place, part in present.items():

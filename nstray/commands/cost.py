@@ -191,6 +191,16 @@ class JobCost:
         # A square is the largest picture of a longest side. `PairCost.at` rounds its side.
         return (max(shape(default.size, default.size_rule)) + _ROUNDING) ** 2
 
+    def row_bytes(self, rows: int, enough: float) -> float:
+        """Bytes of a row's picture: a bound of all rows' if that is at most `enough`, or the mean.
+
+        The mean over `rows` may read the manifest.
+        """
+        each = BYTES_PER_PIXEL[self._config.image_format]
+        if self.most_pixels * each <= enough:
+            return self.most_pixels * each
+        return self.total.pixels / rows * each
+
 
 def shape(size: int | str, size_rule: str) -> tuple[float, float]:
     """Width and height of an output picture; 4:3 is assumed if the aspect is the image's own."""

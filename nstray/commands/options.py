@@ -60,6 +60,8 @@ def metavar(name: str, annotation: Any) -> str:
         return "|".join(get_args(annotation))
     if name == "size":
         return "INT|WxH"
+    if name == "shard_size":
+        return "INT|auto"
     if name == "column_types":
         return "NAME=TYPE,..."
     if name == "allow_remote":

@@ -39,6 +39,7 @@ def plan(job: Job) -> dict[str, Any]:
         "rows_done": done.rows,
         "rows_to_do": job.info.rows - done.rows,
         "error_rows": sum(done.errors.values()),
+        "shard_size": job.config.rows_per_shard,
         "shards": job.shards,
         "shards_done": done.parts,
         "shards_to_do": job.shards - done.parts,

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from nstray import storage
-from nstray.commands import load_weights, ray_job
-from nstray.commands.cost import BYTES_PER_PIXEL, JobCost
-from nstray.config import VERSION, JobConfig, fingerprint, make
+from nstray.commands import load_weights, ray_job, shard_size
+from nstray.commands.cost import JobCost
+from nstray.config import AUTO, VERSION, JobConfig, fingerprint, make
 from nstray.engine import settings
 from nstray.errors import (
     BadCredentials,
@@ -55,11 +55,19 @@ class Job:
     init_id: str  # content, noise, style, or the digest of an image
     base: str  # the folder that paths of the manifest started from when the job was begun
     carried_changes: tuple[str, ...]  # when its carried columns got other values
+    chosen_shards: bool  # whether its shard size was chosen just now
+
+    def with_shard_size(self, size: int) -> Job:
+        """The same job in shards of `size` rows."""
+        config = self.config.model_copy(update={"shard_size": size})
+        return replace(
+            self, config=config, spec=replace(self.spec, config=config), chosen_shards=False
+        )
 
     @property
     def layout(self) -> list[int]:
         """The number of parts of each window of the finished dataset."""
-        return parts_per_window(self.info.rows, self.config.shard_size, self.spec.cuts)
+        return parts_per_window(self.info.rows, self.config.rows_per_shard, self.spec.cuts)
 
     @property
     def shards(self) -> int:
@@ -139,11 +147,16 @@ def check(
         carried = tuple(there) if len(there) == len(info.carried) else info.carried
         info = replace(cached_check.at_base(info, begun, stored), carried=carried)
         begun = cached_check.order_base(stored)
+    job_cost = JobCost(manifest, info, config)
+    chosen = stored is None and config.shard_size == AUTO
+    if config.shard_size == AUTO:
+        size = stored["shard_size"] if stored else shard_size.choose(job_cost, info.rows, config)
+        config = config.model_copy(update={"shard_size": size})
     loaded = load_weights.read(config.weights, input=config.weights_input, taps=taps(config, info))
     spec = JobSpec(
         config,
         output.out,
-        fingerprint(config, loaded.id, init_id),
+        fingerprint(config, loaded.id, init_id, with_layout=records.hashes_layout(stored)),
         loaded.id,
         info,
         init,
@@ -152,7 +165,6 @@ def check(
         base=here,
         carried_changed=bool(carried_changes),
     )
-    job_cost = JobCost(manifest, info, config)
     if stored is None or info.digest != stored["manifest_digest"]:  # else the job passed it once
         _check_part_bytes(job_cost, info.rows, config)
     return Job(
@@ -166,6 +178,7 @@ def check(
         init_id,
         begun,
         carried_changes,
+        chosen,
     )
 
 
@@ -288,10 +301,8 @@ def _carried_changes(stored: Mapping[str, Any], info: ManifestInfo) -> tuple[str
 
 def _check_part_bytes(job_cost: JobCost, rows: int, config: JobConfig) -> None:
     """Raise `UsageError` if a part would have more than `PART_BYTES`."""
-    row_bytes = BYTES_PER_PIXEL[config.image_format] * config.shard_size
-    if job_cost.most_pixels * row_bytes <= PART_BYTES:
-        return
-    part_bytes = job_cost.total.pixels / rows * row_bytes
+    part_bytes = job_cost.row_bytes(rows, PART_BYTES / config.rows_per_shard)
+    part_bytes *= config.rows_per_shard
     if part_bytes > PART_BYTES:
         raise UsageError(
             f"shard_size {config.shard_size}: a part would have about {part_bytes / 1e9:.1f} GB, "
@@ -355,7 +366,7 @@ def record(job: Job) -> dict[str, Any]:
         "cuts": list(job.spec.cuts),
         "order": job.spec.order,
         "checked": cached_check.dump(job.info),
-        "shard_size": job.config.shard_size,
+        "shard_size": job.config.rows_per_shard,
         "fingerprint": job.spec.fingerprint,
         "weights_id": job.weights.id,
         "weights": storage.redact(job.config.weights),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
-from typing import Any
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
 import click
 
@@ -22,9 +24,42 @@ def print_record(record: dict[str, Any], as_json: bool) -> None:
     if as_json:
         say(json.dumps(record, ensure_ascii=False))
         return
+    for line in record_lines(record):
+        say(line)
+
+
+def record_lines(record: Mapping[str, Any]) -> list[str]:
+    """A record as a line of ``key  value`` each."""
     width = max(map(len, record))
-    for key, value in record.items():
-        say(f"{key:<{width}}  {_text(value)}")
+    return [f"{key:<{width}}  {_text(value)}" for key, value in record.items()]
+
+
+def field_lines(fields: Sequence[tuple[str, str]], columns: int | None = None) -> list[str]:
+    """Names and texts side by side; a name that repeats is printed once.
+
+    Args:
+        columns: a longer text goes on below its own beginning; a text behind ``next``, which is a
+            command to copy, does not. None wraps nothing.
+    """
+    width = max(len(name) for name, _ in fields) + 2
+    lines: list[str] = []
+    last = None
+    for name, text in fields:
+        text = printable(text).replace("\n", " ")
+        room = None if columns is None or name == "next" else max(20, columns - width)
+        parts = [text] if room is None else textwrap.wrap(text, room) or [""]
+        begin = "" if name == last else name
+        lines.append(f"{begin:<{width}}{parts[0]}")
+        lines += [" " * width + part for part in parts[1:]]
+        last = name
+    return lines
+
+
+def columns_of(stream: TextIO) -> int | None:
+    """The columns of the terminal behind `stream`; None if there is none."""
+    if not stream.isatty():
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def _text(value: Any) -> str:

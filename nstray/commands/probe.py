@@ -190,7 +190,7 @@ def to_do(job: Job) -> Iterator[Shard]:
         there = job.output.parts.list_window(window)
         yield from (
             shard
-            for shard in cut_shards(window, table, job.config.shard_size, job.spec.order)
+            for shard in cut_shards(window, table, job.config.rows_per_shard, job.spec.order)
             if shard.number not in there
         )
 

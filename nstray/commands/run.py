@@ -16,7 +16,7 @@ from nstray.commands.preflight import preflight
 from nstray.commands.prepare import Job, naming_output, record
 from nstray.config import VERSION
 from nstray.engine import settings
-from nstray.errors import ErrorCode, JobFailed
+from nstray.errors import ErrorCode, JobFailed, OutputError
 from nstray.output.records import Counts
 from nstray.system import stop_signals
 
@@ -47,7 +47,7 @@ def run(job: Job) -> int:
     ray_address.given()  # raises, before anything is written; so may the next
     evaluations = job.cost.evaluations
     with naming_output(job.output):
-        stored = job.output.job.open(record(job))
+        job, stored = _begin(job)
     progress = JobProgress(job.info.rows, expected_evaluations=float(evaluations))
     with Display(progress) as display:
         for warning in (*job.info.warnings, *stored["warnings"]):
@@ -56,6 +56,7 @@ def run(job: Job) -> int:
             "job",
             rows=job.info.rows,
             shards=job.shards,
+            shard_size=job.config.rows_per_shard,
             evaluations=evaluations,
             weights=job.weights.id,
             fingerprint=job.spec.fingerprint[:12],
@@ -88,6 +89,22 @@ def run(job: Job) -> int:
         preflight(job)
         job.output.card.write(stored)
         return _run_on_ray(job, stored, display)
+
+
+def _begin(job: Job) -> tuple[Job, dict[str, Any]]:
+    """Begin or resume `job`; returns it with its stored record.
+
+    Another run may begin the same job between the check and now, and choose another shard size.
+    Then the job is run in the shards of that one.
+    """
+    try:
+        return job, job.output.job.open(record(job))
+    except OutputError:
+        there = job.output.job.find() if job.chosen_shards else None
+        if there is None or there["shard_size"] == job.config.rows_per_shard:
+            raise
+    job = job.with_shard_size(there["shard_size"])
+    return job, job.output.job.open(record(job))
 
 
 def _to_retry(job: Job) -> int:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from nstray import storage
 from nstray.commands.cost import cost_summary
-from nstray.commands.printing import table_lines
+from nstray.commands.next_command import next_command
+from nstray.errors import OutputError, StorageError
 from nstray.output.folder import Output
-from nstray.output.live_status import EVERY, read
+from nstray.output.live_status import read
 from nstray.output.parts import FOOTER_THREADS
-from nstray.output.reader import parts_by_window
-from nstray.output.records import Counts, iso_time
-from nstray.text import duration
+from nstray.output.reader import parts_by_window, read_rows
+from nstray.output.records import DAMAGE, Counts, iso_time, unix_seconds
 
 
 def status(out: str) -> dict[str, Any]:
@@ -26,30 +26,45 @@ def status(out: str) -> dict[str, Any]:
     device-seconds. Times are ISO 8601 in UTC. ``run`` is what `run_status` gives; it is absent if
     no driver has written what it does. ``last_run`` is what the run that completed the job took,
     and ``estimate`` what a probe had forecast of it (`nstray.commands.cost`); both are empty if
-    unknown. Raises `OutputError` if there is no job.
+    unknown. ``activity`` is complete, running, silent (its driver has not been heard of for
+    `FRESH` seconds) or stopped. ``error_examples`` is one error row of each code, as far as some of
+    the parts that hold error rows have one. ``next`` is the command to type next. Raises
+    `OutputError` if there is no job.
     """
     output = Output(out)
     job = output.job.read()
     windows = parts_by_window(job)
     counts = Counts()
+    failed: list[str] = []  # parts with error rows
     with (
         ThreadPoolExecutor(storage.LIST_THREADS) as outer,
         ThreadPoolExecutor(FOOTER_THREADS) as inner,
     ):
         for found in outer.map(
-            lambda window: output.indexes.window_counts(window[0], window[1], inner), windows
+            lambda window: output.indexes.window_state(window[0], window[1], inner), windows
         ):
-            counts.merge(found or Counts())
+            if found is not None:
+                counts.merge(found[0])
+                failed += found[1]
     summary = output.summary.read()
     complete = summary is not None and counts.rows == job["rows"]
     run = run_status(output)
+    if complete:
+        activity = "complete"
+    elif run is not None:
+        activity = "running" if run["fresh"] else "silent"
+    else:
+        activity = "starting" if not counts.rows and _is_new(job) else "stopped"
     return {
         "out": str(output),
         "state": "complete" if complete else "incomplete",
+        "activity": activity,
         "rows_total": job["rows"],
         "rows_done": counts.rows,
         "ok": counts.ok,
         "errors": dict(sorted(counts.errors.items())),
+        "error_examples": error_examples(failed, counts.errors),
+        "next": next_command(activity, sum(counts.errors.values()), job, output),
         "parts_total": sum(parts for _, parts in windows),
         "parts_done": counts.parts,
         "bytes": counts.bytes,
@@ -75,9 +90,35 @@ def status(out: str) -> dict[str, Any]:
     }
 
 
+def _is_new(job: Mapping[str, Any]) -> bool:
+    """Whether the job was begun so lately that its first run may still be starting Ray."""
+    try:
+        begun = unix_seconds(job.get("created_at"))
+    except DAMAGE:
+        return False
+    return begun is not None and 0 <= datetime.now(UTC).timestamp() - begun <= FRESH
+
+
+def error_examples(uris: Sequence[str], codes: Collection[str]) -> dict[str, dict[str, str]]:
+    """The pair id and the message of one error row of each of `codes`, from the parts at `uris`.
+
+    Reads `LOOKED_AT` parts at most. A part that can't be read gives none: `verify` reports it.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for uri in uris[:LOOKED_AT]:
+        if set(codes) <= set(found):
+            break
+        with suppress(OutputError, StorageError):
+            for rows in read_rows(uri, ("pair_id", "error_code", "error_message")):
+                for row in rows:
+                    if row["error_code"] is not None:
+                        example = {name: str(row[name]) for name in ("pair_id", "error_message")}
+                        found.setdefault(str(row["error_code"]), example)
+    return dict(sorted(found.items()))
+
+
+LOOKED_AT = 40  # parts
 FRESH = 60.0  # seconds; an older file counts as that of a dead driver
-_LISTED = 40  # workers named at most
-_URGENCY = {"stalled": 0, "leaving": 1, "busy": 2, "idle": 3, "starting": 4}
 
 
 def run_status(output: Output) -> dict[str, Any] | None:
@@ -96,84 +137,3 @@ def run_status(output: Output) -> dict[str, Any] | None:
         "stragglers": stragglers,
         **live.model_dump(mode="json"),
     }
-
-
-def run_summary(run: Mapping[str, Any]) -> dict[str, str]:
-    """What `run_status` gave as a few words per name, for a terminal."""
-    age = f"{duration(run['age_seconds'])} ago by driver {run['writer']} on {run['host']}"
-    news = f"a driver writes every {duration(EVERY)}"
-    if not run["fresh"]:
-        return {
-            "run": f"silent; last heard of {age}: {news}, so it was probably killed, or can't "
-            "write to the output; if it was killed, run the same command again to resume"
-        }
-    if run["age_seconds"] > 2 * EVERY:
-        age += f" ({news}: it may have been killed)"
-    eta = duration(run["eta_seconds"])
-    if run["eta_low_seconds"] is not None:
-        low, high = duration(run["eta_low_seconds"]), duration(run["eta_high_seconds"])
-        eta += f" ({low} to {high} in 8 of 10 cases)"
-    states = Counter(worker["state"] for worker in run["workers"])
-    rates = [f"{run['pairs_per_second']:.3g} pairs/s"]
-    if run["evaluations_per_second"] is not None:
-        rates.append(f"{run['evaluations_per_second']:.3g} evaluations/s")
-    if run["busy"] is not None:
-        rates.append(f"devices busy {run['busy']:.0%}")
-    stragglers = [
-        f"{w['name']} ({duration(w['seconds'])} on {w['part']})"
-        for w in run["workers"]
-        if w["straggler"]
-    ]
-    words = {
-        "run": f"begun {run['begun_at']}, written {age}",
-        "workers": ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none",
-        "stragglers": ", ".join(stragglers[:_LISTED]) or "none",
-        "shards": (
-            f"{run['in_flight_shards']} with workers, {run['backlog_shards']} waiting, "
-            f"median {duration(run['median_shard_seconds'])}"
-        ),
-        "rate": ", ".join(rates),
-        "eta": eta,
-    }
-    if run["others"]:
-        drivers = [run["writer"], *run["others"]]
-        names = ", ".join(drivers[:_LISTED])
-        words["drivers"] = f"{len(drivers)} write to this output at once: {names}"
-    return words
-
-
-def worker_table(run: Mapping[str, Any]) -> list[str]:
-    """The workers of what `run_status` gave, a line each below the headings, the urgent ones first.
-
-    Empty if the file is not fresh or has no workers.
-    """
-    if not run["fresh"] or not run["workers"]:
-        return []
-    workers = sorted(run["workers"], key=lambda w: 1 if w["straggler"] else _URGENCY[w["state"]])
-    headings = (
-        *("worker", "state", "host", "device", "part", "rows", "for", "quiet", "evaluations"),
-        "on the device",
-    )
-    lines = table_lines(headings, [_worker_row(worker) for worker in workers[:_LISTED]])
-    if len(workers) > _LISTED:
-        lines.append(f"and {len(workers) - _LISTED} more: see --json")
-    return lines
-
-
-def _worker_row(worker: Mapping[str, Any]) -> list[str]:
-    """A worker as the cells of its line."""
-    state = worker["state"]
-    pairs = ", ".join(worker["pairs"][:3])
-    if len(worker["pairs"]) > 3:
-        pairs += f" and {len(worker['pairs']) - 3} more"
-    return [
-        worker["name"],
-        "straggling" if worker["straggler"] and state == "busy" else state,
-        worker["host"] or "",
-        worker["device"] or "",
-        worker["part"] or "",
-        str(worker["rows"] or ""),
-        *("" if worker[key] is None else duration(worker[key]) for key in ("seconds", "quiet")),
-        str(worker["evaluations"]),
-        pairs,
-    ]

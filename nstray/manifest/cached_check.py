@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from nstray import storage
-from nstray.config import VERSION, JobConfig
+from nstray.config import LAYOUT_FIELDS, VERSION, JobConfig
 from nstray.errors import OutputError
 from nstray.manifest.files import ENDINGS
 from nstray.manifest.pair import ManifestInfo
@@ -47,10 +47,11 @@ def load(
     checked = stored.get("checked")
     if not isinstance(checked, dict) or not stored.get("carried_digest"):
         return None
+    result = {name: v for name, v in stored["result"].items() if name not in LAYOUT_FIELDS}
     same = (
         stored["manifest_digest"] == digest
         and stored.get("nstray_version") == VERSION
-        and stored["result"] == json.loads(json.dumps(config.result_fields(init_id)))
+        and result == json.loads(json.dumps(config.result_fields(init_id)))
         and stored["config"].get("allow_local") == config.allow_local
         and stored["config"].get("allow_remote", []) == list(config.allow_remote)
         and stored["config"].get("column_types", []) == list(config.column_types)

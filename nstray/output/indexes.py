@@ -14,6 +14,8 @@ from nstray.output.parts import Parts
 from nstray.output.paths import Paths, read_file
 from nstray.output.records import Counts, PartInfo, total
 
+EXAMPLES = 20  # parts of a window that are named for their error rows
+
 
 class Indexes:
     """One index per window. Each is derived from the footers of the window's parts."""
@@ -67,9 +69,26 @@ class Indexes:
         Takes the index if it lists the very parts that are there. Else it reads every footer, in
         the threads of `pool` or its own.
         """
+        found = self.window_state(window, expected_parts, pool)
+        return None if found is None else found[0]
+
+    def window_state(
+        self, window: int, expected_parts: int, pool: Executor | None = None
+    ) -> tuple[Counts, list[str]] | None:
+        """As `window_counts`, with URIs of parts that hold error rows, at most `EXAMPLES`.
+
+        If footers were read there is a part of every code among them.
+        """
         listed = self._parts.list_window(window)
         if not listed:
             return None
         if (indexed := self.indexed_counts(window, listed, expected_parts)) is not None:
-            return indexed
-        return total(self._parts.read_footers(listed, pool))
+            index = (self.read(window) if indexed.errors else None) or {"parts": []}
+            numbers = [number for number, rows, ok, _ in index["parts"] if rows > ok]
+            return indexed, [listed[n].uri for n in numbers[:EXAMPLES] if n in listed]
+        parts = self._parts.read_footers(listed, pool)
+        first: dict[str, str] = {}
+        for part in parts:
+            for code in part.errors:
+                first.setdefault(code, part.uri)
+        return total(parts), list(dict.fromkeys(first.values()))[:EXAMPLES]

@@ -238,6 +238,14 @@ def order_of(record: Mapping[str, Any]) -> str:
     return str(record.get("order", FIRST_ORDER))
 
 
+def hashes_layout(record: Mapping[str, Any] | None) -> bool:
+    """Whether the fingerprint of a record has the shard size in it.
+
+    Development versions of 0.2 took it for a setting that decides results.
+    """
+    return record is not None and "shard_size" in record["result"]
+
+
 def known_settings(record: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a record that this version knows: another version may have had others."""
     return {

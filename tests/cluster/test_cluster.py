@@ -173,6 +173,27 @@ def test_resume_does_only_what_is_missing(local_ray: None, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_job_that_was_begun_on_cpus_goes_on_where_other_workers_are(local_ray: None, tmp_path: Path) -> None:
+    """What was chosen for CPUs stays: other workers, with other threads, make the same shards and the same rows."""
+    small = Small(tmp_path, contents=3, styles=4, evaluations=40, shard_size="auto", device="cpu", cpus_per_actor=1)
+    stopper = when(lambda: jobs.parts(small.out), lambda: stop_signals._state.callback(signal.SIGTERM))
+    begun = small.driver()
+    shards, print_there = jobs.shards_of(small.job), small.job.spec.fingerprint
+    assert not run(begun).complete
+    stopper.join()
+    before = jobs.parts(small.out)
+    assert 1 <= len(before) < 12 == len(shards)
+    there = config.make({**small.settings, "device": "cuda", "cpus_per_actor": 2})
+    assert prepare.check(small.manifest, str(tmp_path / "another"), there).config.rows_per_shard == there.batch_size  # a job that begins there
+    assert small.run(device="auto", cpus_per_actor=2).complete  # on workers with GPUs, by name
+    assert (jobs.shards_of(small.job), small.job.spec.fingerprint) == (shards, print_there)
+    after = jobs.parts(small.out)
+    assert {name: after[name] for name in before} == before
+    assert sorted(after) == [name for name, _ in shards]
+    small.check()
+
+
 def test_drain_then_rerun(local_ray: None, tmp_path: Path) -> None:
     small = Small(tmp_path, contents=4, styles=5, evaluations=60)
     driver = small.driver()

@@ -176,6 +176,9 @@ def test_the_defaults_of_a_record_format_stay() -> None:
     """A changed default would make the same record another job: it needs a new `records.FORMAT`, and then another digest here."""
     assert (records.FORMAT, config.fingerprint(config.make({}), "weights")) == (3, DEFAULTS)
     assert set(config.result_defaults()) >= config.HASHED_FIELDS
+    # Development versions of 0.2 hashed the shard size, 16 by default. Jobs that they began go on with their fingerprint.
+    assert config.fingerprint(config.make({"shard_size": 16}), "weights", with_layout=True) == DEVELOPMENT
 
 
-DEFAULTS = "374e94ee06d756c97cde7f4168c9b17a4e56791aeea064ca36fa8f985680c2d7"
+DEFAULTS = "98ea05e5995c58055782faf547835ad29870ffdfb72e26a1dc53d372b4a46fb7"
+DEVELOPMENT = "374e94ee06d756c97cde7f4168c9b17a4e56791aeea064ca36fa8f985680c2d7"

@@ -13,7 +13,7 @@ import pytest
 from outputs import begun, make_output
 
 from nstray import storage
-from nstray.commands import status
+from nstray.commands import status, status_lines
 from nstray.errors import StorageError
 from nstray.output import live_status
 from nstray.output.folder import Output
@@ -173,9 +173,9 @@ def test_status_without_the_file_says_what_it_always_said(call: Call, tmp_path: 
     made = make_output(tmp_path)
     told = json.loads(call("status", made.out, "--json")[1])
     assert "run" not in told
-    text = call("status", made.out)[1]
+    text = call("status", made.out, "--verbose")[1]
     put(Output(made.out), standing(worker("worker-1")))
-    more = call("status", made.out)[1]
+    more = call("status", made.out, "--verbose")[1]
     assert more.splitlines()[: len(text.splitlines())] == text.splitlines()
     assert {k: v for k, v in json.loads(call("status", made.out, "--json")[1]).items() if k != "run"} == told
 
@@ -189,9 +189,9 @@ def test_status_shows_a_run(call: Call, output: Output) -> None:
         worker("worker-5", "stalled", part="part-00000-0009.parquet", seconds=1000.0, quiet=900.0, pairs=("a", "b", "c", "d")),
     ]
     put(output, standing(*workers, others=("3c4d",)))
-    code, out, err = call("status", output.out)
+    code, out, err = call("status", output.out, "--verbose")
     assert (code, err) == (0, "")
-    fields = dict(line.split(None, 1) for line in out.splitlines())
+    fields = dict(line.split(None, 1) for line in out.splitlines() if line)
     assert fields["run"].endswith("5s ago by driver me on driver-host")
     assert fields["workers"] == "2 busy, 1 idle, 1 stalled, 1 starting"
     assert fields["stragglers"] == "worker-2 (3m20s on part-00000-0003.parquet)"
@@ -228,8 +228,8 @@ def test_many_workers_are_not_all_listed(output: Output) -> None:
     put(output, standing(*(worker(f"worker-{i}") for i in range(100))))
     run = status.run_status(output)
     assert run is not None
-    assert status.worker_table(run)[-1] == "and 60 more: see --json"
-    assert len(status.worker_table(run)) == 42
+    assert status_lines.worker_table(run)[-1] == "and 60 more: see --json"
+    assert len(status_lines.worker_table(run)) == 42
 
 
 def test_a_run_that_has_just_begun(output: Output) -> None:
@@ -237,9 +237,9 @@ def test_a_run_that_has_just_begun(output: Output) -> None:
     put(output, standing(**unknown))
     run = status.run_status(output)
     assert run is not None
-    words = status.run_summary(run)
+    words = status_lines.run_summary(run)
     assert (words["eta"], words["workers"], words["rate"]) == ("?", "none", "2 pairs/s")
-    assert status.worker_table(run) == []
+    assert status_lines.worker_table(run) == []
 
 
 HOSTILE: list[tuple[str, Any]] = [
@@ -301,7 +301,7 @@ def test_a_file_that_is_late_is_said_to_be(output: Output, age: float, said: boo
     put(output, standing(worker("worker-1")))
     run = status.run_status(output)
     assert run is not None
-    assert ("a driver writes every 15s: it may have been killed" in status.run_summary({**run, "age_seconds": age})["run"]) is said
+    assert ("a driver writes every 15s: it may have been killed" in status_lines.run_summary({**run, "age_seconds": age})["run"]) is said
 
 
 def test_a_silent_driver_was_probably_killed(call: Call, output: Output) -> None:
