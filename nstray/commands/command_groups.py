@@ -163,7 +163,10 @@ def _widths(context: click.Context, option: click.Parameter, value: str) -> tupl
     except ValueError:
         widths = ()
     if len(widths) != len(BLOCKS) or min(widths) < 1:
-        raise click.BadParameter(f"{value!r}: give {len(BLOCKS)} numbers, such as 16,32,64,128,128")
+        raise click.BadParameter(
+            f"{value!r}: give {len(BLOCKS)} numbers of 1 or more, one for each block, such as "
+            "16,32,64,128,128"
+        )
     return widths
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,9 +88,17 @@ def distil(
 
     found_device = _device(device)
     pooling = pooling or network.pooling or "max"
+    if missing := [layer for layer in recipe.layers if layer not in network.layers]:
+        say(
+            f"warning: {network.source} holds {network.layers[0]} to {network.layers[-1]}; left "
+            f"out: {', '.join(missing)}. Jobs with the network that is made need --content-layers "
+            "and --style-layers"
+        )
     trained, kept = _decoded(pictures, judged, recipe.side)
     measured = trained[:: -(-len(trained) // MEASURED)]
-    network = normalise(network.up_to(recipe.layers), measured, pooling).weights
+    scaled_teacher = normalise(network.up_to(recipe.layers), measured, pooling)
+    scaled_teacher.require_alive()
+    network = scaled_teacher.weights
     sample = torch.cat([draw_crops(trained, recipe, -1 - i) for i in range(SAMPLES)])
     state = Distillation(network, recipe, pooling, sample, found_device)
     if saved is not None:
@@ -240,7 +249,10 @@ def _train(
                     step=state.step_number,
                     of=total,
                     eta=duration((total - state.step_number) / rate),
-                    unexplained=",".join(f"{layer}:{error:.3f}" for layer, error in seen.items()),
+                    unexplained=",".join(
+                        f"{layer}:{'-' if math.isnan(error) else f'{error:.3f}'}"
+                        for layer, error in seen.items()
+                    ),
                 )
     except BaseException:
         if state.step_number > first:

@@ -25,6 +25,7 @@ from nstray import storage
 from nstray.engine.settings import NAMED_WEIGHTS
 from nstray.errors import JobFailed, StorageError, Unreachable, UsageError, WeightsError
 from nstray.system import streams
+from nstray.text import did_you_mean
 
 # what is known of a network besides its tensors
 ABOUT = ("id", "source", "input", "padding", "pooling")
@@ -142,9 +143,10 @@ def read_file(source: str) -> bytes:
 
 
 def _unreadable(source: str, error: Exception) -> WeightsError:
-    hint = (
-        "" if "/" in source or "." in source else f"; by name there are {', '.join(NAMED_WEIGHTS)}"
-    )
+    hint = ""
+    if "/" not in source and "." not in source:
+        hint = f"; by name there are {', '.join(NAMED_WEIGHTS)}"
+        hint += did_you_mean(source.lower(), NAMED_WEIGHTS)
     return WeightsError(f"weights {storage.redact(source)}: {error}{hint}")
 
 

@@ -21,13 +21,15 @@ InputWord = Literal["auto", "rgb", "bgr"]
 
 def read_network(source: str, input: InputWord) -> VGGWeights:
     """The network of a name, a path or a URI; raises WeightsError, UsageError and Unreachable."""
-    from nstray.engine.network.weight_files import load_weights, parse_weights
+    from nstray.engine.network.weight_files import load_weights, own_file, parse_weights
 
     if source in NAMED_WEIGHTS:
         if input != "auto":
             raise UsageError(f"--input {input}: {source} is RGB; leave --input out")
-        return load_weights(source)
-    return parse_weights(read_file(source), storage.redact(source), input=input)
+        return load_weights(source, advice=own_file)
+    network = parse_weights(read_file(source), storage.redact(source), input=input)
+    network.require_no_gap()
+    return network
 
 
 def writable(out: str, overwrite: bool) -> str:

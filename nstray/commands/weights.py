@@ -62,6 +62,7 @@ def normalise(
     if (note := pooling_note(network.pooling, pooling or network.pooling)) is not None:
         say(f"warning: weights {network.source}: {note}")
     done = run(network, pictures, pooling or network.pooling or "average")
+    done.require_alive()
     data = to_safetensors(done.weights, {**done.metadata, "size": str(size)})
     write_file(out, data, overwrite)
     return {
@@ -70,7 +71,7 @@ def normalise(
         "pooling": done.pooling,
         "images": done.images,
         "skipped": pictures.skipped,
-        "means": {
+        "means_before": {
             layer: float(f"{float(means.mean()):.4g}") for layer, means in done.means.items()
         },
         "dead": {layer: len(filters) for layer, filters in done.dead.items() if filters},

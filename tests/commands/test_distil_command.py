@@ -56,7 +56,7 @@ def test_a_student_and_its_report(given: tuple[Path, Path], tmp_path: Path, call
     assert "event=progress step=30 of=30" in log
     made = load_weights(str(out))
     assert told["weights_id"] == made.id
-    # conv3_1 and deeper are not in the teacher
+    assert "holds conv1_1 to conv2_1; left out: conv3_1, conv4_1, conv4_2, conv5_1. Jobs with" in log
     assert made.widths == {"conv1_1": 4, "conv1_2": 4, "conv2_1": 5}
     assert (made.input, made.padding, made.pooling) == ("rgb", "zero", "max")
     assert list(told["variance"]) == ["conv1_1", "conv2_1"]
@@ -124,9 +124,9 @@ def test_a_checkpoint_that_is_none(given: tuple[Path, Path], tmp_path: Path, cal
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        (["--widths", "4,5"], "'4,5': give 5 numbers"),
-        (["--widths", "4,5,6,7,no"], "give 5 numbers"),
-        (["--widths", "4,5,6,7,0"], "give 5 numbers"),
+        (["--widths", "4,5"], "'4,5': give 5 numbers of 1 or more, one for each block"),
+        (["--widths", "4,5,6,7,no"], "give 5 numbers of 1 or more"),
+        (["--widths", "4,5,6,7,0"], "give 5 numbers of 1 or more"),
         (["--layers", "conv9_1"], "VGG-19 has no layer 'conv9_1'"),
         (["--layers", "pre:conv1_1"], "rectified layers alone"),
         (["--layers", "conv5_1"], "hold conv1_1 to conv2_1, and none of conv5_1"),

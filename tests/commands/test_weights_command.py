@@ -13,6 +13,7 @@ import pytest
 import torch
 from outputs import picture
 from safetensors import safe_open
+from safetensors.torch import load, save
 
 from nstray import storage
 from nstray.commands import decoded_pictures, weights
@@ -103,7 +104,7 @@ def test_normalise_writes_what_the_engine_makes(call: Call, given: tuple[Path, P
         "pooling": "max",
         "images": 3,
         "skipped": 0,
-        "means": {k: pytest.approx(float(v.mean()), rel=1e-3) for k, v in expected.means.items()},
+        "means_before": {k: pytest.approx(float(v.mean()), rel=1e-3) for k, v in expected.means.items()},
         "dead": {},
     }
 
@@ -113,7 +114,7 @@ def test_size_and_limit(call: Call, given: tuple[Path, Path], tmp_path: Path) ->
     common = ["weights", "normalise", "--weights", source, "--images", folder]
     code, out, _ = call(*common, "-o", tmp_path / "n.safetensors", "--size", 16, "--limit", 2)
     assert code == 0
-    assert "images      2\n" in out
+    assert "images        2\n" in out
     pixels = [
         fit(decode((folder / n).read_bytes(), what="", max_bytes=10**6, max_pixels=10**6), 16, "longest", False, what="") for n in ("a.png", "b.PNG")
     ]
@@ -314,3 +315,51 @@ def test_an_output_that_appears_meanwhile_is_kept(
     assert code == 2
     assert "appeared meanwhile" in err
     assert out.read_text() == "theirs"
+
+
+GAPS = {"conv1_2.weight": "conv1_2 is missing", "conv1_1.bias": "no conv1_1 in it"}
+
+
+@pytest.mark.parametrize("command", ["normalise", "convert", "distil"])
+@pytest.mark.parametrize("key", GAPS)
+def test_a_network_with_a_gap_makes_no_file(call: Call, given: tuple[Path, Path], tmp_path: Path, command: str, key: str) -> None:
+    state = load(given[0].read_bytes())
+    del state[key]
+    (tmp_path / "gap.safetensors").write_bytes(save(state))
+    first = {"normalise": ["--weights"], "convert": [], "distil": ["--teacher"]}[command]
+    images = [] if command == "convert" else ["--images", given[1]]
+    code, _, err = call("weights", command, *first, tmp_path / "gap.safetensors", *images, "-o", tmp_path / "made.safetensors")
+    assert (code, GAPS[key] in err, "gap.safetensors" in err, "Traceback" in err) == (2, True, True, False), err
+    assert not (tmp_path / "made.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", ["normalise", "distil"])
+@pytest.mark.parametrize("layer", ["conv1_1", "conv2_1"])
+def test_a_layer_that_never_fires_is_named(call: Call, given: tuple[Path, Path], tmp_path: Path, command: str, layer: str) -> None:
+    state = load(given[0].read_bytes())
+    state |= {f"{layer}.{kind}": torch.zeros_like(state[f"{layer}.{kind}"]) for kind in ("weight", "bias")}
+    (tmp_path / "zero.safetensors").write_bytes(save(state))
+    for i in range(12):
+        (given[1] / f"more{i}.png").write_bytes(encode(picture(i, 40, 40), "png"))
+    option = {"normalise": ["--weights"], "distil": ["--side", "32", "--steps", "1", "--widths", "4,4,4,4,4", "--teacher"]}[command]
+    code, _, err = call("weights", command, *option, tmp_path / "zero.safetensors", "--images", given[1], "-o", tmp_path / "made.safetensors")
+    assert (code, f"no filter of {layer} fires on these images" in err, "Traceback" in err) == (2, True, False), err
+
+
+def test_a_vgg16_is_told(call: Call, tmp_path: Path) -> None:
+    keys = {"0": (4, 3), "2": (4, 4), "5": (4, 4), "7": (4, 4), "10": (4, 4), "12": (4, 4), "14": (4, 4), "17": (4, 4), "19": (4, 4), "21": (4, 4)}
+    state = {f"features.{k}.weight": torch.rand(*n, 3, 3) for k, n in keys.items()} | {f"features.{k}.bias": torch.rand(4) for k in keys}
+    (tmp_path / "vgg16.safetensors").write_bytes(save(state))
+    code, _, err = call("weights", "convert", tmp_path / "vgg16.safetensors", "-o", tmp_path / "made.safetensors")
+    assert (code, "conv3_4 is missing" in err, "a VGG-16 lacks it, and nstray needs a VGG-19" in err) == (2, True, True), err
+
+
+def test_without_a_download_a_command_names_its_own_ways_out(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", away)
+    code, _, err = call("weights", "convert", "imagenet", "-o", tmp_path / "made.safetensors")
+    assert (code, "two ways out" in err, f"{tmp_path}/torch/hub/checkpoints" in err, "--preset" in err) == (2, True, True, False), err

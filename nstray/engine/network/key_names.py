@@ -85,6 +85,11 @@ def convolutions(state: Mapping[str, object], source: str) -> Convolutions:
         if weight is None or bias is None:
             gap = layer if any(f"{x}" in present for x in _behind(layer)) else ""
             break
+        if not (weight.is_floating_point() and bias.is_floating_point()):
+            raise WeightsError(
+                f"weights {source}: {layer} holds {weight.dtype} and {bias.dtype}; weights are "
+                "float16, bfloat16, float32 or float64"
+            )
         n = bias.shape[0] if bias.ndim else 0
         if bias.ndim != 1 or n < 1 or tuple(weight.shape) != (n, channels, 3, 3):
             raise WeightsError(
@@ -99,6 +104,11 @@ def convolutions(state: Mapping[str, object], source: str) -> Convolutions:
         before, channels = layer, n
     if not tensors:
         sample = ", ".join(list(map(str, state))[:3]) or "none"
+        below = [str(key) for key, value in state.items() if isinstance(value, Mapping)]
+        if below:
+            raise WeightsError(
+                f"weights {source}: its tensors lie below {below[0]!r}; save that alone"
+            )
         raise WeightsError(
             f"weights {source}: no conv1_1 in it; "
             f"expected keys like features.0.weight or conv1_1.weight, found {sample}"

@@ -58,6 +58,15 @@ class Normalised:
         scale[list(self.dead[layer])] = 1.0
         return scale
 
+    def require_alive(self) -> None:
+        """Raise WeightsError if no filter of a layer fires on these images."""
+        for layer, filters in self.dead.items():
+            if len(filters) == len(self.means[layer]):
+                raise WeightsError(
+                    f"weights {self.weights.source}: no filter of {layer} fires on these images, "
+                    "so there is nothing to scale or to imitate; take other weights"
+                )
+
     @property
     def metadata(self) -> dict[str, str]:
         """For `to_safetensors`: how these weights were made."""

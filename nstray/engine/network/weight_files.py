@@ -9,7 +9,9 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -24,15 +26,31 @@ from nstray.errors import WeightsError
 
 # trained by `nstray weights distil`; docs/compact.md has the recipe
 COMPACT = Path(__file__).with_name("compact.safetensors")
+_ANEW = "copy or download it again"
 _IMAGENET_SHA256 = "dcbb9e9d"  # as in the file's name, by torchvision's convention
 
-WAYS_OUT = (
-    "four ways out: (1) --weights compact, a trained network of a quarter of the filters in this "
-    "package, with --preset quick; (2) --weights PATH_OR_URI of a VGG-19 .safetensors or .pth file "
-    "you have; (3) put torchvision's vgg19-dcbb9e9d.pth into the folder "
-    "torch.hub.get_dir()/checkpoints on the driver's machine; (4) --weights random, which is not "
-    "trained and gives colours and texture alone"
-)
+
+def ways_out() -> str:
+    """What to do if a job's network can't be had."""
+    return (
+        "four ways out: (1) --weights compact, a trained network of a quarter of the filters in "
+        "this package, with --preset quick; (2) --weights PATH_OR_URI of a VGG-19 .safetensors or "
+        "a .pth file you have; (3) put torchvision's vgg19-dcbb9e9d.pth into the folder "
+        f"{_checkpoints()} on the driver's machine; (4) --weights random, which is not trained "
+        "and gives colours and texture alone"
+    )
+
+
+def own_file() -> str:
+    """What to do if the network that a file is to be made of can't be had."""
+    return (
+        "two ways out: (1) give the path or URI of a VGG-19 .safetensors or .pth file you have; "
+        f"(2) put torchvision's vgg19-dcbb9e9d.pth into the folder {_checkpoints()}"
+    )
+
+
+def _checkpoints() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def load_weights(
@@ -40,6 +58,7 @@ def load_weights(
     *,
     input: Input | Literal["auto"] = "auto",
     layers: Iterable[str] | None = None,
+    advice: Callable[[], str] = ways_out,
 ) -> VGGWeights:
     """VGG-19 weights by name or local path.
 
@@ -48,19 +67,20 @@ def load_weights(
             narrow network in this package), ``random`` (seeded, calibrated) or a path.
         input: the input convention; ``auto``: as the file says (see `parse_weights`).
         layers: the taps that will be asked for; random weights are made no deeper.
+        advice: what an error says to do if the network can't be had.
 
     Raises WeightsError for what can't be found, downloaded or read, or is no VGG-19.
     """
     if source == "random":
         return random_weights(CONV_LAYERS if layers is None else layers_up_to(layers))
     if source == "imagenet":
-        return _imagenet()
+        return _imagenet(advice)
     if source == "compact":
         return parse_weights(COMPACT.read_bytes(), "compact")
     try:
         data = Path(source).read_bytes()
     except OSError as error:
-        raise WeightsError(f"weights {source}: {error.strerror or error}; {WAYS_OUT}") from None
+        raise WeightsError(f"weights {source}: {error.strerror or error}; {advice()}") from None
     return parse_weights(data, source, input=input)
 
 
@@ -85,8 +105,14 @@ def parse_weights(
     if len(data) > 8 and data[8:9] == b"{":
         state, metadata = _safetensors(data, source)
     elif data[:2] == b"PK" or data[:1] == b"\x80":
+        if data[:2] == b"PK" and not zipfile.is_zipfile(io.BytesIO(data)):
+            raise WeightsError(
+                f"weights {source}: a damaged .pth file, perhaps cut short ({len(data):,} bytes); "
+                f"{_ANEW}"
+            )
         try:
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # of files that are refused below
+                state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:
             raise WeightsError(
                 f"weights {source}: not a file of plain tensors ({type(error).__name__}); "
@@ -97,7 +123,9 @@ def parse_weights(
                 f"weights {source}: holds a {type(state).__name__}, not a state_dict of tensors"
             )
     else:
-        head = data[:24].decode("latin-1").strip() or "nothing"
+        if not data:
+            raise WeightsError(f"weights {source}: the file is empty; {_ANEW}")
+        head = data[:24].decode("latin-1").strip()
         raise WeightsError(
             f"weights {source}: neither .safetensors nor .pth (it begins with {head!r})"
         )
@@ -150,19 +178,22 @@ def _safetensors(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str,
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         return load(data), metadata
     except Exception as error:
-        raise WeightsError(f"weights {source}: a damaged .safetensors file ({error})") from None
+        raise WeightsError(
+            f"weights {source}: a damaged .safetensors file, perhaps cut short "
+            f"({len(data):,} bytes; {error}); {_ANEW}"
+        ) from None
 
 
-def _imagenet() -> VGGWeights:
+def _imagenet(advice: Callable[[], str]) -> VGGWeights:
     from nstray.engine.network.torchvision_vgg import VGG19_Weights
 
     url = VGG19_Weights.IMAGENET1K_V1.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    path = _checkpoints() / Path(url).name
     try:
         data = path.read_bytes() if path.exists() else _download(url, path)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise WeightsError(
-            f"weights imagenet could not be downloaded ({error}); {WAYS_OUT}"
+            f"weights imagenet could not be downloaded ({error}); {advice()}"
         ) from None
     weights = parse_weights(data, "imagenet", input="rgb")
     if not weights.id.startswith(f"sha256:{_IMAGENET_SHA256}"):

@@ -66,8 +66,21 @@ class VGGWeights:
             raise WeightsError(
                 f"weights {self.source} hold {self.layers[0]} to {self.layers[-1]}{gap}; "
                 f"the job asks for {', '.join(missing)}: "
-                "choose shallower content_layers and style_layers, or a whole VGG-19"
+                "choose shallower content_layers and style_layers, or weights that hold these"
             )
+
+    def require_no_gap(self) -> None:
+        """Raise WeightsError if a layer is missing before deeper ones.
+
+        What is made of such weights would lack these, and not show why.
+        """
+        if not self.gap:
+            return
+        vgg16 = "; a VGG-16 lacks it, and nstray needs a VGG-19" if self.gap == "conv3_4" else ""
+        raise WeightsError(
+            f"weights {self.source}: the weight or the bias of {self.gap} is missing, and deeper "
+            f"layers are there{vgg16}; mend the keys of the file, or take another one"
+        )
 
     def up_to(self, taps: Iterable[str]) -> VGGWeights:
         """The same weights without the layers behind the deepest tap."""
