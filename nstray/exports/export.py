@@ -86,7 +86,8 @@ def run_export(
     record = target.begin(identity)
     if record["complete"] is not None:
         remove_folder(place)
-        return dict(record["complete"])
+        if target.is_whole(record["complete"]):
+            return dict(record["complete"])
     if (folder := temporary_folder(place)) is not None:
         with local.errors(folder):
             os.makedirs(folder, exist_ok=True)
