@@ -141,6 +141,14 @@ class Target:
                 yield path, info.size
 
 
+def refuse_inside(out: str, to: str) -> None:
+    """Raise `OutputError` if the files would get into the dataset that they are made of."""
+    if f"{to.removesuffix('/')}/".startswith(f"{out.removesuffix('/')}/"):
+        raise OutputError(
+            f"--to {storage.redact(to)} lies in the output itself; use a folder beside it"
+        )
+
+
 def remove_folder(uri: str) -> None:
     """Remove a scratch folder, local or on S3; no error if it is gone."""
     bucket, path = storage.split(uri)
