@@ -16,10 +16,10 @@ Pairs are read as a worker reads them: in the order of the job's shards, the pic
 from __future__ import annotations
 
 import argparse
+import datetime
 import http.client
 import http.server
 import io
-import json
 import os
 import random
 import shlex
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=10_000, help="of the Parquet and Arrow files")
     parser.add_argument("--kb", type=int, default=20, help="kilobytes of one of them; those of the tars have five times as many")
     parser.add_argument("--pairs", type=int, default=400, help="of the case wait")
-    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--out", help="a file for the table")
     words = parser.parse_args()
     draw = random.Random(1)
     with tempfile.TemporaryDirectory(prefix="rgw-") as folder:
@@ -195,11 +195,22 @@ def main() -> None:
         finally:
             proxy.close()
             subprocess.run([RADOSGW, "stop", folder], check=False)
-    for row in results:
-        print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
-    if words.out:
-        words.out.write_text(json.dumps(results, indent=1) + "\n")
+    from benchmarks import publish  # here, since it imports torch
+
+    head = f"date {datetime.datetime.now(datetime.UTC):%Y-%m-%d}   cores {os.cpu_count()}   radosgw   command {' '.join(sys.argv)}"
+    publish("\n".join([head, *table(results)]) + "\n", words.out)
     sys.exit(0 if all(row["met"] for row in results) else 1)
+
+
+def table(results: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each case."""
+    lines = [f"{'case':10}{'pairs':>8}{'GETs':>8}{'GETs a pair':>13}{'bytes a byte':>14}{'waited':>9}{'seconds':>9}   target"]
+    for row in results:
+        waited = f"{row['waited']:.2%}" if row["case"] == "wait" else "-"  # elsewhere no device computes
+        figures = f"{row['gets_per_pair']:13.3f}{row['bytes_per_byte']:14.3f}{waited:>9}{row['seconds']:9.1f}"
+        verdict = "" if row["target"] == "none" else ": met" if row["met"] else ": NOT met"
+        lines.append(f"{row['case']:10}{row['pairs']:8,}{row['gets']:8,}{figures}   {row['target']}{verdict}")
+    return lines
 
 
 def measure(proxy: CountingProxy, draw: random.Random, words: argparse.Namespace) -> list[dict[str, Any]]:

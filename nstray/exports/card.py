@@ -84,6 +84,21 @@ def _glob(split: str, files: int) -> str:
     return f"data/{folders}{split}-*-of-{files:05d}.parquet"
 
 
+def _tars(split: str, files: int) -> str:
+    """The tars of a split as webdataset takes them, which expands braces."""
+    if files == 1:
+        return f"{split}-000000.tar"
+    if files <= FILES_PER_FOLDER:
+        return f"{split}-{{000000..{files - 1:06d}}}.tar"
+    whole, rest = divmod(files, FILES_PER_FOLDER)
+    folders = [
+        f"{i:05d}/{split}-{{{i * FILES_PER_FOLDER:06d}..{last:06d}}}.tar"
+        for i in range(whole + (rest > 0))
+        for last in [min((i + 1) * FILES_PER_FOLDER, files) - 1]
+    ]
+    return "::PATH_OF_THIS_FOLDER/".join(folders)
+
+
 def _loading(plan: Plan, counts: Mapping[str, Any]) -> list[str]:
     split = "train" if "train" in counts["splits"] else sorted(counts["splits"])[0]
     match plan.options.format:
@@ -95,7 +110,8 @@ def _loading(plan: Plan, counts: Mapping[str, Any]) -> list[str]:
         case "webdataset":
             code = [
                 "import webdataset",
-                f'rows = webdataset.WebDataset("{split}-{{000000..LAST}}.tar").decode("pil")',
+                f'files = "PATH_OF_THIS_FOLDER/{_tars(split, counts["files_of"][split])}"',
+                'rows = webdataset.WebDataset(files, shardshuffle=100).decode("pil")',
             ]
         case _:
             code = [

@@ -35,7 +35,7 @@ from nstray.exports.selection import (
     Note,
 )
 from nstray.exports.source import find_source
-from nstray.exports.target import Target, read_notes, remove_folder
+from nstray.exports.target import Target, read_notes, refuse_inside, remove_folder
 from nstray.exports.worker import note_uri, task_uri
 from nstray.output.folder import Output
 from nstray.output.paths import first_other_file
@@ -77,7 +77,7 @@ def run_export(
     output = Output(out)
     job = output.job.read()
     target = Target(to)
-    _refuse_inside(output, target)
+    refuse_inside(output.out, target.uri)
     source = find_source(output, job)
     identity = {**options.identity(), **source.identity(job)}
     place = _scratch(target, scratch, identity)
@@ -86,7 +86,8 @@ def run_export(
     record = target.begin(identity)
     if record["complete"] is not None:
         remove_folder(place)
-        return dict(record["complete"])
+        if target.is_whole(record["complete"]):
+            return dict(record["complete"])
     if (folder := temporary_folder(place)) is not None:
         with local.errors(folder):
             os.makedirs(folder, exist_ok=True)
@@ -112,14 +113,6 @@ def run_export(
     target.complete(record, counts)
     remove_folder(place)
     return counts
-
-
-def _refuse_inside(output: Output, target: Target) -> None:
-    """Raise `OutputError` if the files would get into the dataset that they are made of."""
-    if f"{target.uri}/".startswith(f"{output.out.removesuffix('/')}/"):
-        raise OutputError(
-            f"--to {storage.redact(target.uri)} lies in the output itself; use a folder beside it"
-        )
 
 
 def _scratch(target: Target, given: str | None, identity: Mapping[str, Any]) -> str:

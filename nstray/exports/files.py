@@ -18,6 +18,7 @@ from nstray.exports.pictures import Pictures
 from nstray.exports.plan import make_plan
 from nstray.exports.selection import UNLABELLED, Note, Selection
 from nstray.exports.source import Slice, find_source
+from nstray.exports.target import refuse_inside
 from nstray.exports.worker import relative
 from nstray.output.folder import Output
 from nstray.output.paths import first_other_file
@@ -50,6 +51,7 @@ def export_files(
     output = Output(out)
     job = output.job.read()
     folder = storage.absolute(to)
+    refuse_inside(output.out, folder)
     listing = storage.join(folder, "metadata.jsonl")
     if options.columns is not None:
         options = options.with_columns(_JOB)

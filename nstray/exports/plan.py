@@ -14,7 +14,13 @@ from nstray.exports.labels import Labels, class_numbers
 from nstray.exports.options import NONE, ExportOptions
 from nstray.exports.source import Slice, Source
 from nstray.output.records import known_settings
-from nstray.output.schema import features, job_schema, stored_schema, with_features
+from nstray.output.schema import (
+    RESERVED,
+    features,
+    job_schema,
+    stored_schema,
+    with_features,
+)
 from nstray.text import did_you_mean
 
 ORIGINAL = "original"  # the column that marks contents among stylised pictures
@@ -186,7 +192,11 @@ def _column(
     if name == NONE:
         return None
     if name not in every:
-        raise UsageError(f"{option} {name}: no such column{did_you_mean(name, every)}")
+        carried = ", ".join(n for n in every if n not in RESERVED) or "none"
+        raise UsageError(
+            f"{option} {name}: no such column; the manifest's are {carried}"
+            f"{did_you_mean(name, every)}"
+        )
     kind = every[name].type
     if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         if given is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -100,20 +100,53 @@ class Target:
         """
         sizes: dict[str, int] = {}
         seen = 0
-        base = f"{self.uri.removesuffix('/')}/"
-        for info in storage.list_files(self.uri):
-            path = info.uri.removeprefix(base)
-            if path.startswith(".") or path in ("README.md", "classes.json"):
-                continue
+        for path, size in self._files():
             seen += 1
             name = path if path in files else f"{path.partition('/')[0]}/"
-            sizes[name] = sizes.get(name, 0) + info.size
+            sizes[name] = sizes.get(name, 0) + size
         if sizes != dict(files) or seen != number:
             wrong = differences(files, sizes)
             raise OutputError(
-                f"{base}: it should hold {number} files, it holds {seen}: "
-                f"{'; '.join(wrong[:5])}; does another program write there?"
+                f"{storage.redact(self.uri)}: it should hold {number} files, it holds {seen}: "
+                f"{'; '.join(wrong[:5])}; does another program write there? Use another folder, or "
+                "remove this one"
             )
+
+    def is_whole(self, counts: Mapping[str, Any]) -> bool:
+        """Whether a complete export is there; false if no file of it is.
+
+        Raises `OutputError` if some of its files are missing.
+
+        Args:
+            counts: what `complete` was given.
+        """
+        sizes = [size for _, size in self._files()]
+        if len(sizes) >= counts["files"] and sum(sizes) >= counts["bytes"]:
+            return True
+        if not sizes:
+            return False
+        raise OutputError(
+            f"{storage.redact(self.uri)}: its export was complete with {counts['files']:,} files "
+            f"of {counts['bytes']:,} bytes; now {len(sizes):,} of {sum(sizes):,} are there. Remove "
+            "the folder to export anew, or use another one"
+        )
+
+    def _files(self) -> Iterator[tuple[str, int]]:
+        """Paths and sizes of the files that a loader sees, but for the card and the classes."""
+        base = f"{self.uri.removesuffix('/')}/"
+        for info in storage.list_files(self.uri):
+            path = info.uri.removeprefix(base)
+            hidden = any(part.startswith(".") for part in path.split("/"))
+            if not hidden and path not in ("README.md", "classes.json"):
+                yield path, info.size
+
+
+def refuse_inside(out: str, to: str) -> None:
+    """Raise `OutputError` if the files would get into the dataset that they are made of."""
+    if f"{to.removesuffix('/')}/".startswith(f"{out.removesuffix('/')}/"):
+        raise OutputError(
+            f"--to {storage.redact(to)} lies in the output itself; use a folder beside it"
+        )
 
 
 def remove_folder(uri: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,26 @@ def test_a_file_that_is_changed_meanwhile_is_said(many: str, tmp_path: Path, mon
     monkeypatch.setattr(passes, "_second_pass", second)
     with pytest.raises(OutputError, match="does another program write there"):
         export(many, str(to), format="parquet", workers=1)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_folder_that_was_emptied_is_filled_again(many: str, tmp_path: Path, kind: str) -> None:
+    """`rm -r to/*` leaves the hidden record there."""
+    to = tmp_path / "to"
+    words: dict[str, Any] = {"format": kind, "workers": 1} | ({} if kind == "imagefolder" else {"shard_mb": 0.02})
+    counts = export(many, str(to), **words)
+    before = contents(to)
+    for path in to.iterdir():
+        if not path.name.startswith("."):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert export(many, str(to), **words) == counts
+    assert contents(to) == before
+    assert (to / "README.md").exists()
+    (to / list(before)[-1]).unlink()
+    (to / "notes.txt").write_text("x")
+    said = f"its export was complete with {counts['files']} files of {counts['bytes']:,} bytes; now {counts['files']} of [0-9,]+ are there"
+    with pytest.raises(OutputError, match=said):
+        export(many, str(to), **words)
 
 
 def test_an_output_that_holds_a_row_twice_is_refused(tmp_path: Path) -> None:

@@ -323,7 +323,7 @@ def test_a_column_of_that_name_is_refused(tmp_path: Path) -> None:
         ({"format": "parquet", "image_format": "tiff"}, "8 bits a channel"),
         ({"format": "parquet", "on": "x"}, "--on names the column of --join"),
         ({"format": "parquet", "columns": "a,,b"}, "--columns: names of columns"),
-        ({"format": "parquet", "split_by": "splt"}, "--split-by splt: no such column; did you mean split"),
+        ({"format": "parquet", "split_by": "splt"}, "--split-by splt: no such column; the manifest's are split, label, caption; did you mean split"),
         ({"format": "parquet", "class_by": "loss_total"}, "--class-by loss_total: a column of double names nothing"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from outputs import make_output
 
+from nstray.errors import OutputError
 from nstray.exports import files
 from nstray.exports.files import _path, export_files
 from nstray.exports.options import ExportOptions
@@ -27,6 +28,16 @@ def test_more_files_than_go_into_a_folder_are_numbered(tmp_path: Path, monkeypat
     assert {Path(row["file_name"]).stem for row in rows} == {row["pair_id"] for row in rows} == {"c0-s0", "c0-s1", "c0-s2", "c1-s0", "c1-s1"}
     assert export_files(out, str(to), ExportOptions("files"))["images"] == 5  # a second command finds them
     assert {str(path.relative_to(to)) for path in to.rglob("*.png")} == found
+
+
+@pytest.mark.parametrize("below", ["", "/images", "/data/x"])
+def test_pictures_beside_the_parts_are_refused(tmp_path: Path, below: str) -> None:
+    """A metadata.jsonl there would be loaded in place of the Parquet files."""
+    out = make_output(tmp_path, contents=1, styles=1).out
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match="lies in the output itself; use a folder beside it"):
+        export_files(out, f"{out}{below}", ExportOptions("files"))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_no_folder_gets_more_than_its_limit() -> None:

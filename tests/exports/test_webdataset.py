@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from datasets_made import CARRIED, as_json, class_folders, dataset, failed, files, row
 
 from nstray.commands.export import export
+from nstray.exports import card, packing
 
 
 def members(path: Path) -> dict[str, bytes]:
@@ -95,3 +97,20 @@ def test_error_rows_are_samples_without_a_picture(tmp_path: Path) -> None:
         "error_code": "not_found",
         "class_name": "cat",
     }
+
+
+@pytest.mark.dev
+@pytest.mark.parametrize(("shard_mb", "most"), [(500, 10_000), (0.02, 10_000), (0.02, 2)])
+def test_the_card_says_how_to_load_all_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_mb: float, most: int) -> None:
+    pytest.importorskip("webdataset")
+    for module in (card, packing):
+        monkeypatch.setattr(module, "FILES_PER_FOLDER", most)
+    to = tmp_path / "to"
+    out = dataset(tmp_path, [row(tmp_path, i, f"{i}.jpg") for i in range(40)])
+    counts = export(out, str(to), format="webdataset", workers=1, shard_mb=shard_mb)
+    assert (counts["files"] == 1) == (shard_mb == 500)
+    assert bool(list(to.glob("0*/train-*.tar"))) == (most == 2)
+    code = (to / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(code.replace("PATH_OF_THIS_FOLDER", str(to)), names)
+    assert sorted(sample["json"]["pair_id"] for sample in names["rows"]) == [f"p{i:04d}" for i in range(40)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import os
@@ -272,6 +273,59 @@ def test_statistics_are_not_believed(tmp_path: Path) -> None:
     assert lying != whole
     archive = put(str(tmp_path), "a.parquet", lying)
     assert [Sources(100).read(f"{archive}::raw[{i}]") for i in range(3)] == [b"aaaa", b"bbbb", b"cccc"]
+
+
+NESTED = pa.struct([("bytes", pa.list_(pa.binary())), ("path", pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("rows", "member", "said"),
+    [
+        ({"raw": pa.array([[b"a"], [b"b"]])}, "raw[0]", "its column 'raw' holds list<.*>; pictures are binary"),
+        ({"raw": pa.array([b"abcd"], pa.binary(4))}, "raw[0]", r"holds fixed_size_binary\[4\]; pictures are binary"),
+        ({"image": pa.array([{"bytes": [b"a"], "path": None}], NESTED)}, "image[0]", "holds struct<bytes: list<.*; pictures are binary"),
+        ({"image": pa.array([{"bytes": {"bytes": b"a"}}])}, "image[0]", "holds struct<bytes: struct<.*; pictures are binary"),
+        # The bytes of both are called image.bytes.
+        ({"image": pa.array([{"bytes": b"a"}]), "image.bytes": pa.array([b"b"])}, "image[0]", "it has 2 column chunks 'image.bytes'"),
+    ],
+    ids=range(5),
+)
+def test_columns_that_are_no_pictures(tmp_path: Path, rows: dict[str, pa.Array], member: str, said: str) -> None:
+    archive = put(str(tmp_path), "a.parquet", parquet(pa.table(rows)))
+    with pytest.raises(BadArchive, match=said):
+        Sources(1000).read(f"{archive}::{member}")
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.int64(), pa.binary(3), pa.dictionary(pa.int32(), pa.binary()), pa.struct([("bytes", pa.binary())]), None], ids=str
+)
+def test_a_stored_arrow_schema_is_not_believed(tmp_path: Path, kind: pa.DataType | None) -> None:
+    stored = b"no schema" if kind is None else base64.b64encode(pa.schema([("raw", kind)]).serialize())
+    rows = pa.table({"raw": pa.array(PICTURES[:5])}).replace_schema_metadata({b"ARROW:schema": stored})
+    archive = put(str(tmp_path), "a.parquet", parquet(rows, store_schema=False))
+    assert [Sources(1000).read(f"{archive}::raw[{i}]") for i in range(5)] == PICTURES[:5]
+
+
+def test_a_small_page_that_unpacks_to_much_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "GROUP_BYTES", 2**20)
+    rows = pa.table({"raw": pa.array([bytes(2**20)] * 20)})
+    archive = put(str(tmp_path), "a.parquet", parquet(rows, compression="zstd", use_dictionary=False, write_statistics=False))
+    assert (tmp_path / "a.parquet").stat().st_size < 5000
+    before = pa.total_allocated_bytes()
+    with pytest.raises(TooLarge, match="more than the 1,048,576 that are read at once"):
+        Sources(10**7).read(f"{archive}::raw[0]")
+    assert pa.total_allocated_bytes() == before
+    # Pages that say less than they hold.
+    whole = (tmp_path / "a.parquet").read_bytes()
+    chunk = pq.read_metadata(io.BytesIO(whole)).row_group(0).column(0)
+    at = whole.index(b"\x15\x00\x15", chunk.data_page_offset) + 3
+    size = next(i for i, byte in enumerate(whole[at:], start=1) if byte < 128)  # bytes of the number
+    small = bytes((2000 >> 7 * i) & 127 | (128 if i < size - 1 else 0) for i in range(size))
+    lying = whole[:at] + small + whole[at + size :]
+    monkeypatch.setattr(cells, "GROUP_BYTES", 2**30)
+    archive = put(str(tmp_path), "b.parquet", lying)
+    with pytest.raises(BadArchive, match="row group 0: column 'raw'"):
+        Sources(10**7).read(f"{archive}::raw[0]")
 
 
 def test_compressed_batches_are_refused(tmp_path: Path) -> None:
