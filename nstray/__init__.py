@@ -43,6 +43,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         shard_size.py       pairs of a part, chosen when a job begins
         probe.py            a few pairs run and timed
         forecast.py         hours, bytes and money from what the probe timed
+        guess.py            how long a run may take, before any of it is measured
         demo_pictures/      what `nstray demo` copies
       cluster/              the only importer of ray
         driver.py           hands out shards until all are committed
@@ -52,6 +53,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         start_failures.py   what follows when a worker does not start
         worker_pool.py      as many workers as fit; polled and replaced
         worker_handle.py    a worker as the driver sees it
+        polling.py          how often workers are polled, and what they add up to
         actor.py            the Ray actor around a Worker
         scheduling.py       which shard goes where; whom to blame; no Ray
         resources.py        how many workers fit, and on what
@@ -105,6 +107,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         image_cache.py      decoded images used last
         timing.py           seconds by phase
         messages.py         what driver and workers tell each other
+        batch_progress.py   the stage of a batch, and its share of the work
       manifest/             what a pair is; reading, checking, building, cutting
         pair.py             Pair, and ManifestInfo: what a check found
         manifest.py         a manifest, checked and read as tables
