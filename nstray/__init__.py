@@ -160,6 +160,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         indexes.py          what each window adds up to
         derived_files.py    the summary and the estimate
         live_status.py      live.json: what a run is doing
+        latest.py           the last pictures as plain files
         data_card.py        the data card
         reader.py           committed parts, row by row
       sources/              where a picture's bytes are

@@ -33,6 +33,7 @@ from nstray.errors import ErrorCode, PairError, StorageError
 from nstray.manifest.pair import pairs
 from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
+from nstray.output.latest import LatestPictures
 from nstray.storage.backoff import retry
 from nstray.text import log_event
 from nstray.worker import previous_rows
@@ -80,6 +81,7 @@ class Worker:
         self.device_name = (
             torch.cuda.get_device_name() if self.stylizer.device.type == "cuda" else "cpu"
         )
+        self._latest = LatestPictures(self.output)
         self._memory = Memory()
         self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="io")
         self._progress = WorkerProgress()
@@ -288,6 +290,8 @@ class Worker:
         data = self._rows.part(shard, rows, footer, previous)
         with self._phases.timed("put"):
             won = self._put(shard.name, data, previous.etag)
+        if won and not self.spec.trial:
+            self._latest.add(rows)
         return report_of(shard, rows, footer, len(data), won)
 
     def _put(self, name: str, data: bytes, etag: str | None) -> bool:
