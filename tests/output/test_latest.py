@@ -47,10 +47,12 @@ def test_the_last_ones_are_there_whole(output: Output) -> None:
     pictures.add([row(f"a{i}.png", bytes([i])) for i in range(3)])
     assert files(output) == ["a0.png", "a1.png", "a2.png"]
     assert (Path(output.latest_uri) / "a2.png").read_bytes() == b"\x02"
-    for number in range(20):
+    for name in files(output):
+        os.utime(Path(output.latest_uri) / name, (0, 0))
+    for number in range(1, 21):
         pictures.add([row(f"b{number:02}.png"), {"image": None}])
-        os.utime(Path(output.latest_uri) / f"b{number:02}.png", (4_000_000_000 + number,) * 2)
-    assert files(output) == [f"b{n}.png" for n in range(12, 20)]
+        os.utime(Path(output.latest_uri) / f"b{number:02}.png", (number, number))
+    assert files(output) == [f"b{n}.png" for n in range(13, 21)]
     shutil.rmtree(output.latest_uri)
     pictures.add([row(f"c{i:02}.png") for i in range(30)])
     assert files(output) == [f"c{i}.png" for i in range(30 - KEEP, 30)]
