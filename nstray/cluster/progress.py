@@ -20,7 +20,16 @@ from rich.progress import (
 )
 
 from nstray.cluster.eta import ShardTimes
-from nstray.text import counted, duration, event_line, print_log, printable, speed, stamped
+from nstray.text import (
+    counted,
+    duration,
+    event_line,
+    is_terminal,
+    print_log,
+    printable,
+    speed,
+    stamped,
+)
 
 LINE_EVERY = 60.0  # seconds between two lines if there is no terminal
 LEAST_BAR = 10  # columns of the bar, with the spaces on both sides
@@ -176,12 +185,12 @@ class Display:
     Use it as a context manager, and call `show` often.
 
     Args:
-        terminal: whether stderr is a terminal; None finds out.
+        terminal: whether stderr is a terminal that can be redrawn; None finds out.
     """
 
     def __init__(self, job_progress: JobProgress, *, terminal: bool | None = None) -> None:
         self.job_progress = job_progress
-        self._terminal = sys.stderr.isatty() if terminal is None else terminal
+        self._terminal = is_terminal(sys.stderr) if terminal is None else terminal
         self._last = time.monotonic()
         self._knew = False  # when the job will end
         self._bar: Progress | None = None

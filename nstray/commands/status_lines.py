@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from nstray.commands.printing import field_lines, record_lines, table_lines
+from nstray.commands.printing import field_lines, fitting_table, record_lines
 from nstray.output.live_status import EVERY
 from nstray.text import counted, duration, speed
 
@@ -29,7 +29,7 @@ def status_lines(
         return lines
     run = answer.get("run")
     about = {key: value for key, value in answer.items() if key not in _ASIDE}
-    lines += ["", *record_lines({**about, **({} if run is None else run_summary(run))})]
+    lines += ["", *record_lines({**about, **({} if run is None else run_summary(run))}, columns)]
     return lines + ([] if run is None else worker_table(run))
 
 
@@ -116,7 +116,7 @@ def run_summary(run: Mapping[str, Any]) -> dict[str, str]:
     return words
 
 
-def worker_table(run: Mapping[str, Any]) -> list[str]:
+def worker_table(run: Mapping[str, Any], columns: int | None = None) -> list[str]:
     """The workers of what `run_status` gave, a line each below the headings, the urgent ones first.
 
     Empty if the file is not fresh or has no workers.
@@ -128,7 +128,8 @@ def worker_table(run: Mapping[str, Any]) -> list[str]:
         *("worker", "state", "host", "device", "part", "rows", "for", "quiet", "evaluations"),
         "on the device",
     )
-    lines = table_lines(headings, [_worker_row(worker) for worker in workers[:_LISTED]])
+    rows = [_worker_row(worker) for worker in workers[:_LISTED]]
+    lines = fitting_table(headings, rows, columns)
     if len(workers) > _LISTED:
         lines.append(f"and {len(workers) - _LISTED} more: see --json")
     return lines
