@@ -46,7 +46,7 @@ def progress_line(answer: Mapping[str, Any]) -> str:
 def change_line(answer: Mapping[str, Any]) -> str:
     """`progress_line`, and when the job will end."""
     words = progress_line(answer)
-    if answer["activity"] == "running":
+    if answer["activity"] == "running" and answer["run"]["eta_seconds"] is not None:
         words += f", ETA {duration(answer['run']['eta_seconds'])}"
     return words
 
@@ -57,7 +57,9 @@ def _lead(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = [("state", progress_line(answer))]
     if answer["activity"] == "running" and run is not None:
         words = run_summary(run)
-        lines += [("eta", words["eta"]), ("rate", words["rate"]), ("workers", words["workers"])]
+        known = {"eta": run["eta_seconds"] is not None, "rate": run["pairs_per_second"] > 0}
+        lines += [(name, words[name]) for name, there in known.items() if there]
+        lines.append(("workers", words["workers"]))
         lines += [(name, words[name]) for name in ("stragglers", "drivers") if run[_OF[name]]]
     elif run is not None and answer["activity"] == "silent":
         lines.append(("run", run_summary(run)["run"]))

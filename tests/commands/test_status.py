@@ -90,6 +90,8 @@ def test_a_job_that_runs_says_when_it_ends(tmp_path: Path) -> None:
     assert lines[1] == "eta      40s (30s to 50s in 8 of 10 cases)"
     assert lines[2] == "rate     3 pairs/min"
     assert lines[-1] == f"next     nstray status {made.out} --watch"
+    live(Output(made.out), eta_seconds=None, pairs_per_second=0.0)  # it has just begun
+    assert [line.split()[0] for line in lead(made.out)] == ["state", "workers", "next"]
 
 
 def test_a_job_that_was_begun_just_now_is_not_taken_for_stopped(tmp_path: Path) -> None:
