@@ -44,6 +44,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         shard_size.py       pairs of a part, chosen when a job begins
         probe.py            a few pairs run and timed
         forecast.py         hours, bytes and money from what the probe timed
+        guess.py            how long a run may take, before any of it is measured
         demo_pictures/      what `nstray demo` copies
       cluster/              the only importer of ray
         driver.py           hands out shards until all are committed
@@ -53,6 +54,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         start_failures.py   what follows when a worker does not start
         worker_pool.py      as many workers as fit; polled and replaced
         worker_handle.py    a worker as the driver sees it
+        polling.py          how often workers are polled, and what they add up to
         actor.py            the Ray actor around a Worker
         scheduling.py       which shard goes where; whom to blame; no Ray
         resources.py        how many workers fit, and on what
@@ -106,6 +108,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         image_cache.py      decoded images used last
         timing.py           seconds by phase
         messages.py         what driver and workers tell each other
+        batch_progress.py   the stage of a batch, and its share of the work
       manifest/             what a pair is; reading, checking, building, cutting
         pair.py             Pair, and ManifestInfo: what a check found
         manifest.py         a manifest, checked and read as tables
@@ -158,6 +161,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         indexes.py          what each window adds up to
         derived_files.py    the summary and the estimate
         live_status.py      live.json: what a run is doing
+        latest.py           the last pictures as plain files
         data_card.py        the data card
         reader.py           committed parts, row by row
       sources/              where a picture's bytes are

@@ -31,7 +31,7 @@ from nstray.commands.options import (
     setting_options,
     whole_numbers,
 )
-from nstray.commands.printing import print_record, say
+from nstray.commands.printing import columns_of, print_record, say
 from nstray.commands.status_command import status_command
 from nstray.config import RUN_FIELDS, VERSION, make
 from nstray.errors import NstrayError, UsageError
@@ -163,7 +163,7 @@ def plan_command(
         forecasts = estimate["forecasts"]
         figures = {f"probe_{k}": value for k, value in estimate.items() if k != "forecasts"}
         print_record(answer | figures, as_json)
-        for line in probe.forecast_table(forecasts):
+        for line in probe.forecast_table(forecasts, columns_of(sys.stdout)):
             say(line)
     if estimate is not None and record:
         job.output.estimate.write(probe.recorded(job, estimate))

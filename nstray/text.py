@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import logging
+import os
 import re
 import sys
 import time
@@ -162,6 +163,11 @@ def duration(seconds: float | None) -> str:
     return (
         f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
     )
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that can be redrawn: one of TERM=dumb can't."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 def speed(pairs_per_second: float) -> str:

@@ -155,16 +155,21 @@ class Driver:
             self._pool.stop_growing()
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if not self._stopping.is_set():
-            self._drain(signal=number.name)
-
-    def _drain(self, **why: str) -> None:
-        """Hand out nothing more; workers commit what they run."""
-        self._display.log_event(
-            "draining",
-            **why,
-            hint="what runs will commit; run the same command again to resume",
+        if self._stopping.is_set():
+            return
+        again = "Ctrl-C" if number == signal.SIGINT else "signal"
+        self._drain(
+            f"a second {again} ends it at once: then that work is lost, and nothing that is "
+            "committed",
+            signal=number.name,
+            shards=f"{self._pool.in_flight}",
         )
+
+    def _drain(self, more: str = "", **why: str) -> None:
+        """Hand out nothing more; workers commit what they run."""
+        hint = "what runs will commit; run the same command again to resume"
+        self._display.log_event("draining", **why, hint=f"{hint}; {more}" if more else hint)
+        self._display.begin("stopping")
         self._stopping.set()
         self._backlog.clear()
         self._pool.drain()

@@ -116,7 +116,7 @@ class Reporter:
             rows_done=job.done,
             backlog_shards=self._waiting(),
             in_flight_shards=self._pool.in_flight,
-            pairs_per_second=job.rate,
+            pairs_per_second=job.shown_rate,
             evaluations_per_second=rate,
             busy=job.busy,
             median_shard_seconds=job.shard_times.median,

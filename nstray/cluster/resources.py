@@ -84,3 +84,8 @@ def devices(
     threads = max(1, min(config.cpus_per_actor, max(cores, default=1)))
     fit = sum(c // threads for c in cores)
     return Devices("cpu", fit if any(unused) else max(1, fit), threads, *unused)
+
+
+def dead_nodes() -> set[str]:
+    """Ids of the nodes that were lost."""
+    return {n["NodeID"] for n in ray.nodes() if not n["Alive"]}

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-import ray
 import ray.exceptions as rex
 
+from nstray.cluster.polling import pause, sum_up
 from nstray.cluster.progress import Display
 from nstray.cluster.ray_session import reason_of, shutdown_actors
-from nstray.cluster.resources import Devices, devices
+from nstray.cluster.resources import Devices, dead_nodes, devices
 from nstray.cluster.scheduling import NodeHealth, ShardKey
 from nstray.cluster.start_failures import StartFailures
 from nstray.cluster.worker_handle import WorkerHandle
@@ -51,6 +51,7 @@ class WorkerPool:
         self._job_progress = display.job_progress
         self._workers: list[WorkerHandle] = []
         self._nodes = NodeHealth()
+        self._any_ready = asyncio.Event()
         self._growing = True
         self._target: Devices | None = None  # what the cluster had room for when it was asked last
         self._made = 0  # actors so far
@@ -176,7 +177,7 @@ class WorkerPool:
         unavailable = isinstance(error, rex.ActorUnavailableError)
         deadline = time.monotonic() + (NODE_GRACE if unavailable else 0.0)
         while True:
-            if worker.node in await asyncio.to_thread(_dead_nodes):
+            if worker.node in await asyncio.to_thread(dead_nodes):
                 return True
             if time.monotonic() >= deadline:
                 return False
@@ -235,7 +236,7 @@ class WorkerPool:
                     hint="no free resources for a worker, or it is slow to load: see ray status",
                 )
                 waiting_since = time.monotonic()
-            await asyncio.sleep(POLL)
+            await self._poll_until_asked()
 
     async def _ask_cluster(self) -> Devices:
         """What the cluster has room for now; says so if its head is silent.
@@ -294,7 +295,8 @@ class WorkerPool:
     async def poll(self) -> None:
         """Ask every worker what it has done so far."""
         await asyncio.gather(*(self._poll(w) for w in list(self._workers) if w.ready))
-        self._sum_up()
+        self._job_progress.workers = self.ready
+        sum_up(self._job_progress, self._workers, self._past_evaluations)
 
     async def _poll(self, worker: WorkerHandle) -> None:
         """Poll one worker; kill it if its work has stood still for the stall timeout."""
@@ -325,13 +327,13 @@ class WorkerPool:
             )
             worker.kill()
 
-    def _sum_up(self) -> None:
-        said = [w.latest for w in self._workers if w.latest.first is not None]
-        total = self._job_progress
-        total.workers = self.ready
-        total.evaluations = self._past_evaluations + sum(p.evaluations for p in said)
-        spans = sum(p.now - (p.first or p.now) for p in said)
-        total.busy = min(1.0, sum(p.busy for p in said) / spans) if spans > 1 else None
+    async def _poll_until_asked(self) -> None:
+        """Poll until it is time to ask the cluster again: often while workers are few."""
+        until = time.monotonic() + POLL
+        while (left := until - time.monotonic()) > 0:
+            await pause(self._any_ready, self._job_progress, self.ready, left)
+            await self.poll()
+            self._display.show()
 
     # starting
 
@@ -359,6 +361,8 @@ class WorkerPool:
         worker.ready, worker.moved = True, time.monotonic()
         worker.born = worker.moved - about["seconds"]
         self._most = max(self._most, self.ready)
+        self._job_progress.begin_work()
+        self._any_ready.set()
         self._display.log_event(
             "worker_ready",
             worker=worker.name,
@@ -392,7 +396,3 @@ class WorkerPool:
                 if time.monotonic() >= deadline:
                     raise
             await asyncio.sleep(POLL)
-
-
-def _dead_nodes() -> set[str]:
-    return {n["NodeID"] for n in ray.nodes() if not n["Alive"]}

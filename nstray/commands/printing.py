@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -20,18 +21,35 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def print_record(record: dict[str, Any], as_json: bool) -> None:
-    """Print a record to stdout, a line of ``key  value`` each, or as JSON."""
+    """Print a record to stdout, a line of ``key  value`` each, or as JSON.
+
+    On a terminal a long value goes on below its own beginning.
+    """
     if as_json:
         say(json.dumps(record, ensure_ascii=False))
         return
-    for line in record_lines(record):
+    for line in record_lines(record, columns_of(sys.stdout)):
         say(line)
 
 
-def record_lines(record: Mapping[str, Any]) -> list[str]:
-    """A record as a line of ``key  value`` each."""
-    width = max(map(len, record))
-    return [f"{key:<{width}}  {_text(value)}" for key, value in record.items()]
+def record_lines(record: Mapping[str, Any], columns: int | None = None) -> list[str]:
+    """A record as a line of ``key  value`` each.
+
+    Args:
+        columns: a longer value goes on below its own beginning; a path or a hash stays whole. None
+            wraps nothing.
+    """
+    width = max(map(len, record)) + 2
+    lines: list[str] = []
+    for key, value in record.items():
+        text = printable(_text(value))
+        parts = [text]
+        if columns is not None:
+            room = max(20, columns - width)
+            parts = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+        lines.append(f"{key:<{width}}{parts[0] if parts else ''}")
+        lines += [" " * width + part for part in parts[1:]]
+    return lines
 
 
 def field_lines(fields: Sequence[tuple[str, str]], columns: int | None = None) -> list[str]:
@@ -96,6 +114,23 @@ def table_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
     sink = io.StringIO()
     Console(file=sink, width=width, color_system=None, legacy_windows=False).print(table)
     return [line.rstrip() for line in sink.getvalue().splitlines()]
+
+
+def fitting_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], columns: int | None
+) -> list[str]:
+    """The lines of a table; if it is wider than `columns`, each row is a record of its own."""
+    lines = table_lines(headings, rows)
+    if columns is None or max(map(len, lines)) <= columns:
+        return lines
+    width = max(map(len, headings)) + 2
+    lines = []
+    for row in rows:
+        lines.append(f"{headings[0]} {_cell(row[0])}")
+        for heading, text in zip(headings[1:], row[1:], strict=True):
+            if text:
+                lines.append(f"  {heading:<{width}}{_cell(text)}")
+    return lines
 
 
 def _cell(text: str) -> str:

@@ -29,7 +29,7 @@ from nstray.commands.forecast import (
     full_seconds,
 )
 from nstray.commands.prepare import Job
-from nstray.commands.printing import table_lines
+from nstray.commands.printing import fitting_table
 from nstray.config import VERSION
 from nstray.errors import JobFailed, UsageError
 from nstray.manifest.overrides import OVERRIDE_TYPES
@@ -148,8 +148,11 @@ def recorded(job: Job, estimate: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": 1, **origin, **estimate}
 
 
-def forecast_table(forecasts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The forecasts for a terminal: headings and a line each, every figure with its spread."""
+def forecast_table(forecasts: Sequence[Mapping[str, Any]], columns: int | None = None) -> list[str]:
+    """The forecasts for a terminal: headings and a line each, every figure with its spread.
+
+    If they are wider than `columns`, a line for each figure.
+    """
     formats: dict[str, Callable[[float], str]] = {
         "device_hours": "{:.3g}".format,
         "wall_seconds": duration,
@@ -165,9 +168,10 @@ def forecast_table(forecasts: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         return f"{middle} ({low} to {high})"
 
-    return table_lines(
+    return fitting_table(
         ["devices", *headings],
         [[str(each["devices"]), *(cell(each, name) for name in names)] for each in forecasts],
+        columns,
     )
 
 

@@ -12,6 +12,7 @@ from nstray import storage
 from nstray.cluster import ray_address
 from nstray.cluster.progress import Display, JobProgress
 from nstray.commands import cost
+from nstray.commands.guess import guess
 from nstray.commands.preflight import preflight
 from nstray.commands.prepare import Job, naming_output, record
 from nstray.config import VERSION
@@ -88,6 +89,9 @@ def run(job: Job) -> int:
             return _verdict(job, summary, display)
         preflight(job)
         job.output.card.write(stored)
+        if not job.output.parts.list_window(0) and (guessed := guess(job)) is not None:
+            progress.guess = guessed.pop("seconds")
+            display.log_event("guess", **guessed)
         return _run_on_ray(job, stored, display)
 
 
@@ -163,6 +167,7 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
 
     started = time.monotonic()
     spec = dataclasses.replace(job.spec, begun=stored.get("created_at"))
+    display.begin("starting Ray")
     # A signal while Ray starts or ends waits. After the last commit the rest is a matter of
     # seconds, so it is finished.
     with stop_signals.deferred():
@@ -170,7 +175,9 @@ def _run_on_ray(job: Job, stored: dict[str, Any], display: Display) -> int:
             run_driver = driver.Driver(
                 spec, job.manifest, job.output, actor.actor_factory(spec, job.weights), display
             )
+            display.begin("loading the network")
             outcome = asyncio.run(run_driver.run())
+            display.begin("ending Ray")
         return _finish(job, stored, display, outcome, started)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from nstray.commands.printing import field_lines, record_lines, table_lines
+from nstray.commands.printing import field_lines, fitting_table, record_lines
 from nstray.output.live_status import EVERY
 from nstray.text import counted, duration, speed
 
@@ -29,7 +29,7 @@ def status_lines(
         return lines
     run = answer.get("run")
     about = {key: value for key, value in answer.items() if key not in _ASIDE}
-    lines += ["", *record_lines({**about, **({} if run is None else run_summary(run))})]
+    lines += ["", *record_lines({**about, **({} if run is None else run_summary(run))}, columns)]
     return lines + ([] if run is None else worker_table(run))
 
 
@@ -46,7 +46,7 @@ def progress_line(answer: Mapping[str, Any]) -> str:
 def change_line(answer: Mapping[str, Any]) -> str:
     """`progress_line`, and when the job will end."""
     words = progress_line(answer)
-    if answer["activity"] == "running":
+    if answer["activity"] == "running" and answer["run"]["eta_seconds"] is not None:
         words += f", ETA {duration(answer['run']['eta_seconds'])}"
     return words
 
@@ -57,7 +57,9 @@ def _lead(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = [("state", progress_line(answer))]
     if answer["activity"] == "running" and run is not None:
         words = run_summary(run)
-        lines += [("eta", words["eta"]), ("rate", words["rate"]), ("workers", words["workers"])]
+        known = {"eta": run["eta_seconds"] is not None, "rate": run["pairs_per_second"] > 0}
+        lines += [(name, words[name]) for name, there in known.items() if there]
+        lines.append(("workers", words["workers"]))
         lines += [(name, words[name]) for name in ("stragglers", "drivers") if run[_OF[name]]]
     elif run is not None and answer["activity"] == "silent":
         lines.append(("run", run_summary(run)["run"]))
@@ -116,7 +118,7 @@ def run_summary(run: Mapping[str, Any]) -> dict[str, str]:
     return words
 
 
-def worker_table(run: Mapping[str, Any]) -> list[str]:
+def worker_table(run: Mapping[str, Any], columns: int | None = None) -> list[str]:
     """The workers of what `run_status` gave, a line each below the headings, the urgent ones first.
 
     Empty if the file is not fresh or has no workers.
@@ -128,7 +130,8 @@ def worker_table(run: Mapping[str, Any]) -> list[str]:
         *("worker", "state", "host", "device", "part", "rows", "for", "quiet", "evaluations"),
         "on the device",
     )
-    lines = table_lines(headings, [_worker_row(worker) for worker in workers[:_LISTED]])
+    rows = [_worker_row(worker) for worker in workers[:_LISTED]]
+    lines = fitting_table(headings, rows, columns)
     if len(workers) > _LISTED:
         lines.append(f"and {len(workers) - _LISTED} more: see --json")
     return lines

@@ -12,7 +12,7 @@ from nstray import storage
 from nstray.commands.printing import columns_of, say
 from nstray.commands.status import status
 from nstray.commands.status_lines import change_line, status_lines
-from nstray.text import printable, stamped
+from nstray.text import is_terminal, printable, stamped
 
 LOCAL, REMOTE = 2.0, 15.0  # seconds between two looks; a driver writes what it does every 15 s
 SHARE = 0.1  # of the time that looks may take
@@ -27,7 +27,7 @@ def watch(out: str, *, verbose: bool = False, as_json: bool = False) -> None:
     """
     if as_json:
         _print_changes(out, lambda answer: json.dumps(answer, ensure_ascii=False))
-    elif sys.stdout.isatty():
+    elif is_terminal(sys.stdout):
         _refresh(out, verbose)
     else:
         _print_changes(out, lambda answer: stamped(change_line(answer)))
@@ -64,7 +64,7 @@ def _refresh(out: str, verbose: bool) -> None:
     from rich.text import Text
 
     console = Console(file=sys.stdout, highlight=False, markup=False)
-    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+    with Live(console=console, auto_refresh=False) as live:
         for answer in looks(out):
             lines = status_lines(answer, verbose=verbose, columns=columns_of(sys.stdout))
             live.update(Text(printable("\n".join(lines))), refresh=True)

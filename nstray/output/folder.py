@@ -25,6 +25,8 @@ class Output(Paths):
         estimate: ``.nstray/estimate.json``, what `nstray plan --probe` found.
         card: ``README.md``.
 
+    ``.nstray/latest/`` has copies of the pictures that were committed last
+    (`nstray.output.latest`).
     ``.nstray/manifest.parquet`` is the manifest of a job that was given sources
     (`nstray.commands.pairing`).
     """

@@ -70,7 +70,7 @@ class JobRecord:
                 f"is another process removing {self._paths}?"
             )
         old = self._load(there, resume=True)
-        for folder in ("", "data", ".nstray", ".nstray/index"):
+        for folder in ("", "data", ".nstray", ".nstray/index", ".nstray/latest"):
             storage.sweep(storage.join(self._paths.out, folder))
         warnings = self.compare(old, new)
         if records.updated(old, new) != old:

@@ -23,6 +23,7 @@ class Paths:
         self.summary_uri = storage.join(self.out, ".nstray/summary.json")
         self.live_uri = storage.join(self.out, ".nstray/live.json")
         self.estimate_uri = storage.join(self.out, ".nstray/estimate.json")
+        self.latest_uri = storage.join(self.out, ".nstray/latest")
         self.manifest_uri = storage.join(self.out, MANIFEST_PATH)
         self.card_uri = storage.join(self.out, "README.md")
 

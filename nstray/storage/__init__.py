@@ -23,7 +23,7 @@ from typing import IO
 
 from nstray.errors import ShortRead, StorageError, TooLarge, UsageError
 from nstray.storage import local, remote, s3, s3_listing, s3_ranges
-from nstray.storage.local import LINK_TO_NOTHING
+from nstray.storage.local import LINK_TO_NOTHING, TEMPORARY
 from nstray.storage.s3_client import payer_agreed, request_payer
 from nstray.storage.schemes import allow_remote, refuse_to_write, remote_allowed
 from nstray.storage.uri import (
@@ -44,6 +44,7 @@ __all__ = [
     "BLOCK",
     "LINK_TO_NOTHING",
     "LIST_THREADS",
+    "TEMPORARY",
     "ObjectInfo",
     "Piece",
     "absolute",

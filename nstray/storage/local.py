@@ -24,7 +24,7 @@ from nstray.errors import AccessDenied, AlreadyExists, Changed, NotFound, Storag
 
 LEFT_SECONDS = 3600.0  # after which a temporary file counts as a dead writer's
 LOCK_SECONDS = 60.0  # a lock is held while one file is written
-_TEMPORARY = ".nstray-put-"
+TEMPORARY = ".nstray-put-"
 # What a listing leaves out; the noun comes first.
 LINK_TO_NOTHING, LINK_TO_ITSELF = "link to nothing", "link to itself"
 LINK_UPWARDS, NO_REGULAR_FILE = "link to a folder above it", "file of another kind (pipe, socket)"
@@ -199,7 +199,7 @@ def _entries(
         here = os.stat(folder)
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.startswith(start) or entry.name.startswith(_TEMPORARY):
+                if not entry.name.startswith(start) or entry.name.startswith(TEMPORARY):
                     continue
                 try:
                     status = entry.stat()
@@ -283,7 +283,7 @@ def sweep(folder: str, before: float | None = None, recursive: bool = False) -> 
             if recursive and entry.is_dir(follow_symlinks=False):
                 sweep(entry.path, last, recursive)
             elif (
-                entry.name.startswith(_TEMPORARY)
+                entry.name.startswith(TEMPORARY)
                 and entry.stat(follow_symlinks=False).st_mtime < last
             ):
                 with suppress(OSError):
@@ -315,7 +315,7 @@ def _temporary(path: str, data: bytes | IO[bytes]) -> Iterator[str]:
 
     It is removed at the end unless it was renamed.
     """
-    temporary = os.path.join(os.path.dirname(path), _TEMPORARY + uuid.uuid4().hex)
+    temporary = os.path.join(os.path.dirname(path), TEMPORARY + uuid.uuid4().hex)
     try:
         with open(temporary, "xb") as file:
             if isinstance(data, bytes):

@@ -3,8 +3,8 @@
 The first signal asks the command to stop. What it does depends on what the command is at:
 
 - It raises `StopRequested` in the main thread while nothing has begun that needs an end of its own.
-- It waits inside `deferred`: an exception in the middle of Ray's start or end would abort the
-  process, and after the last commit only the summary is left to write.
+- It waits inside `deferred`, and that is said: an exception in the middle of Ray's start or end
+  would abort the process, and after the last commit only the summary is left to write.
 - It calls a function inside `handled_by`: the driver hands out nothing more and ends in order.
 
 If a command that was asked to stop has not ended after `LIMIT` seconds, or is asked again, it ends
@@ -34,6 +34,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LAST_ACT = 2.0  # seconds that an end at once waits for the last act
 _LOOK = 0.2  # seconds between two looks at what tells nobody
 _HINT = "run the same command again to resume"
+_SECOND = "it ends in order in a moment; a second signal ends it at once; what is committed stays"
 
 
 class StopRequested(KeyboardInterrupt):
@@ -237,6 +238,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
         return
     if not _state.deferrals:
         raise StopRequested
+    _write("stopping", signal=_state.received.name, hint=_SECOND)
 
 
 def _watch(ready: int) -> None:
@@ -265,8 +267,14 @@ def _end(reason: str, **fields: str) -> None:
     if _state.ending:  # asked once more
         os._exit(EXIT_STOPPED)
     _state.ending = True
-    line = stamped(event_line("killed", reason=reason, **fields, hint=_HINT))
-    # `print` must not be called in a handler, since the signal may have interrupted another one.
-    with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
+    _write("killed", reason=reason, **fields, hint=_HINT)
     leave(EXIT_STOPPED)
+
+
+def _write(name: str, **fields: str) -> None:
+    """Write the line of an event to stderr.
+
+    `print` must not be called in a handler, since the signal may have interrupted another one.
+    """
+    with contextlib.suppress(OSError):
+        os.write(2, f"{stamped(event_line(name, **fields))}\n".encode())

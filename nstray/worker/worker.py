@@ -33,9 +33,11 @@ from nstray.errors import ErrorCode, PairError, StorageError
 from nstray.manifest.pair import pairs
 from nstray.manifest.shards import Shard
 from nstray.output.folder import Output
+from nstray.output.latest import LatestPictures
 from nstray.storage.backoff import retry
 from nstray.text import log_event
 from nstray.worker import previous_rows
+from nstray.worker.batch_progress import BatchProgress
 from nstray.worker.image_cache import Picture
 from nstray.worker.inputs import Inputs, LoadedPair
 from nstray.worker.messages import JobSpec, ShardReport, WorkerProgress
@@ -79,6 +81,7 @@ class Worker:
         self.device_name = (
             torch.cuda.get_device_name() if self.stylizer.device.type == "cuda" else "cpu"
         )
+        self._latest = LatestPictures(self.output)
         self._memory = Memory()
         self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="io")
         self._progress = WorkerProgress()
@@ -191,13 +194,24 @@ class Worker:
         indices = [i for i, p in enumerate(prepared) if p.error is None]
         pairs = [self._engine_pair(prepared[i]) for i in indices]
         outcomes: dict[int, Result | PairError] = {}
+        now = self._progress
+        batch: BatchProgress | None = None
+        worked = now.worked  # before this shard
 
         def on_batch(chunk: list[int]) -> None:
-            self._progress.pairs = tuple(prepared[indices[k]].pair.pair_id for k in chunk)
+            nonlocal batch
+            now.pairs = tuple(prepared[indices[k]].pair.pair_id for k in chunk)
+            now.stage, batch = None, self._batch_progress([pairs[k] for k in chunk])
 
         def on_evaluation(count: int) -> None:
             self._step()
-            self._progress.evaluations += len(self._progress.pairs) if count else 0
+            if not count:
+                return
+            now.evaluations += len(now.pairs)
+            if batch is not None:
+                now.stage = batch.stage(count)
+                now.under_way = len(outcomes) + batch.pairs * batch.share(count)
+                now.worked = worked + now.under_way
 
         self._progress.first = self._progress.first or time.monotonic()
         with self._phases.timed("optimise"):
@@ -214,8 +228,21 @@ class Worker:
                 ):
                     self._exit_if_device_lost()
                 outcomes[indices[k]] = _as_pair_error(outcome, prepared[indices[k]].pair.pair_id)
-        self._progress.pairs = ()
+        now.pairs, now.stage, now.under_way = (), None, 0.0
+        now.worked = worked + len(outcomes)
         return outcomes
+
+    def _batch_progress(self, batch: list[EnginePair]) -> BatchProgress | None:
+        """The stages of a batch; None if its settings are wrong, which its run will say."""
+        height, width = batch[0].content.shape[1:]
+        try:
+            config = self.stylizer.settings(batch[0].settings)
+            least = self.stylizer.network.minimum_side(
+                (*config.content_layers, *config.style_layers)
+            )
+        except (ValueError, KeyError):
+            return None
+        return BatchProgress.of(len(batch), config, height, width, least)
 
     def _exit_if_device_lost(self) -> None:
         """End the process if its GPU no longer computes.
@@ -263,6 +290,8 @@ class Worker:
         data = self._rows.part(shard, rows, footer, previous)
         with self._phases.timed("put"):
             won = self._put(shard.name, data, previous.etag)
+        if won and not self.spec.trial:
+            self._latest.add(rows)
         return report_of(shard, rows, footer, len(data), won)
 
     def _put(self, name: str, data: bytes, etag: str | None) -> bool:

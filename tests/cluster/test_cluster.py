@@ -796,17 +796,6 @@ def test_what_is_told_of_each_worker(tmp_path: Path) -> None:
     assert (told.rows, told.backlog_shards, told.in_flight_shards, told.median_shard_seconds) == (100, 8, 4, 10)
 
 
-def test_progress_of_several_workers_adds_up() -> None:
-    display = Recorder(8)
-    some = WorkerPool.__new__(WorkerPool)
-    some._job_progress, some._past_evaluations = display.job_progress, 5
-    one = WorkerHandle("a", None, ready=True, latest=WorkerProgress(evaluations=30, phase_seconds={"optimise": 8.0}, first=100.0, now=110.0))
-    two = WorkerHandle("b", None, ready=True, latest=WorkerProgress(evaluations=10, phase_seconds={"optimise": 4.0}, first=105.0, now=115.0))
-    some._workers = [one, two, WorkerHandle("c", None)]
-    some._sum_up()
-    assert (display.job_progress.workers, display.job_progress.evaluations, display.job_progress.busy) == (2, 45, 0.6)
-
-
 def test_devices_count_as_long_as_their_workers_live(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_handle.time, "monotonic", lambda: 100.0)
     some = WorkerPool.__new__(WorkerPool)

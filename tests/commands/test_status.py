@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import shlex
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +16,7 @@ from typing import Any
 import jobs
 import pytest
 from outputs import job_record, make_output
+from terminal import Terminal
 
 from nstray import cli, storage
 from nstray.commands import next_command, prepare, status, status_lines, watch
@@ -92,6 +90,8 @@ def test_a_job_that_runs_says_when_it_ends(tmp_path: Path) -> None:
     assert lines[1] == "eta      40s (30s to 50s in 8 of 10 cases)"
     assert lines[2] == "rate     3 pairs/min"
     assert lines[-1] == f"next     nstray status {made.out} --watch"
+    live(Output(made.out), eta_seconds=None, pairs_per_second=0.0)  # it has just begun
+    assert [line.split()[0] for line in lead(made.out)] == ["state", "workers", "next"]
 
 
 def test_a_job_that_was_begun_just_now_is_not_taken_for_stopped(tmp_path: Path) -> None:
@@ -237,39 +237,9 @@ def test_no_job_is_an_error_as_without_it(call: Call, tmp_path: Path) -> None:
         watch.watch(str(tmp_path))
 
 
-class Terminal:
-    """A command on a terminal of 80 columns."""
-
-    def __init__(self, *words: str, **env: str) -> None:
-        ours, theirs = pty.openpty()
-        subprocess.run(["stty", "columns", "80", "rows", "24"], stdin=theirs, check=True)
-        self.text = ""
-        environment = {**os.environ, "TERM": "xterm", **env}
-        self.process = subprocess.Popen([*jobs.NSTRAY, *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True)
-        os.close(theirs)
-        self._reader = threading.Thread(target=self._read, args=(ours,), daemon=True)
-        self._reader.start()
-
-    def _read(self, ours: int) -> None:
-        with os.fdopen(ours, "rb", buffering=0) as file:
-            while True:
-                try:
-                    data = file.read(65536)
-                except OSError:
-                    return
-                if not data:
-                    return
-                self.text += data.decode()
-
-    def end(self) -> int:
-        code = self.process.wait(120)
-        self._reader.join(30)
-        return code
-
-
 def test_a_terminal_is_refreshed_in_place_until_ctrl_c(tmp_path: Path) -> None:
     job = begun(tmp_path)
-    shown = Terminal("status", job.output.out, "--watch", NO_COLOR="1")
+    shown = Terminal(*jobs.NSTRAY, "status", job.output.out, "--watch", NO_COLOR="1")
     jobs.until(lambda: "starting: 0 of 6 pairs" in shown.text, "the first look", alive=shown.process)
     live(job.output, rows_done=0)
     jobs.until(lambda: "running: 0 of 6 pairs" in shown.text, "the driver is seen", alive=shown.process)
@@ -284,7 +254,7 @@ def test_a_terminal_is_refreshed_in_place_until_ctrl_c(tmp_path: Path) -> None:
 def test_a_terminal_s_watch_ends_with_the_job(tmp_path: Path) -> None:
     made = make_output(tmp_path)
     incomplete(made.out)
-    shown = Terminal("status", made.out, "--watch")
+    shown = Terminal(*jobs.NSTRAY, "status", made.out, "--watch")
     jobs.until(lambda: "stopped: 6 of 6" in shown.text, "the first look", alive=shown.process)
     complete(made.out)
     assert shown.end() == 0

@@ -63,7 +63,11 @@ def test_a_signal_waits_where_it_must_not_raise(number: signal.Signals) -> None:
     )
     program.until("waiting")
     program.process.send_signal(number)
-    assert program.end() == (0, "went on\nchecked\n", "")
+    code, out, err = program.end()
+    assert (code, out) == (0, "went on\nchecked\n")
+    assert f" event=stopping signal={number.name} hint=" in err  # what it waits for, and what a second one does
+    assert "a second signal ends it at once; what is committed stays" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -77,7 +81,9 @@ def test_a_signal_calls_the_function_that_handles_it_now_or_later(number: signal
     program.until(f"first {number.name}")
     program.until("waiting")
     program.process.send_signal(number)
-    assert program.end() == (0, f"then {number.name}\n", "")
+    code, out, err = program.end()
+    assert (code, out) == (0, f"then {number.name}\n")
+    assert err.count("\n") == err.count("event=stopping") == 1  # of the one that came before
 
 
 def test_a_second_signal_ends_at_once() -> None:
@@ -87,6 +93,7 @@ def test_a_second_signal_ends_at_once() -> None:
     program.until("draining")
     program.process.send_signal(signal.SIGINT)
     code, _, err = program.end()
+    err = err.splitlines(keepends=True)[-1]  # after event=stopping
     assert time.strptime(err[:8], "%H:%M:%S")
     assert (code, err[8:]) == (4, ' event=killed reason=second_signal hint="run the same command again to resume"\n')
 
@@ -161,6 +168,7 @@ def test_a_stop_that_takes_too_long_ends_at_once() -> None:
     program.until("waiting")
     program.process.terminate()
     code, _, err = program.end()
+    err = err.splitlines(keepends=True)[-1]  # after event=stopping
     assert time.strptime(err[:8], "%H:%M:%S")
     assert (code, err[8:]) == (4, ' event=killed reason=still_not_ended seconds=0.3 hint="run the same command again to resume"\n')
 
@@ -174,6 +182,7 @@ def test_a_stop_that_is_held_up_in_c_ends_at_once_too() -> None:
     program.until("waiting")
     program.process.terminate()
     code, _, err = program.end()
+    err = err.splitlines(keepends=True)[-1]  # after event=stopping
     assert time.strptime(err[:8], "%H:%M:%S")
     assert (code, err[8:]) == (4, ' event=killed reason=still_not_ended seconds=0.3 hint="run the same command again to resume"\n')
 
