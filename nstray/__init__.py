@@ -85,6 +85,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         json_values.py      rows as JSON
         card.py             the card of an export
       reports/              what people look at
+        report_data.py      what a report shows, as plain data
         drawing.py          cells to PNG or PDF (matplotlib)
         fonts.py            fonts for labels in any script
         cells.py            rows as labelled cells
