@@ -151,6 +151,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         job_record.py       job.json: whose output it is
         records.py          records as plain data, without storage
         indexes.py          what each window adds up to
+        histograms.py       the same value by value, in few bins
         derived_files.py    the summary and the estimate
         live_status.py      live.json: what a run is doing
         data_card.py        the data card
