@@ -20,6 +20,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         verify_report.py    what it found, and what to do
         export.py           the options of an export to its counts
         export_command.py   those options on the command line
+        report_commands.py  sheet, and its like, on the command line
         sheet.py            a labelled sheet of pictures
         demo.py             the example's pictures, a job, a sheet
         weights.py          normalise and convert a network's weights
@@ -86,6 +87,14 @@ output | sources, images, config, engine | storage, errors, system, text.
         card.py             the card of an export
       reports/              what people look at
         report_data.py      what a report shows, as plain data
+        survey.py           windows, parts and indexes, without a row
+        sampling.py         rows by style, label and status
+        pictures.py         pictures and originals, made small
+        thumbnails.py       small JPEGs that fit into one page
+        statistics.py       distributions, curves and ranks by style
+        counts.py           rows by value, by error code, by time
+        gather.py           all that a report shows
+        compared.py         all that a comparison of two outputs shows
         drawing.py          cells to PNG or PDF (matplotlib)
         fonts.py            fonts for labels in any script
         cells.py            rows as labelled cells
