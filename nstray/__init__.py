@@ -95,6 +95,11 @@ output | sources, images, config, engine | storage, errors, system, text.
         counts.py           rows by value, by error code, by time
         gather.py           all that a report shows
         compared.py         all that a comparison of two outputs shows
+        page.py             a report and a comparison as HTML (jinja2)
+        page_pictures.py    pictures in a page, within its size
+        page_text.py        numbers and sentences of a page
+        charts.py           where the marks of a page's charts stand
+        html/               templates, style and script of the pages
         drawing.py          cells to PNG or PDF (matplotlib)
         fonts.py            fonts for labels in any script
         cells.py            rows as labelled cells
