@@ -141,6 +141,7 @@ def _environment() -> jinja2.Environment:
         number=page_text.number,
         of=lambda sampled, noun="pair": page_text.of(sampled.n, sampled.total, noun),
         value_name=page_text.name_of,
+        titled=lambda name: name if name.startswith("nstray") else name[:1].upper() + name[1:],
     )
     made.tests["contains"] = lambda values, value: value in values
     made.tests["numeral"] = lambda text: text.replace(",", "").replace(".", "", 1).isdigit()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nstray.reports.report_data import Compare, PairShown, Report
+from nstray.reports.report_data import Compare, PairShown, Report, Sampled
 from nstray.text import counted
 
 # What the names of values are called in front of people.
@@ -59,8 +59,7 @@ def name_of(value: str) -> str:
 
 def facts(pair: PairShown) -> list[tuple[str, str]]:
     """The values of a pair by name, those that it has."""
-    found: list[tuple[str, str]] = [("Style", pair.style)]
-    found += [(name, text) for name, text in (("Label", pair.label), ("Split", pair.split)) if text]
+    found = [(name, text) for name, text in (("Label", pair.label), ("Split", pair.split)) if text]
     if pair.status != "ok":
         found += [("Error", pair.error_code or "unknown"), ("Message", pair.error_message or "")]
     if pair.width and pair.height:
@@ -95,6 +94,18 @@ def progress(report: Report) -> str:
     if not report.rows_done:
         return f"The job is not running, and none of its {total} is done."
     return f"The job is not complete and not running: {done} are done, {left:,} are not.{failed}"
+
+
+def windows(read: Sampled) -> str:
+    """Which windows' numbers come from their index, and which from single rows."""
+    if read.n == read.total:
+        return f"The numbers of {of(read.n, read.total, 'window')} come from their indexes."
+    if not read.n:
+        return "No window has its index yet: rows were read instead."
+    return (
+        f"The numbers of {of(read.n, read.total, 'window')} come from their indexes; rows of the "
+        "others were read."
+    )
 
 
 def compared(compare: Compare) -> str:

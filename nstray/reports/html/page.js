@@ -27,34 +27,29 @@
 
   // A slider shows the left picture up to the line and the right one beyond it.
   function slider(root, left, right, names, what) {
-    root.replaceChildren();
     const cut = (value) => root.style.setProperty("--cut", value + "%");
-    if (!left || !right) {
-      const only = right || left;
-      if (only) root.append(only);
-      return;
-    }
-    right.classList.add("under");
-    left.classList.add("over");
-    root.append(right, left);
-    const both = left.tagName === "IMG" && right.tagName === "IMG";
-    if (both) {
-      const shape = () => {
-        if (right.naturalWidth) {
-          root.style.setProperty("--w", right.naturalWidth);
-          root.style.setProperty("--h", right.naturalHeight);
-        }
-      };
-      if (right.complete) shape();
-      else right.addEventListener("load", shape);
-    }
-    const line = make("span");
-    line.className = "line";
     const tags = names.map((name, index) => {
       const tag = make("span", name);
       tag.className = "tag " + (index ? "right" : "left");
       return tag;
     });
+    const both = left.tagName === "IMG" && right.tagName === "IMG";
+    root.classList.toggle("halves", !both);
+    root.replaceChildren(...(both ? [right, left] : [left, right]));
+    if (!both) {
+      root.append(...tags);
+      return;
+    }
+    right.classList.add("under");
+    left.classList.add("over");
+    const shape = () => {
+      root.style.setProperty("--w", right.naturalWidth);
+      root.style.setProperty("--h", right.naturalHeight);
+    };
+    if (right.naturalWidth) shape();
+    else right.addEventListener("load", shape);
+    const line = make("span");
+    line.className = "line";
     const range = make("input");
     Object.assign(range, { type: "range", min: 0, max: 100, step: 1, value: 50 });
     range.setAttribute("aria-label", `Line between ${names[0]} and ${names[1]} of ${what}`);
@@ -94,9 +89,8 @@
     }
     const gallery = all("#gallery .card");
     const found = gallery.filter(fits).length;
-    document.getElementById("matches").textContent = chosen.length
-      ? `${found} of ${gallery.length} pairs of the gallery match`
-      : `${gallery.length} pairs in the gallery`;
+    const pairs = gallery.length === 1 ? "1 pair" : `${gallery.length} pairs`;
+    document.getElementById("fitting").textContent = chosen.length ? `${found} of ${pairs} of the gallery fit` : `${pairs} in the gallery`;
     form.classList.toggle("active", chosen.length > 0);
   }
   form.addEventListener("change", show);
@@ -180,14 +174,9 @@
     part("place").textContent = `${at + 1} of ${cards.length}`;
     const [content, result] = [copyOf(card, "content"), copyOf(card, "result")];
     const stage = part("slider");
-    if (content.tagName === "IMG" && result.tagName === "IMG") {
-      slider(stage, content, result, ["content", "result"], pair.pair_id);
-      stage.className = "slider";
-    } else {
-      stage.replaceChildren(content, result);
-      stage.className = "beside";
-    }
+    slider(stage, content, result, ["content", "result"], pair.pair_id);
     part("style").replaceChildren(copyOf(card, "style"));
+    part("name").textContent = pair.style;
     part("facts").replaceChildren(
       ...pair.facts.map(([name, value]) => {
         const row = make("div");
