@@ -21,6 +21,8 @@ output | sources, images, config, engine | storage, errors, system, text.
         export.py           the options of an export to its counts
         export_command.py   those options on the command line
         report_commands.py  sheet, and its like, on the command line
+        report.py           one output as a page
+        compare.py          two outputs as a page, pair by pair
         sheet.py            a labelled sheet of pictures
         demo.py             the example's pictures, a job, a sheet
         weights.py          normalise and convert a network's weights

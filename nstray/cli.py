@@ -31,7 +31,7 @@ from nstray.commands.options import (
     whole_numbers,
 )
 from nstray.commands.printing import print_record, say
-from nstray.commands.report_commands import sheet_command
+from nstray.commands.report_commands import compare_command, report_command, sheet_command
 from nstray.config import RUN_FIELDS, VERSION, make
 from nstray.errors import NstrayError, UsageError
 from nstray.system.stop_signals import EXIT_STOPPED, print_interrupted, received
@@ -287,6 +287,8 @@ def verify_command(out: str, manifest_uri: str | None, decode: bool, as_json: bo
 
 cli.add_command(export_command)
 cli.add_command(sheet_command)
+cli.add_command(report_command)
+cli.add_command(compare_command)
 
 
 @cli.command("demo", cls=JobCommand, short_help="See it work: no download, no GPU.")

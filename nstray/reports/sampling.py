@@ -117,6 +117,8 @@ def draw(
                 if not more:
                     break
                 reader.read(more)
+        rest = [place for place in there if place not in reader.found]
+        reader.read(rng.sample(rest, min(len(rest), parts - len(reader.found))))
     found = [row for place in sorted(reader.found) for row in reader.found[place]]
     return Sample(
         found,
