@@ -112,7 +112,6 @@ class BoxChart:
     """The rows of a distribution. `more` styles are not drawn."""
 
     name: str
-    unit: str
     axis: Axis
     rows: tuple[BoxRow, ...]
     more: int
@@ -125,7 +124,7 @@ def boxes(distribution: Distribution) -> BoxChart:
     scale = axis(ends)
     rows = tuple(_box_row(box, scale) for box in found[:MOST_ROWS])
     more = max(0, len(found) - MOST_ROWS)
-    return BoxChart(distribution.name, distribution.unit, scale, rows, more)
+    return BoxChart(distribution.name, scale, rows, more)
 
 
 def _box_row(box: Box, scale: Axis) -> BoxRow:
