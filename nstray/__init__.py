@@ -25,6 +25,9 @@ output | sources, images, config, engine | storage, errors, system, text.
         verify_report.py    what it found, and what to do
         export.py           the options of an export to its counts
         export_command.py   those options on the command line
+        report_commands.py  sheet, and its like, on the command line
+        report.py           one output as a page
+        compare.py          two outputs as a page, pair by pair
         sheet.py            a labelled sheet of pictures
         demo.py             the example's pictures, a job, a sheet
         weights.py          normalise and convert a network's weights
@@ -93,6 +96,20 @@ output | sources, images, config, engine | storage, errors, system, text.
         json_values.py      rows as JSON
         card.py             the card of an export
       reports/              what people look at
+        report_data.py      what a report shows, as plain data
+        survey.py           windows, parts and indexes, without a row
+        sampling.py         rows by style, label and status
+        pictures.py         pictures and originals, made small
+        thumbnails.py       small JPEGs that fit into one page
+        statistics.py       distributions, curves and ranks by style
+        counts.py           rows by value, by error code, by time
+        gather.py           all that a report shows
+        compared.py         all that a comparison of two outputs shows
+        page.py             a report and a comparison as HTML (jinja2)
+        page_pictures.py    pictures in a page, within its size
+        page_text.py        numbers and sentences of a page
+        charts.py           where the marks of a page's charts stand
+        html/               templates, style and script of the pages
         drawing.py          cells to PNG or PDF (matplotlib)
         fonts.py            fonts for labels in any script
         cells.py            rows as labelled cells
@@ -159,6 +176,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         job_record.py       job.json: whose output it is
         records.py          records as plain data, without storage
         indexes.py          what each window adds up to
+        histograms.py       the same value by value, in few bins
         derived_files.py    the summary and the estimate
         live_status.py      live.json: what a run is doing
         latest.py           the last pictures as plain files

@@ -32,13 +32,14 @@ from nstray.commands.options import (
     whole_numbers,
 )
 from nstray.commands.printing import columns_of, print_record, say
+from nstray.commands.report_commands import compare_command, report_command, sheet_command
 from nstray.commands.status_command import status_command
 from nstray.config import RUN_FIELDS, VERSION, make
 from nstray.errors import NstrayError, UsageError
 from nstray.system.stop_signals import EXIT_STOPPED, print_interrupted, received
 from nstray.system.streams import lost_answer
 from nstray.system.surroundings import shortage
-from nstray.text import counted, log_to_stderr
+from nstray.text import log_to_stderr
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -277,55 +278,9 @@ def verify_command(out: str, manifest_uri: str | None, decode: bool, as_json: bo
 
 
 cli.add_command(export_command)
-
-
-@cli.command("sheet", short_help="Draw a sheet of the pictures.")
-@out_argument
-@click.option(
-    "-o",
-    "--to",
-    required=True,
-    metavar="FILE",
-    help="The sheet's file, .png or .pdf, local or s3://.",
-)
-@click.option(
-    "--rows",
-    metavar="COLUMN",
-    help="For a figure: the carried column that gives a picture's row.  [figure_row, if carried]",
-)
-@click.option(
-    "--columns",
-    metavar="COLUMN",
-    help="For a figure: the carried column that gives a picture's column. Without it the pictures "
-    "of a row stand side by side.",
-)
-@click.option("--title", metavar="TEXT", help="Title of the sheet. Default: the dataset's name.")
-@click.option(
-    "--limit",
-    type=int,
-    help="Most pairs to show. Default: 24 of a dataset, all of a figure up to 200.",
-)
-@request_payer_option
-@allow_remote_option
-def sheet_command(
-    out: str, to: str, rows: str | None, columns: str | None, title: str | None, limit: int | None
-) -> None:
-    """Draw a labelled sheet of a dataset's pictures, or lay them out as the rows and columns of a
-    figure.
-
-    The manifest's own columns, carried through to the output, say where a picture stands in a
-    figure. figure_row and figure_column do so without being named. Rows and columns are in the
-    order of their labels, numbers by value. If the manifest carries figure_order (numbers), they
-    are in the order in which they first appear by it.
-
-    \b
-    nstray sheet OUT -o sheet.png
-    nstray sheet OUT -o figure.pdf --rows layers --columns ratio
-    """
-    from nstray.commands.sheet import sheet
-
-    shown = sheet(out, to, rows=rows, columns=columns, title=title, limit=limit)
-    say(f"{counted(shown, 'pair')} in {to}")
+cli.add_command(sheet_command)
+cli.add_command(report_command)
+cli.add_command(compare_command)
 
 
 @cli.command("demo", cls=JobCommand, short_help="See it work: no download, no GPU.")

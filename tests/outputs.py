@@ -18,6 +18,7 @@ from nstray.images.encode import encode
 from nstray.manifest import manifest
 from nstray.manifest.pair import pairs
 from nstray.manifest.shards import cut_shards, cut_windows
+from nstray.output import histograms
 from nstray.output.folder import Output
 from nstray.output.layout import ids_digest
 from nstray.output.part_file import encode_part, read_footer
@@ -170,6 +171,7 @@ def make_output(
     change: Callable[[str, list[dict[str, Any]], dict[str, Any]], None] | None = None,
     finish: bool = True,
     without: Collection[str] = (),
+    histogram: bool = True,
 ) -> Made:
     """A job of contents x styles under `base`.
 
@@ -180,6 +182,7 @@ def make_output(
         change: called with a part's name, rows and footer before they are encoded; may change both.
         finish: write the indexes and the summary.
         without: own columns that the parts lack.
+        histogram: whether footers and indexes hold histograms, which those of earlier versions lack.
     """
     inputs = base / "inputs"
     inputs.mkdir(parents=True)
@@ -231,6 +234,8 @@ def make_output(
             foot = footer([r["pair_id"] for r in rows], window=window, number=shard.number, fingerprint=fingerprint)
             if change is not None:
                 change(shard.name, rows, foot)
+            if histogram:
+                foot[histograms.KEY] = histograms.of_rows(rows, pa.Table.from_pylist([{n: row[n] for n in carried.names} for row in rows], carried))
             made.rows[shard.name] = rows
             if shard.name not in skip:
                 assert output.parts.commit(

@@ -334,5 +334,5 @@ def test_export(call: Call, made: Made, tmp_path: Path) -> None:
 def test_sheet(call: Call, made: Made, tmp_path: Path) -> None:
     code, out, err = call("sheet", made.out, "-o", tmp_path / "sheet.png", "--limit", "3")
     assert (code, err) == (0, "")
-    assert out == f"3 pairs in {tmp_path / 'sheet.png'}\n"
+    assert out == f"3 pairs in {tmp_path / 'sheet.png'}\n3 of 6 rows, 3 of 3 styles, drawn from all 6 rows; seed 0\n"
     assert Image.open(tmp_path / "sheet.png").width > 100

@@ -17,6 +17,8 @@ ROOT = TESTS.parent
 # Where a module's name is not its distribution's, and what the tests may import of a dependency's own dependencies.
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "botocore": "boto3", "urllib3": "boto3", "fontTools": "matplotlib", "fsspec": "torch"}
 NEEDED = {
+    ("browser/test_pages_in_chromium.py", "axe_playwright_python"),
+    ("browser/test_pages_in_chromium.py", "playwright"),
     ("cluster_files/schemas.py", "jsonschema"),
     ("cluster_files/test_dockerfile.py", "hatchling"),
     ("conftest.py", "moto"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nstray.commands import ray_job
 from nstray.errors import UsageError
 from nstray.output.folder import Output
@@ -18,6 +20,8 @@ def sheet(
     columns: str | None = None,
     title: str | None = None,
     limit: int | None = None,
+    seed: int = 0,
+    say: Callable[[str], object] = lambda _line: None,
 ) -> int:
     """Draw the pictures of `out` at `target` (.png or .pdf, local or s3://).
 
@@ -28,6 +32,8 @@ def sheet(
             carried.
         limit: pairs at most; default: 24 of a contact sheet, 200 of a figure. A figure is drawn
             whole or not at all.
+        seed: of the sample that a contact sheet shows.
+        say: called with a line about what a contact sheet shows.
 
     Returns the number of pairs shown. Raises `UsageError` for a column that is not carried, two
     pairs in one cell, too many pairs or another ending of `target`; `OutputError` if there is no
@@ -42,6 +48,6 @@ def sheet(
     rows, columns = figure.layout_columns(job, rows, columns)
     if rows is None:
         most = DEFAULT_LIMIT if limit is None else limit
-        return contact_sheet.contact_sheet(out, target, limit=most, title=title)
+        return contact_sheet.contact_sheet(out, target, limit=most, title=title, seed=seed, say=say)
     most = figure.MOST if limit is None else limit
     return figure.figure(output, job, target, rows, columns, title=title, limit=most)

@@ -8,7 +8,7 @@ from typing import Any
 
 from nstray import storage
 from nstray.errors import TooLarge
-from nstray.output import records
+from nstray.output import histograms, records
 from nstray.output.layout import parse_part
 from nstray.output.parts import Parts
 from nstray.output.paths import Paths, read_file
@@ -31,7 +31,9 @@ class Indexes:
             if place is None or place[0] != window:
                 raise ValueError(f"{part.uri} is not a part of window {window}")
             numbered.append((place[1], part))
-        storage.put_over(self._paths.index_uri(window), records.dump_index(window, numbered))
+        small = histograms.of_parts([(n, {**p.footer, "rows": p.rows}) for n, p in numbered])
+        more = None if small is None else {histograms.KEY: small}
+        storage.put_over(self._paths.index_uri(window), records.dump_index(window, numbered, more))
 
     def forget(self, window: int) -> None:
         """Remove the index of a window whose parts are about to be replaced."""
@@ -52,6 +54,13 @@ class Indexes:
 
         None if parts are missing, or if the index is not about the very parts `listed`.
         """
+        index = self.read_complete(window, listed, expected_parts)
+        return None if index is None else records.index_counts(index)
+
+    def read_complete(
+        self, window: int, listed: Mapping[int, storage.ObjectInfo], expected_parts: int
+    ) -> dict[str, Any] | None:
+        """The index of a window if it is about the very parts `listed`, and none is missing."""
         if set(listed) != set(range(expected_parts)):
             return None
         index = self.read(window)
@@ -59,7 +68,7 @@ class Indexes:
             (n, info.size) for n, info in listed.items()
         }:
             return None
-        return records.index_counts(index)
+        return index
 
     def window_counts(
         self, window: int, expected_parts: int, pool: Executor | None = None

@@ -356,14 +356,16 @@ def _different_rows(there: Mapping[str, Any], here: Mapping[str, Any], key: str)
     return [f"manifest digest of its {there['rows']} rows: {there[key]} there, {here[key]} here"]
 
 
-def dump_index(window: int, parts: Sequence[tuple[int, PartInfo]]) -> bytes:
-    """The index of one window of numbered parts, as the bytes of its JSON file."""
+def dump_index(
+    window: int, parts: Sequence[tuple[int, PartInfo]], more: Mapping[str, Any] | None = None
+) -> bytes:
+    """The index of one window of numbered parts and `more` keys, as the bytes of its JSON file."""
     counts = total(part for _, part in parts)
     values = {k: v for k, v in vars(counts).items() if k != "parts"}
     listed = [
         [number, p.rows, p.ok, p.size] for number, p in sorted(parts, key=lambda item: item[0])
     ]
-    record = {"format": _INDEX_FORMAT, "window": window, **values, "parts": listed}
+    record = {"format": _INDEX_FORMAT, "window": window, **values, "parts": listed, **(more or {})}
     return (json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n").encode()
 
 

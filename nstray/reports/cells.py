@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from nstray import config
-from nstray.errors import OutputError, PairError, StorageError, UsageError
-from nstray.images.decode import thumbnail
+from nstray.errors import OutputError
 from nstray.images.resize import fit
-from nstray.output.reader import MAX_MEMORY, MAX_PIXELS, read_rows
 from nstray.reports.drawing import Cell, Pixels
-from nstray.sources.read import Sources, absolute_reference
-
-ORIGINAL_BYTES: int = config.JobConfig.model_fields["max_bytes"].default
 
 
 def short(uri: str, width: int = 30) -> str:
@@ -31,50 +23,25 @@ def _style_label(style: tuple[str, ...]) -> str:
     return " + ".join(short(s, 30 // len(style)) for s in style) or "no style"
 
 
-@functools.cache
-def _sources() -> Sources:
-    """The reader of a sheet's originals: an archive is opened once."""
-    return Sources(ORIGINAL_BYTES)
+def content_cell(uri: str, originals: Mapping[str, Pixels | str]) -> Cell:
+    """A content image, or why it can't be shown."""
+    found = originals.get(uri, "no content")
+    if isinstance(found, str):
+        return Cell(short(uri), None, reason(found), original=True)
+    return Cell(short(uri), found, original=True)
 
 
-def original(uri: str, digest: str | None, size: int, base: str) -> Pixels | None:
-    """An input image, made small to fit `size` pixels.
-
-    None if it can't be read any more, or if its bytes are not those of `digest`, which the rows
-    give. So another person's output shows no file of this machine whose bytes that person did not
-    have.
-
-    Args:
-        base: the folder that a relative `uri` starts from.
-    """
-    try:
-        data = _sources().read(absolute_reference(uri, base)) if digest else b""
-        if hashlib.sha256(data).hexdigest() != digest:
-            return None
-        pixels = thumbnail(data, size, what=uri, max_pixels=MAX_PIXELS, max_memory=MAX_MEMORY)
-        return fit(pixels, size, "longest", False, what=uri)
-    except (StorageError, UsageError, PairError):
-        return None
+def reason(text: str) -> str:
+    """Why a picture is not shown, in the few words that a cell has room for."""
+    return text.partition(":")[0]
 
 
-def content_digests(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The sha256 of each input image's bytes by its URI, as far as the rows give it."""
-    found: dict[str, str] = {}
-    for row in rows:
-        styles = zip(row["style_uri"] or (), row["style_sha256"] or (), strict=False)
-        found |= {
-            uri: digest
-            for uri, digest in ((row["content_uri"], row["content_sha256"]), *styles)
-            if uri and digest
-        }
-    return found
-
-
-def style_cell(style: tuple[str, ...], digests: Mapping[str, str], size: int, base: str) -> Cell:
+def style_cell(style: tuple[str, ...], originals: Mapping[str, Pixels | str], size: int) -> Cell:
     """The originals of a style in one cell; those of a blend stand side by side."""
-    originals = [original(uri, digests.get(uri), size, base) for uri in style]
-    label, text = _style_label(style), "not readable" if style else "no style"
-    readable = [pixels for pixels in originals if pixels is not None]
+    found = [originals.get(uri, "no style") for uri in style]
+    reasons = [each for each in found if isinstance(each, str)]
+    label, text = _style_label(style), reason(reasons[0]) if reasons else "no style"
+    readable = [each for each in found if not isinstance(each, str)]
     if len(readable) < 2:
         return Cell(label, readable[0] if readable else None, text, original=True)
     half = f"{size // 2}x{size // 2}"
@@ -82,38 +49,13 @@ def style_cell(style: tuple[str, ...], digests: Mapping[str, str], size: int, ba
     return Cell(label, np.concatenate(squares, axis=1), text, original=True)
 
 
-def result_cell(row: dict[str, Any] | None, picture: Pixels | None, label: str) -> Cell:
-    """The cell of an output row: its picture, or its error's code."""
-    return Cell(
-        label,
-        picture,
-        "no such pair yet" if row is None else str(row["error_code"] or "not readable"),
-    )
-
-
-def pictures(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Pixels]:
-    """The pictures of `rows` by pair id, made small. Each row carries its part's ``uri``."""
-    wanted = {row["pair_id"] for row in rows if row["status"] == "ok"}
-    found: dict[str, Pixels] = {}
-    for uri in dict.fromkeys(row["uri"] for row in rows if row["status"] == "ok"):
-        for group in read_rows(uri, ["pair_id", "image", "width", "height"]):
-            for row in group:
-                if row["pair_id"] in wanted and row["image"] is not None:
-                    data = row["image"]["bytes"] or b""
-                    most = min(MAX_PIXELS, (row["width"] or 0) * (row["height"] or 0))
-                    with contextlib.suppress(PairError):
-                        pixels = thumbnail(
-                            data,
-                            size,
-                            what=row["pair_id"],
-                            max_pixels=most,
-                            max_memory=MAX_MEMORY,
-                            own=True,
-                        )
-                        found[row["pair_id"]] = fit(
-                            pixels, size, "longest", False, what=row["pair_id"]
-                        )
-    return found
+def result_cell(row: dict[str, Any] | None, picture: Pixels | str | None, label: str) -> Cell:
+    """The cell of an output row: its picture, or its error's code, or why it can't be shown."""
+    if picture is not None and not isinstance(picture, str):
+        return Cell(label, picture)
+    if row is None:
+        return Cell(label, None, "no such pair yet")
+    return Cell(label, None, str(row["error_code"] or reason(picture or "not readable")))
 
 
 # A caption names these only if the job departs from their defaults.

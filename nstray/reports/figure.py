@@ -11,7 +11,7 @@ from nstray.errors import OutputError, UsageError
 from nstray.output.folder import Output
 from nstray.output.reader import part_uris, read_rows
 from nstray.output.schema import carried_schema
-from nstray.reports import cells, drawing
+from nstray.reports import cells, drawing, pictures
 from nstray.reports.drawing import Cell, Sheet
 
 # Columns that are used without being named, if the manifest carries them.
@@ -53,7 +53,7 @@ def figure(
     if not pairs:
         raise OutputError(f"{output} has no rows yet: nothing to show")
     lines, row_labels, column_labels = _arranged(pairs, rows, columns)
-    pictures = cells.pictures(pairs, drawing.PDF_PICTURE if kind == "pdf" else drawing.PICTURE)
+    found = pictures.results(pairs, drawing.PDF_PICTURE if kind == "pdf" else drawing.PICTURE)
     if title is None:
         title = storage.name(output.out)
     hole = None if len(pairs) == job["rows"] else Cell(text="no such pair yet")
@@ -62,7 +62,7 @@ def figure(
         if pair is None:
             return hole
         return cells.result_cell(
-            pair, pictures.get(pair["pair_id"]), "" if columns else cells.short(pair["pair_id"])
+            pair, found.get(pair["pair_id"]), "" if columns else cells.short(pair["pair_id"])
         )
 
     drawing.save(

@@ -21,6 +21,7 @@ from nstray.images.encode import encode, extension, quantize
 from nstray.manifest.carried_rows import CarriedRows
 from nstray.manifest.column_names import IMAGE_COLUMNS
 from nstray.manifest.shards import Shard
+from nstray.output import histograms
 from nstray.output.part_file import encode_part
 from nstray.output.schema import error_row, ok_row
 from nstray.sources.read import relative_reference
@@ -158,12 +159,13 @@ class Rows:
     ) -> bytes:
         """The bytes of a shard's part: `rows` with the carried columns of the manifest.
 
-        Rows that `previous` keeps keep theirs.
+        Rows that `previous` keeps keep theirs. `footer` gets the part's histograms.
         """
         names = self._spec.info.carried_schema.names
         table = self._with_carried(shard)
         with self._phases.timed("encode"):
             carried = previous.carried_over(_redacted(table.select(names))) if names else None
+            footer[histograms.KEY] = histograms.of_rows(rows, carried)
             return encode_part(rows, self._spec.schema, footer, carried)
 
     def _with_carried(self, shard: Shard) -> pa.Table:

@@ -261,7 +261,8 @@ def supply(block: Block, folder: Path, request: pytest.FixtureRequest) -> None:
             if f"bucket/{name}" in block.text or f"BUCKET/{name}" in block.text:
                 (folder / "bucket").mkdir()
                 shutil.move(folder / name, folder / "bucket" / name)
-    used = r"nstray (?:status|verify|retry|sheet|export) (out)\b|nstray run \S+ (out)/ --extend"
+    used = r"nstray (?:status|verify|retry|sheet|report|export) (out)\b|nstray run \S+ (out)/ --extend"
+    used += r"|nstray compare (out)/ (tuned)\b"
     used += r"|\"(out|stylised|nstray-demo/dataset)(?:/data)?[\"/]|'(out)/data"
     made = set(re.findall(r"nstray run \S+ (\S+?)/?(?:\s|$)(?!--extend)", block.text))
     for name in {name for found in re.findall(used, block.text) for name in found if name} - made:

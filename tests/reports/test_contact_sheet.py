@@ -77,24 +77,57 @@ def test_an_original_that_is_gone_is_a_grey_cell(tmp_path: Path, monkeypatch: py
     Path(made.manifest).with_name("s1.png").unlink()
     assert contact_sheet(made.out, str(tmp_path / "sheet.png")) == 6
     cell = seen[0][0][2]
-    assert (cell.label, cell.pixels, cell.text) == ("s1.png", None, "not readable")
+    assert (cell.label, cell.pixels, cell.text) == ("s1.png", None, "the file is gone")
 
 
 def test_more_pairs_than_the_limit_show_a_smaller_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = texts(monkeypatch)
     made = make_output(tmp_path, contents=4, styles=4)
-    assert contact_sheet(made.out, str(tmp_path / "sheet.png"), limit=9) == 9
-    assert [len(line) for line in seen[0]] == [4, 4, 4, 4]
+    assert contact_sheet(made.out, str(tmp_path / "sheet.png"), limit=9) == 8
+    assert [len(line) for line in seen[0]] == [5, 5, 5], "all four styles, and as many contents as there is room for"
 
 
-def test_pairs_that_form_no_grid_stand_in_a_row_with_their_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_that_form_no_grid_stand_behind_their_style_and_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = texts(monkeypatch)
     made = make_output(
         tmp_path, contents=3, styles=3, change=lambda _name, rows, _foot: [row.update(content_uri="one.png", style_uri=["s.png"]) for row in rows]
     )
     assert contact_sheet(made.out, str(tmp_path / "sheet.png"), limit=5) == 5
-    labels = [cell.label for line in seen[0] for cell in line]
-    assert labels == [row["pair_id"] for rows in made.rows.values() for row in rows][:5]
+    ((style, *pairs),) = seen[0]
+    assert (style.label, style.text) == ("s.png", "the file is gone")
+    assert [(cell.label, cell.text) for cell in pairs[::2]] == [("one.png", "the file is gone")] * 5
+    assert len({cell.label for cell in pairs[1::2]} & {row["pair_id"] for rows in made.rows.values() for row in rows}) == 5
+    assert all(cell.pixels is not None for cell in pairs[1::2])
+
+
+def no_grid(_name: str, rows: list[dict[str, Any]], _foot: dict[str, Any]) -> None:
+    """Each pair has a content of its own, so contents x styles form no grid."""
+    for row in rows:
+        row["content_uri"] = f"{row['pair_id']}.png"
+
+
+@pytest.mark.parametrize("histogram", [True, False])
+def test_all_styles_of_150_pairs_appear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, histogram: bool) -> None:
+    seen = texts(monkeypatch)
+    made = make_output(tmp_path, contents=30, styles=5, change=no_grid, errors={"c7-s2": "too_small"}, histogram=histogram)
+    said: list[str] = []
+    assert contact_sheet(made.out, str(tmp_path / "sheet.png"), say=said.append) == 24
+    assert {line[0].label for line in seen[0] if line[0]} == {f"s{i}.png" for i in range(5)}
+    assert any(cell and cell.text == "too_small" for line in seen[0] for cell in line), "an error is drawn too"
+    (words,) = said
+    assert "24 of 150 rows, 5 of 5 styles" in words
+    assert "seed 0" in words
+
+
+def test_a_sheet_says_on_itself_what_it_shows_and_another_seed_shows_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sheets: list[drawing.Sheet] = []
+    monkeypatch.setattr("nstray.reports.contact_sheet.save", lambda sheet, _target: sheets.append(sheet))
+    made = make_output(tmp_path, contents=10, styles=3, change=no_grid)
+    for seed in (3, 3, 4):
+        assert contact_sheet(made.out, str(tmp_path / "sheet.png"), limit=6, seed=seed) == 6
+    labels = [[cell.label for line in sheet.cells for cell in line if cell] for sheet in sheets]
+    assert labels[0] == labels[1] != labels[2]
+    assert "6 of 30 rows, 3 of 3 styles, drawn from all 30 rows; seed 3" in sheets[0].below
 
 
 def test_a_job_half_done_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
