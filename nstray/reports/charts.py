@@ -209,7 +209,7 @@ class SpeedRow:
     where: str
     line: str
     gaps: tuple[tuple[float, float], ...]
-    value: str  # the median rate
+    value: str  # the mean rate
     gap_text: str
 
 
@@ -233,7 +233,7 @@ def speed(lines: Sequence[SpeedLine]) -> SpeedChart:
 
 
 def _speed_row(line: SpeedLine, x: Axis, y: Axis) -> SpeedRow:
-    rates = sorted(rate for _, rate in line.points if math.isfinite(rate))
+    rates = [rate for _, rate in line.points if math.isfinite(rate)]
     points = _points([t for t, _ in line.points], [rate for _, rate in line.points], x, y)
     lost = sum(end - start for start, end in line.gaps)
     many = "gap" if len(line.gaps) == 1 else "gaps"
@@ -242,6 +242,6 @@ def _speed_row(line: SpeedLine, x: Axis, y: Axis) -> SpeedRow:
         ", ".join(part for part in (line.device, line.host) if part),
         " ".join(points),
         tuple((x.at(a), round(max(0.3, x.at(b) - x.at(a)), 2)) for a, b in line.gaps),
-        number(rates[len(rates) // 2]) if rates else "?",
+        number(sum(rates) / len(rates)) if rates else "?",
         f"{len(line.gaps)} {many}, {duration(lost)} in all" if line.gaps else "no gap",
     )

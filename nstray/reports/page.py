@@ -40,6 +40,8 @@ def render_report(report: Report) -> str:
     data = _plain(report)
     for of_pair, pair in zip(data["pairs"], report.pairs, strict=True):
         of_pair["facts"] = _plain(page_text.facts(pair))
+    for band in data["curves"]:
+        del band["samples"]  # the curves of the pairs that are shown are there
     values = {
         "report": report,
         "pairs": pairs,

@@ -154,6 +154,7 @@ def test_texts_that_are_html_stay_texts(pages: dict[str, str], name: str) -> Non
     assert not re.search("[\u2028\u2029\u202e\x00\ud800]", html)
     assert "{{ 7 * 7 }}" in page.text, "shown as it is, not evaluated"
     assert HOSTILE_TEXTS[0] in page.text
+    assert [a for a in page.all("span") if "error" in (a.get("class") or "").split()], "a message of an error row is among them"
     assert "w" * 1000 not in html, "a long text is cut"
     assert HOSTILE_TEXTS[0] in json.dumps(page.data), "the JSON has the text"
 
