@@ -64,7 +64,7 @@ class Bench:
                 lines = csv.DictWriter(file, names)
                 lines.writeheader()
                 lines.writerows(rows)
-        settled = config.make({"weights": "random", **SETTINGS, **settings})
+        settled = config.make({"weights": "random", "shard_size": 1000, **SETTINGS, **settings})
         source = Manifest(str(path))
         info = source.check(settled)
         out = str(self.folder / f"out-{self.jobs}")

@@ -32,6 +32,7 @@ from nstray.text import (
 )
 
 LINE_EVERY = 60.0  # seconds between two lines if there is no terminal
+WORKING = "stylising"  # the phase in which workers are ready
 LEAST_BAR = 10  # columns of the bar, with the spaces on both sides
 
 
@@ -82,7 +83,7 @@ class JobProgress:
 
     def begin_work(self) -> None:
         """A worker is ready."""
-        self.phase = "stylising"
+        self.phase = WORKING
         self.ready = self.ready or time.monotonic()
 
     def note_work(self, worked: float, under_way: float) -> None:
@@ -167,7 +168,8 @@ class JobProgress:
             return ", ".join(parts + ([f"guess {duration(self.guess)}"] if self.guess else []))
         if self.shown_rate:
             parts.append(speed(self.shown_rate))
-        parts.append(f"ETA {duration(self.eta)}")
+        if self.phase == WORKING:  # a run that stops or ends does not do the rest
+            parts.append(f"ETA {duration(self.eta)}")
         extra = []
         if self.stage is not None and self.stage[1] > 1:
             extra.append(f"stage {self.stage[0]}/{self.stage[1]}")

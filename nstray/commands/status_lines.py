@@ -68,7 +68,7 @@ def _lead(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         if example := answer["error_examples"].get(code):
             words_of += f", such as {example['pair_id']}: {example['error_message']}"
         lines.append(("errors", words_of))
-    return [*lines, ("next", answer["next"])]
+    return [*lines, ("next", answer["next"])] if answer["next"] else lines
 
 
 _OF = {"stragglers": "stragglers", "drivers": "others"}

@@ -66,5 +66,7 @@ def _refresh(out: str, verbose: bool) -> None:
     console = Console(file=sys.stdout, highlight=False, markup=False)
     with Live(console=console, auto_refresh=False) as live:
         for answer in looks(out):
+            if answer["activity"] in ("running", "starting"):
+                answer["next"] = ""  # that is this command
             lines = status_lines(answer, verbose=verbose, columns=columns_of(sys.stdout))
             live.update(Text(printable("\n".join(lines))), refresh=True)

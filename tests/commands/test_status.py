@@ -243,7 +243,8 @@ def test_a_terminal_is_refreshed_in_place_until_ctrl_c(tmp_path: Path) -> None:
     jobs.until(lambda: "starting: 0 of 6 pairs" in shown.text, "the first look", alive=shown.process)
     live(job.output, rows_done=0)
     jobs.until(lambda: "running: 0 of 6 pairs" in shown.text, "the driver is seen", alive=shown.process)
-    assert "\x1b[1A" in shown.text  # the cursor goes up
+    assert "\x1b[2K" in shown.text  # the line is written anew
+    assert "--watch" not in shown.text  # it is what runs
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", shown.text)
     shown.process.send_signal(signal.SIGINT)
     assert shown.end() == 4
