@@ -175,6 +175,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         folder.py           Output: one object for each kind of file
         job_record.py       job.json: whose output it is
         records.py          records as plain data, without storage
+        record_changes.py   what differs between two records
         indexes.py          what each window adds up to
         histograms.py       the same value by value, in few bins
         derived_files.py    the summary and the estimate

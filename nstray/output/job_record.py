@@ -11,7 +11,7 @@ from typing import Any
 
 from nstray import storage
 from nstray.errors import AlreadyExists, Changed, NotFound, OutputError
-from nstray.output import records
+from nstray.output import record_changes, records
 from nstray.output.paths import Paths, first_other_file, read_file
 
 GROW_TRIES = 3
@@ -49,8 +49,8 @@ class JobRecord:
     def open(self, new: dict[str, Any]) -> dict[str, Any]:
         """Begin the job `new`; if its record exists, resume the job.
 
-        If its manifest has changed as `records.updated` says, the record is replaced. Returns the
-        stored record, with a list ``warnings`` (not stored): differences that do not matter to
+        If its manifest has changed as `record_changes.updated` says, the record is replaced.
+        Returns the stored record, with a list ``warnings`` (not stored): differences that do not matter to
         results, and other files in the folder of a new job. Raises `OutputError` if the folder
         belongs to another job, naming what differs, or if it holds Parquet files of no job.
         """
@@ -73,7 +73,7 @@ class JobRecord:
         for folder in ("", "data", ".nstray", ".nstray/index", ".nstray/latest"):
             storage.sweep(storage.join(self._paths.out, folder))
         warnings = self.compare(old, new)
-        if records.updated(old, new) != old:
+        if record_changes.updated(old, new) != old:
             old = self._update(new)
         return {**old, "warnings": warnings}
 
@@ -87,7 +87,7 @@ class JobRecord:
             stored = storage.head(self._uri)
             old = self.read(resume=True)
             self.compare(old, new)
-            changed = records.updated(old, new)
+            changed = record_changes.updated(old, new)
             if changed == old:
                 return old
             try:
@@ -107,7 +107,7 @@ class JobRecord:
 
         Raises `OutputError`, naming what differs, if it may not.
         """
-        manifests, settings = records.conflicts(old, new)
+        manifests, settings = record_changes.conflicts(old, new)
         if found := [*manifests, *settings]:
             same = "the same settings" if settings else ""
             if manifests:
@@ -124,7 +124,7 @@ class JobRecord:
                 f"{self._paths} was begun by nstray {there}, this is {here}: "
                 "its rows will come from both"
             )
-        if records.carried_changed(old, new):
+        if record_changes.carried_changed(old, new):
             warnings.append(
                 f"{self._paths}: columns that the manifest only carries have other values than "
                 "before: rows that are made from now on get the new ones, "

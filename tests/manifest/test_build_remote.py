@@ -17,7 +17,7 @@ from nstray.config import make
 from nstray.errors import BadArchive, Changed, ManifestError, UsageError
 from nstray.manifest.build import build
 from nstray.manifest.manifest import Manifest
-from nstray.output import records
+from nstray.output import record_changes
 from nstray.sources.read import Sources
 from nstray.sources.reference import parse_place
 
@@ -139,4 +139,4 @@ def test_a_check_that_was_kept_is_made_anew_for_other_schemes() -> None:
     before |= {"checked": {"rows": 1}, "carried_changes": [], "rows_digest": "1"}
     for allowed, kept in (([], {"rows": 1}), (["gs"], None)):
         after = {**before, "config": {"allow_local": False, "allow_remote": allowed}, "manifest": "n.csv", "checked": {"rows": 1}}
-        assert records.updated(before, after)["checked"] == kept
+        assert record_changes.updated(before, after)["checked"] == kept
