@@ -50,9 +50,9 @@ class JobRecord:
         """Begin the job `new`; if its record exists, resume the job.
 
         If its manifest has changed as `record_changes.updated` says, the record is replaced.
-        Returns the stored record, with a list ``warnings`` (not stored): differences that do not matter to
-        results, and other files in the folder of a new job. Raises `OutputError` if the folder
-        belongs to another job, naming what differs, or if it holds Parquet files of no job.
+        Returns the stored record, with a list ``warnings`` (not stored): differences that do not
+        matter to results, and other files in the folder of a new job. Raises `OutputError` if the
+        folder belongs to another job, naming what differs, or if it holds Parquet files of no job.
         """
         there = read_file(self._uri)
         if there is None:
