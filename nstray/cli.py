@@ -195,7 +195,7 @@ def run_command(
 
     \b
     nstray run --content photos/ --style paintings/ OUT --preset quick
-    nstray run --content photos.parquet --content-column image --style paintings/ OUT
+    nstray run --content hub/ --content-column image --style paintings/ OUT
     nstray run pairs.csv OUT --weights random --size 256 --evaluations 100
     nstray run s3://bucket/pairs.parquet s3://bucket/out --config job.yaml
     """

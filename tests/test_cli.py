@@ -87,7 +87,7 @@ def made(tmp_path: Path) -> Made:
 def settings_of(monkeypatch: pytest.MonkeyPatch) -> list[JobConfig]:
     """What `run` would run with, instead of running it."""
     seen: list[JobConfig] = []
-    monkeypatch.setattr(prepare, "check", lambda manifest, out, config, extend: seen.append(config))
+    monkeypatch.setattr(prepare, "check", lambda manifest, out, config, extend, base: seen.append(config))
     monkeypatch.setattr(run, "run", lambda checked: 0)
     monkeypatch.setattr(storage, "allow_remote", lambda schemes: None)  # whose packages are not installed
     return seen
@@ -141,7 +141,7 @@ def test_the_groups_hold_every_setting_once() -> None:
     assert sorted(grouped) == sorted(JobConfig.model_fields)
 
 
-PAIRING = ("style", "content_column", "style_column", "pairs")
+PAIRING = ("content", "style", "content_column", "style_column", "pairs")
 
 
 @pytest.mark.parametrize("command", JOB_COMMANDS.values(), ids=JOB_COMMANDS)

@@ -114,7 +114,7 @@ def taken(options: dict[str, Any], *words: str | None) -> tuple[Pairing, list[st
 def allowing_local(config: JobConfig, asked: Pairing, output: Output | None) -> JobConfig:
     """`config`; a manifest kept on a store names local files if the sources given are local."""
     local = [uri for uri in (asked.content, asked.style) if uri and not storage.is_uri(uri)]
-    if output is None or not storage.is_uri(output.out) or not local:
+    if not local or output is None or not storage.is_uri(output.out):
         return config
     return config.model_copy(update={"allow_local": True})
 

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import jobs
 import numpy as np
@@ -101,23 +102,20 @@ def test_a_process_whose_parent_was_killed_ends_and_leaves_nothing(file: str, tm
     assert list(folder.iterdir()) == []
 
 
-def test_an_interrupt_ends_the_process(file: str) -> None:
-    found: dict[int, str] = {}
+def test_an_interrupt_ends_the_process(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
 
-    # A server that an earlier test of this process started is a descendant too.
-    def reading() -> dict[int, str]:
-        return {pid: started for pid, started in jobs.descendants(os.getpid()).items() if "m.child()" in jobs.command(pid)}
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **options)
+            started.append(self.pid)
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()  # it takes a second to import torch
 
-    def interrupt() -> None:
-        found.update(jobs.until(reading, "the process that reads"))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         load_weights.read(file, input="auto", taps=["conv2_1"])
-    thread.join()
-    assert jobs.alive(found) == []
+    assert len(started) == 1
+    assert not Path(f"/proc/{started[0]}").exists()
 
 
 @pytest.mark.parametrize("name", ["torch", "numpy", "safetensors", "json", "nstray"])

@@ -41,6 +41,7 @@ LAYERS = "--content-layers conv2_1 --style-layers conv1_1,conv2_1"
 SUBSTITUTED = (
     ("python3 -m venv .venv && . .venv/bin/activate && pip install . && ", ""),  # nstray is installed where the tests run
     ("s3://BUCKET/", "bucket/"),  # the commands are the same on a folder; tests/s3 has real stores
+    ("--pairs 3 out/ --preset quick", "--pairs 1 first/ --preset quick"),  # `job` has made out/ of a manifest
     ("--extend", "--extend --size-rule exact --upsample"),  # the settings of the output that `job` makes
 )
 # Blocks that are not run here, by their first line. Each `nstray` command in them is parsed.
