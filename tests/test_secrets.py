@@ -161,6 +161,7 @@ def test_a_whole_job(call: Call, s3: str, planted: None, tmp_path: Path, caplog:
         ["export", out, "--to", f"{s3}/plain{SIGNED}"],
         ["sheet", out, "-o", f"{s3}/out-sheet{SIGNED}.pdf"],
         ["sheet", out, "-o", str(tmp_path / "sheet.png")],
+        ["report", out, "-o", f"{s3}/out-report{SIGNED}.html"],
         ["weights", "convert", f"{s3}/w.safetensors{SIGNED}", "-o", f"{s3}/v{SIGNED}.safetensors"],
         ["manifest", "build", "--content", f"{s3}/", "--style", f"{s3}/", "-o", f"{s3}/built{SIGNED}.csv"],
         ["run", manifest, out, *options, "--size", "25"],
@@ -172,7 +173,9 @@ def test_a_whole_job(call: Call, s3: str, planted: None, tmp_path: Path, caplog:
         clean(told + err)
     clean("".join(record.getMessage() for record in caplog.records if record.name != "werkzeug"))  # the server's own
 
-    written = [found for found in everything(s3) if "/out?" in found[0] or "/plain?" in found[0] or "/out-sheet?" in found[0]]
+    written = [
+        found for found in everything(s3) if "/out?" in found[0] or "/plain?" in found[0] or "/out-sheet?" in found[0] or "/out-report?" in found[0]
+    ]
     assert {Path(uri.split(" ")[0]).name.rpartition(".")[2] for uri, _ in written} >= {"parquet", "json", "md", "jsonl", "png"}
     for _, data in written:
         clean(data)

@@ -40,6 +40,7 @@ from nstray.output.folder import Output
 from nstray.output.layout import part_count
 from nstray.output.reader import MAX_PIXELS, read_rows
 from nstray.output.schema import part_schema
+from nstray.reports.gather import gather
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -274,7 +275,7 @@ def made(tmp_path: Path) -> Made:
     return make_output(tmp_path / "theirs")
 
 
-def look(call: Call, made: Made, folder: Path, only: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)) -> str:
+def look(call: Call, made: Made, folder: Path, only: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)) -> str:
     """What every command that reads an output says of it: each ends in its own words, and nothing is written outside `folder`."""
     before = {p for p in folder.parent.rglob("*") if folder not in p.parents}
     said = []
@@ -286,6 +287,7 @@ def look(call: Call, made: Made, folder: Path, only: tuple[int, ...] = (0, 1, 2,
         ["export", made.out, "--to", folder / "x", "--overwrite"],
         ["sheet", made.out, "-o", folder / "s.png"],
         ["sheet", made.out, "-o", folder / "f.png", "--rows", "caption", "--columns", "split"],
+        ["report", made.out, "-o", folder / "r.html"],
     ]
     for words in (commands[i] for i in only):
         code, told, err = call(*words)
@@ -489,6 +491,7 @@ def test_an_output_of_huge_pictures_takes_little_memory(tmp_path: Path, kind: st
     for words in (
         ("verify", made.out),
         ("sheet", made.out, "-o", tmp_path / "s.png"),
+        ("report", made.out, "-o", tmp_path / "r.html"),
         ("status", made.out),
         ("export", made.out, "--to", tmp_path / "e"),
     ):
@@ -521,6 +524,20 @@ def test_a_sheet_draws_no_file_whose_bytes_the_rows_do_not_know(call: Call, tmp_
     mine.write_bytes((tmp_path / "theirs" / "inputs" / "c0.png").read_bytes())
     assert call("sheet", made.out, "-o", tmp_path / "b.png")[0] == 0
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()  # the very picture is drawn
+
+
+def test_a_report_holds_no_file_whose_bytes_the_rows_do_not_know(tmp_path: Path) -> None:
+    mine = tmp_path / "private.png"
+    mine.write_bytes(encode(np.full((40, 60, 3), (1, 254, 3), np.uint8), "png"))
+
+    def named(name: str, rows: list[dict[str, Any]], foot: dict[str, Any]) -> None:
+        for row in rows:
+            row["content_uri"] = str(mine)
+
+    made = make_output(tmp_path / "theirs", change=named)
+    pairs = gather(made.out).pairs
+    assert len(pairs) == 6
+    assert all(pair.content is None and pair.missing["content"] == "the file has changed since" for pair in pairs)
 
 
 def test_an_export_replaces_a_link_and_not_what_it_leads_to(call: Call, made: Made, tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def check_resumable(record: Mapping[str, Any], out: str) -> None:
     wrote = record.get("nstray_version", "0.1")
     raise OutputError(
         f"{out} was written by nstray {wrote} (format {record['format']} of its record). "
-        f"nstray {VERSION} reads it with status, verify, sheet and export, "
+        f"nstray {VERSION} reads it with status, verify, sheet, report and export, "
         f"and can't go on with it: finish it with nstray {wrote}, or use another OUT"
     )
 

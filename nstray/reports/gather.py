@@ -124,7 +124,7 @@ def gather(
         best={names.style(k): tuple(r["pair_id"] for r in best[k]) for k in ranked_styles},
         unmoved=tuple(row["pair_id"] for row in unmoved),
         failures=counts.failures(outcomes, sample.rows),
-        retry=f"nstray retry {shlex.quote(out)}" if outcomes.errors else None,
+        retry=f"nstray retry {shlex.quote(storage.redact(out))}" if outcomes.errors else None,
         speed=speed,
         tables=counts.tables(found, sample, names.style, names.classes),
         notes=_notes(job, found, sample, outcomes, values, timed, len(styles), pairs),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +14,7 @@ import pyarrow as pa
 from nstray import config, storage
 from nstray.errors import Changed, NotFound, OutputError, PairError, StorageError, UsageError
 from nstray.images import Pixels
-from nstray.images.decode import thumbnail
+from nstray.images.decode import decoding_bytes, thumbnail
 from nstray.images.resize import fit
 from nstray.output.part_file import read_batches
 from nstray.output.reader import MAX_MEMORY, MAX_PIXELS, reading, table_rows
@@ -23,6 +25,8 @@ ORIGINAL_BYTES: int = config.JobConfig.model_fields["max_bytes"].default
 GROUP_THREADS = 4
 ORIGINAL_THREADS = 8
 INDEX_REQUESTS = 100  # for the indexes of archives
+_LARGE = 64_000_000  # bytes of memory; pictures that take more are decoded one at a time
+_alone = threading.Lock()
 _COLUMNS = ("pair_id", "image", "width", "height")
 
 
@@ -57,10 +61,7 @@ class Originals:
             data = self._sources.read(absolute_reference(uri, self._base))
             if hashlib.sha256(data).hexdigest() != digest:
                 return "the file has changed since"
-            pixels = thumbnail(
-                data, self._size, what=uri, max_pixels=MAX_PIXELS, max_memory=MAX_MEMORY
-            )
-            return fit(pixels, self._size, "longest", False, what=uri)
+            return _made_small(data, self._size, uri, MAX_PIXELS, own=False)
         except NotFound:
             return "the file is gone"
         except (StorageError, UsageError, PairError) as error:
@@ -127,9 +128,21 @@ def _small(row: Mapping[str, Any], size: int) -> Pixels | str:
     data = (row["image"] or {}).get("bytes") or b""
     most = min(MAX_PIXELS, (row["width"] or 0) * (row["height"] or 0))
     try:
-        pixels = thumbnail(
-            data, size, what=row["pair_id"], max_pixels=most, max_memory=MAX_MEMORY, own=True
-        )
-        return fit(pixels, size, "longest", False, what=row["pair_id"])
+        return _made_small(data, size, row["pair_id"], most, own=True)
     except PairError as error:
         return f"not readable: {error.message}"
+
+
+def _made_small(data: bytes, size: int, what: str, max_pixels: int, *, own: bool) -> Pixels:
+    """A picture whose longest side is at most `size`; raises `PairError`."""
+    # An error of the header is one of `thumbnail`, which names the picture.
+    with contextlib.suppress(PairError):
+        if decoding_bytes(data, own=own) <= _LARGE:
+            return _decoded(data, size, what, max_pixels, own)
+    with _alone:
+        return _decoded(data, size, what, max_pixels, own)
+
+
+def _decoded(data: bytes, size: int, what: str, max_pixels: int, own: bool) -> Pixels:
+    pixels = thumbnail(data, size, what=what, max_pixels=max_pixels, max_memory=MAX_MEMORY, own=own)
+    return fit(pixels, size, "longest", False, what=what)

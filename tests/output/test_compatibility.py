@@ -12,7 +12,7 @@ from outputs import error_row, footer, make_output, ok_row
 
 from nstray import config, storage
 from nstray.cluster.resume import pending_windows
-from nstray.commands import export, prepare, sheet, status, verify
+from nstray.commands import export, prepare, report, sheet, status, verify
 from nstray.commands.plan import plan
 from nstray.commands.retry import retry
 from nstray.commands.run import EXIT_COMPLETE, run
@@ -84,10 +84,11 @@ def test_an_output_of_0_1_is_read(tmp_path: Path, change: Callable[[dict[str, ob
     Path(Output(made.out).job_uri).write_text(json.dumps(record))
     told = status.status(made.out)
     assert (told["state"], told["rows_done"], told["ok"], told["nstray_version"]) == ("complete", 6, 5, "0.1.0")
-    report = verify.verify(made.out)
-    assert (report.problems, report.rows, report.ok) == ([], 6, 5)
+    checked = verify.verify(made.out)
+    assert (checked.problems, checked.rows, checked.ok) == ([], 6, 5)
     assert export.export(made.out, str(tmp_path / "plain"))["images"] == 5
     assert sheet.sheet(made.out, str(tmp_path / "sheet.png")) == 6
+    assert report.report(made.out, str(tmp_path / "report.html")).ok == 5
 
 
 @pytest.mark.parametrize("change", [as_it_is, grown, from_before_manifests_could_grow])
