@@ -191,6 +191,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         stylizer.py         one batch: prepare, optimise in stages, results
         batching.py         many pairs in batches; out of memory; bisection
         pair.py             Pair and Result
+        progress.py         where a batch stands, for callbacks
         targets.py          style targets and their cache
         stages.py           coarse stages
         fine_style.py       fine-scale statistics of another style
