@@ -31,6 +31,7 @@ from nstray.commands.options import (
     whole_numbers,
 )
 from nstray.commands.printing import print_record, say
+from nstray.commands.stylise_command import stylise_command, stylize_command
 from nstray.config import RUN_FIELDS, VERSION, make
 from nstray.errors import NstrayError, UsageError
 from nstray.system.stop_signals import EXIT_STOPPED, print_interrupted, received
@@ -47,6 +48,7 @@ def cli() -> None:
 
     \b
     nstray demo                                   see it work, no download
+    nstray stylise photo.jpg painting.jpg         one picture, at once
     nstray manifest build --content DIR --style DIR --pairs all -o pairs.csv
     nstray plan pairs.csv OUT                     what would run
     nstray run  pairs.csv OUT                     run, or resume
@@ -56,6 +58,8 @@ def cli() -> None:
     """
 
 
+cli.add_command(stylise_command)
+cli.add_command(stylize_command)
 cli.add_command(manifest_group)
 cli.add_command(weights_group)
 
