@@ -11,6 +11,14 @@ output | sources, images, config, engine | storage, errors, system, text.
       errors.py             the exception tree and the closed list of error codes
       text.py               redaction, log_event, durations, counts, did_you_mean
       commands/             one file per word a user types, and what they share
+        stylise.py          pictures at once, in this process
+        stylise_command.py  its options on the command line
+        stylise_plan.py     which pictures, and where they go
+        stylise_engine.py   weights, device and images, as a worker has them
+        stylise_display.py  the bar, the loss as a curve, or lines in a log
+        stylise_eta.py      the time to go, by pixels
+        stylise_preview.py  the picture so far in a file
+        stylise_sheet.py    the sheet of a grid
         run.py              a checked job to its exit code
         retry.py            error rows made again
         pairing.py          sources of pictures in place of a manifest
@@ -118,6 +126,7 @@ output | sources, images, config, engine | storage, errors, system, text.
       worker/               one shard, without Ray
         worker.py           fetch, decode, optimise, encode, commit
         inputs.py           a pair's images and masks, or its error
+        engine_pairs.py     loaded pairs for the engine, its outcomes
         requests.py         which images a pair needs, and at what size
         rows.py             outcomes as rows, rows as a part
         previous_rows.py    rows that a retry carries over
@@ -220,6 +229,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         stylizer.py         one batch: prepare, optimise in stages, results
         batching.py         many pairs in batches; out of memory; bisection
         pair.py             Pair and Result
+        progress.py         where a batch stands, for callbacks
         targets.py          style targets and their cache
         stages.py           coarse stages
         fine_style.py       fine-scale statistics of another style
@@ -271,6 +281,7 @@ output | sources, images, config, engine | storage, errors, system, text.
       system/               the process and its machine
         streams.py          stdout and stderr that outlive their readers
         stop_signals.py     SIGTERM, SIGINT and SIGHUP from first to last
+        terminal.py         what stderr can show
         surroundings.py     what the machine lacks, on one line
         gpus.py             whether it has a GPU, without torch
         owned_folders.py    temporary folders; those of dead processes removed

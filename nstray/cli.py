@@ -34,6 +34,7 @@ from nstray.commands.options import (
 from nstray.commands.printing import columns_of, print_record, say
 from nstray.commands.report_commands import compare_command, report_command, sheet_command
 from nstray.commands.status_command import status_command
+from nstray.commands.stylise_command import stylise_command, stylize_command
 from nstray.config import RUN_FIELDS, VERSION, make
 from nstray.errors import NstrayError, UsageError
 from nstray.system.stop_signals import EXIT_STOPPED, print_interrupted, received
@@ -50,6 +51,7 @@ def cli() -> None:
 
     \b
     nstray demo                                   see it work, no download
+    nstray stylise photo.jpg painting.jpg         one picture, at once
     nstray manifest build --content DIR --style DIR --pairs all -o pairs.csv
     nstray plan pairs.csv OUT                     what would run
     nstray run  pairs.csv OUT                     run, or resume
@@ -59,6 +61,8 @@ def cli() -> None:
     """
 
 
+cli.add_command(stylise_command)
+cli.add_command(stylize_command)
 cli.add_command(manifest_group)
 cli.add_command(weights_group)
 

@@ -93,8 +93,10 @@ def settings_page() -> str:
 
 
 def commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command below `group` that is no group itself, with the words that call it, in the order of the help."""
+    """Every command below `group` that is no group itself and not hidden, with the words that call it, in the order of the help."""
     for name, command in group.commands.items():
+        if command.hidden:
+            continue
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 import click
@@ -80,29 +80,31 @@ def default_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _help(field: FieldInfo, flag: str, defaults: bool) -> str:
-    if not defaults or field.default in (None, ()):
+def _help(field: FieldInfo, flag: str, default: Any) -> str:
+    if default in (None, ()):
         return str(field.description)
     if field.annotation is bool:
-        default = flag if field.default else f"no-{flag}"
+        shown = flag if default else f"no-{flag}"
     else:
-        default = default_text(field.default)
-    return f"{field.description}  [{default}]"
+        shown = default_text(default)
+    return f"{field.description}  [{shown}]"
 
 
 def setting_options(
-    names: Sequence[str], *, defaults: bool = True
+    names: Sequence[str], *, defaults: bool = True, preset: Mapping[str, Any] | None = None
 ) -> Callable[[Function], Function]:
     """A decorator that adds settings as options of the same names.
 
-    defaults: whether the help shows the settings' defaults.
+    Args:
+        defaults: whether the help shows the settings' defaults.
+        preset: defaults of the command's own.
     """
 
     def decorate(command: Function) -> Function:
         for name in reversed(names):
             field = JobConfig.model_fields[name]
             flag = name.replace("_", "-")
-            text = _help(field, flag, defaults)
+            text = _help(field, flag, (preset or {}).get(name, field.default) if defaults else None)
             if field.annotation is bool:
                 option = click.option(f"--{flag}/--no-{flag}", name, default=None, help=text)
             else:

@@ -9,6 +9,7 @@ Names are imported on first use, so that reading a configuration does not import
     batching    many pairs of any shapes through one Stylizer
     stylizer    one batch: prepare the pairs, optimise in stages, give the results
     pair        Pair and Result; pixels, own settings and checks of a pair
+    progress    Progress: where a batch stands, for callbacks
     targets     style targets and their cache
     stages      coarse stages: sizes, shrinking, enlarging
     fine_style  a style with the fine-scale statistics of another one
@@ -32,17 +33,28 @@ if TYPE_CHECKING:
     from nstray.engine.network.weight_files import load_weights
     from nstray.engine.network.weights import VGGWeights
     from nstray.engine.pair import Pair, Result
+    from nstray.engine.progress import Progress
     from nstray.engine.stylizer import Stylizer
 
 _MODULES = {
     "Pair": "pair",
+    "Progress": "progress",
     "Result": "pair",
     "Stylizer": "stylizer",
     "stylize": "api",
     "VGGWeights": "network.weights",
     "load_weights": "network.weight_files",
 }
-__all__ = ["Pair", "Result", "StylizeConfig", "Stylizer", "VGGWeights", "load_weights", "stylize"]
+__all__ = [
+    "Pair",
+    "Progress",
+    "Result",
+    "StylizeConfig",
+    "Stylizer",
+    "VGGWeights",
+    "load_weights",
+    "stylize",
+]
 
 
 def __getattr__(name: str) -> Any:

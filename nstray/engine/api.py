@@ -12,6 +12,7 @@ from nstray.engine.batching import run_batches
 from nstray.engine.network.weight_files import load_weights
 from nstray.engine.network.weights import VGGWeights
 from nstray.engine.pair import Pair, Result, as_image, pair_seed
+from nstray.engine.progress import OnProgress
 from nstray.engine.settings import StylizeConfig, pooling_note
 from nstray.engine.stylizer import Stylizer
 from nstray.text import counted
@@ -25,6 +26,7 @@ def stylize(
     weights: VGGWeights | str = "imagenet",
     device: str | torch.device | None = None,
     starts: Sequence[Any] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Result]:
     """Stylise contents[i] with styles[i], in batches of one shape.
 
@@ -37,6 +39,9 @@ def stylize(
         weights: as `load_weights` takes or returns them.
         device: default ``cuda`` if there is one, else ``cpu``.
         starts: optional images to begin with, instead of `config.init`.
+        on_progress: called with where a batch stands after each evaluation
+            (`nstray.engine.progress`). It must not raise an `Exception`: that would count as the
+            failure of a pair. A KeyboardInterrupt ends the call.
 
     Returns one `Result` per pair, in order. The seed of a noise start is
     `pair_seed(config.seed, str(i))`.
@@ -72,7 +77,7 @@ def stylize(
             )
         )
     results: dict[int, Result] = {}
-    for index, outcome in run_batches(stylizer, pairs, config.batch_size):
+    for index, outcome in run_batches(stylizer, pairs, config.batch_size, on_progress=on_progress):
         if isinstance(outcome, BaseException):
             raise outcome
         results[index] = outcome

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from nstray.engine.pair import Pair, Result, batch_key
+from nstray.engine.progress import OnEvaluation, OnProgress
 from nstray.engine.settings import SMALLEST_TILE
 from nstray.engine.stylizer import Stylizer
 
@@ -35,7 +36,8 @@ def run_batches(
     *,
     memory: Memory | None = None,
     on_batch: Callable[[list[int]], None] | None = None,
-    on_evaluation: Callable[[int], None] | None = None,
+    on_evaluation: OnEvaluation | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Iterator[tuple[int, Result | Exception]]:
     """Run pairs in batches of one shape, budget and `batch_key`, as each batch finishes.
 
@@ -50,7 +52,9 @@ def run_batches(
             one by one.
         memory: what earlier calls have found; updated.
         on_batch: called with the indices about to run.
-        on_evaluation: as of `Stylizer.run`.
+        on_evaluation, on_progress: as of `Stylizer.run`, with the indices of `pairs`. A batch that
+            is run again begins from its first evaluation. They must not raise: that would count as
+            the failure of a pair.
     """
     memory = memory or Memory()
     batch_size = batch_size if stylizer.batched else 1
@@ -70,7 +74,8 @@ def run_batches(
             chunk = group.queue.popleft()
             if on_batch:
                 on_batch(chunk)
-            outcome = _result_or_error(stylizer, group.in_tiles(chunk), on_evaluation)
+            told = None if on_progress is None else _with_indices(on_progress, chunk)
+            outcome = _result_or_error(stylizer, group.in_tiles(chunk), on_evaluation, told)
             if isinstance(outcome, list):
                 group.remember_tiles(chunk)
                 yield from zip(chunk, outcome, strict=True)
@@ -160,14 +165,23 @@ class _Group:
 
 
 def _result_or_error(
-    stylizer: Stylizer, pairs: list[Pair], on_evaluation: Callable[[int], None] | None
+    stylizer: Stylizer,
+    pairs: list[Pair],
+    on_evaluation: OnEvaluation | None,
+    on_progress: OnProgress | None,
 ) -> list[Result] | Exception:
     try:
-        return stylizer.run(pairs, on_evaluation)
+        return stylizer.run(pairs, on_evaluation, on_progress)
     except Exception as error:
         # The traceback holds references to the batch's tensors, on a device that may just have run
         # out of memory.
         return error.with_traceback(None)
+
+
+def _with_indices(on_progress: OnProgress, chunk: list[int]) -> OnProgress:
+    """`on_progress`, told of a chunk's pairs by these indices."""
+    indices = tuple(chunk)
+    return lambda progress: on_progress(dataclasses.replace(progress, indices=indices))
 
 
 def _chunks(indices: list[int], size: int) -> list[list[int]]:

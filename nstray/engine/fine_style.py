@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from nstray.engine.pair import Pair, Result
+from nstray.engine.progress import OnEvaluation
 from nstray.engine.settings import StylizeConfig
 from nstray.engine.targets import TensorCache
 
-Progress = Callable[[int], None] | None
-Optimise = Callable[[Sequence[Pair], Progress], list[Result]]
+Optimise = Callable[[Sequence[Pair], OnEvaluation | None], list[Result]]
 
 
 def refine_styles(
@@ -23,7 +23,7 @@ def refine_styles(
     config: StylizeConfig,
     optimise: Optimise,
     cache: TensorCache,
-    on_evaluation: Progress = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Pair:
     """The pair with the fine-scale statistics of its `fine` image in its styles.
 

@@ -17,7 +17,7 @@ from nstray.engine.losses import guides
 from nstray.engine.losses.objective import TERMS, Objective, activations
 from nstray.engine.network.vgg import VGGFeatures, resolve_dtype
 from nstray.engine.network.weights import VGGWeights
-from nstray.engine.optim.minimise import OptimResult, adam_loop, lbfgs_loop
+from nstray.engine.optim.minimise import OptimResult, Watch, adam_loop, lbfgs_loop
 from nstray.engine.pair import (
     Pair,
     Result,
@@ -27,6 +27,7 @@ from nstray.engine.pair import (
     pair_settings,
     pixels,
 )
+from nstray.engine.progress import OnEvaluation, OnProgress, Progress
 from nstray.engine.settings import StylizeConfig
 from nstray.engine.stages import enlarge, resize, shrink, stages_of
 from nstray.engine.targets import StyleTargets, TensorCache
@@ -70,7 +71,10 @@ class Stylizer:
         self.targets = StyleTargets(self.network, self.cache)
 
     def run(
-        self, pairs: Sequence[Pair], on_evaluation: Callable[[int], None] | None = None
+        self,
+        pairs: Sequence[Pair],
+        on_evaluation: OnEvaluation | None = None,
+        on_progress: OnProgress | None = None,
     ) -> list[Result]:
         """Optimise pairs of one content shape and one `batch_key` together.
 
@@ -80,6 +84,8 @@ class Stylizer:
         Args:
             on_evaluation: called with the count after each evaluation, and with 0 after each that
                 made a fine style.
+            on_progress: called with where the batch stands after each evaluation, but not for a
+                fine style.
 
         Raises ValueError for pairs that can't share a batch or pictures too small for the deepest
         layer, its `EmptyGuide` for a guide that marks nothing, FloatingPointError for a fine style
@@ -98,7 +104,10 @@ class Stylizer:
         past: list[OptimResult] = []
         least = self.network.minimum_side((*config.content_layers, *config.style_layers))
         height, width = pairs[0].content.shape[1:]
-        for stage in stages_of(config, height, width, least):
+        stages = stages_of(config, height, width, least)
+        budgets_of = [[stage.evaluations or c.evaluations for c in configs] for stage in stages]
+        total = sum(map(max, budgets_of))
+        for number, (stage, budgets) in enumerate(zip(stages, budgets_of, strict=True), 1):
             at_size = [
                 shrink(p, stage, self.network.minimum_side(c.style_layers), self.device)
                 for p, c in zip(prepared, configs, strict=True)
@@ -110,10 +119,10 @@ class Stylizer:
                 if x is None
                 else enlarge(x, contents, configs)
             )
-            budgets = [stage.evaluations or c.evaluations for c in configs]
             done = sum(result.curve.shape[1] for result in past)
-            counted = None if on_evaluation is None else _offset(on_evaluation, done)
-            past.append(optimise(objective.evaluate, x, budgets, config, counted))
+            at = (done, total, number, len(stages), stage.shape)
+            watch = self._watch(pairs, at, on_evaluation, on_progress)
+            past.append(optimise(objective.evaluate, x, budgets, config, watch))
             x = past[-1].x
         return self._results(pairs, objective, past, started)
 
@@ -287,6 +296,54 @@ class Stylizer:
             return grey(luminance(noise)) if config.color == "luminance" else noise
         raise ValueError(f"init {config.init!r} is an image: give it as the pair's `start`")
 
+    def _watch(
+        self,
+        pairs: Sequence[Pair],
+        at: tuple[int, int, int, int, tuple[int, int]],
+        on_evaluation: OnEvaluation | None,
+        on_progress: OnProgress | None,
+    ) -> Watch:
+        """What calls the callbacks in a stage; None without callbacks.
+
+        Args:
+            at: evaluations of earlier stages, those of all stages, the stage's number, how many
+                stages there are, the stage's height and width.
+        """
+        if on_evaluation is None and on_progress is None:
+            return None
+        done, total, stage, stages, shape = at
+        indices = tuple(range(len(pairs)))
+
+        def watch(count: int, loss: Tensor, images: Callable[[], Tensor]) -> None:
+            if on_evaluation is not None:
+                on_evaluation(done + count)
+            if on_progress is not None:
+                on_progress(
+                    Progress(
+                        indices,
+                        done + count,
+                        total,
+                        stage,
+                        stages,
+                        shape,
+                        losses=loss.tolist,
+                        pictures=lambda: self._pictures(pairs, images()),
+                    )
+                )
+
+        return watch
+
+    def _pictures(self, pairs: Sequence[Pair], images: Tensor) -> list[Tensor]:
+        """The pictures (3, H, W) of images (B, 3, H, W), clamped, in their colours, on the CPU."""
+        found = []
+        for pair, clamped in zip(pairs, images.clamp(0, 1), strict=True):
+            image = clamped
+            if self.settings(pair.settings).color == "luminance":
+                content = resize(pixels(pair.content, self.device), image.shape[1:])
+                image = with_chroma_of(luminance(image), content)
+            found.append(image.cpu())
+        return found
+
     def _results(
         self,
         pairs: Sequence[Pair],
@@ -296,7 +353,7 @@ class Stylizer:
     ) -> list[Result]:
         """The results of a batch from those of its stages, `started` at that `perf_counter`."""
         last = past[-1]
-        images = last.x.clamp(0, 1)
+        pictures = self._pictures(pairs, last.x)
         loss, terms = last.loss.tolist(), last.terms.tolist()
         used = [stage.used.tolist() for stage in past]
         iterations = torch.stack([stage.iterations for stage in past]).sum(0).tolist()
@@ -309,12 +366,9 @@ class Stylizer:
                 f"loss_{name}": terms[k][i] if weights[k][i] > 0 else None
                 for k, name in enumerate(TERMS)
             }
-            image = images[i]
-            if self.settings(pair.settings).color == "luminance":
-                image = with_chroma_of(luminance(image), pixels(pair.content, self.device))
             results.append(
                 Result(
-                    image=image.cpu(),
+                    image=pictures[i],
                     loss_total=loss[i],
                     **parts,
                     loss_curve=[
@@ -330,7 +384,3 @@ class Stylizer:
                 )
             )
         return results
-
-
-def _offset(on_evaluation: Callable[[int], None], done: int) -> Callable[[int], None]:
-    return lambda count: on_evaluation(done + count)

@@ -118,7 +118,10 @@ class Inputs:
 
         Raises `StorageError` if a store stays out of reach.
         """
-        rows = pairs(shard.table, self.spec.info)
+        return self.load(pairs(shard.table, self.spec.info))
+
+    def load(self, rows: Sequence[Pair]) -> list[LoadedPair]:
+        """Each of these pairs with its images or its error; raises as `prepare` does."""
         futures: dict[Request, Future[Picture]] = {}
 
         def submit(requests: Iterable[Request]) -> None:

@@ -24,7 +24,6 @@ import torch
 from nstray import storage
 from nstray.engine import settings
 from nstray.engine.batching import Memory, run_batches
-from nstray.engine.losses.guides import EmptyGuide
 from nstray.engine.network.weights import VGGWeights
 from nstray.engine.pair import Pair as EnginePair
 from nstray.engine.pair import Result
@@ -38,7 +37,7 @@ from nstray.storage.backoff import retry
 from nstray.text import log_event
 from nstray.worker import previous_rows
 from nstray.worker.batch_progress import BatchProgress
-from nstray.worker.image_cache import Picture
+from nstray.worker.engine_pairs import as_pair_error, engine_pair
 from nstray.worker.inputs import Inputs, LoadedPair
 from nstray.worker.messages import JobSpec, ShardReport, WorkerProgress
 from nstray.worker.previous_rows import PreviousRows
@@ -192,7 +191,7 @@ class Worker:
     def _optimise(self, prepared: list[LoadedPair]) -> dict[int, Result | PairError]:
         """Optimise what has no error; outcomes by index in `prepared`. In the device's thread."""
         indices = [i for i, p in enumerate(prepared) if p.error is None]
-        pairs = [self._engine_pair(prepared[i]) for i in indices]
+        pairs = [engine_pair(prepared[i], self._inputs.own_settings) for i in indices]
         outcomes: dict[int, Result | PairError] = {}
         now = self._progress
         batch: BatchProgress | None = None
@@ -227,7 +226,7 @@ class Worker:
                     outcome, torch.cuda.OutOfMemoryError
                 ):
                     self._exit_if_device_lost()
-                outcomes[indices[k]] = _as_pair_error(outcome, prepared[indices[k]].pair.pair_id)
+                outcomes[indices[k]] = as_pair_error(outcome, prepared[indices[k]].pair.pair_id)
         now.pairs, now.stage, now.under_way = (), None, 0.0
         now.worked = worked + len(outcomes)
         return outcomes
@@ -258,24 +257,6 @@ class Worker:
             log_event("device_lost", log.critical, device=self.device_name, error=error)
             os._exit(1)
 
-    def _engine_pair(self, ready: LoadedPair) -> EnginePair:
-        assert ready.content is not None
-        style_masks = ready.style_masks or [None] * len(ready.styles)
-        return EnginePair(
-            content=_tensor(ready.content),
-            styles=[_tensor(s) for s in ready.styles],
-            blend=ready.pair.style_weights,
-            style_keys=[_resized_key(s) for s in ready.styles],
-            style_guide_keys=[m and m.sha256 for m in style_masks],
-            guides=[_tensor(m) for m in ready.masks] or None,
-            style_guides=[None if m is None else _tensor(m) for m in style_masks],
-            fine=None if ready.fine is None else _tensor(ready.fine),
-            fine_key=ready.fine and _resized_key(ready.fine),
-            seed=ready.seed,
-            start=None if ready.start is None else _tensor(ready.start),
-            settings=self._inputs.own_settings(ready.pair),
-        )
-
     # commit
 
     def _commit(
@@ -304,36 +285,3 @@ class Worker:
             return self.output.parts.replace(name, data, etag)
 
         return retry(name, StorageError, put, self._step)
-
-
-def _resized_key(image: Picture) -> tuple[str, int, int]:
-    """What tells a resized style from others: a style keeps its aspect, so its height and width."""
-    height, width = image.pixels.shape[:2]
-    return image.sha256, height, width
-
-
-def _tensor(image: Picture) -> torch.Tensor:
-    """The pixels as (3, H, W), or (H, W) of a mask."""
-    pixels = torch.from_numpy(image.pixels)
-    return pixels if pixels.ndim == 2 else pixels.permute(2, 0, 1)
-
-
-def _as_pair_error(outcome: Result | Exception, pair_id: str) -> Result | PairError:
-    if isinstance(outcome, Result):
-        if outcome.diverged:
-            return PairError(
-                ErrorCode.DIVERGED,
-                "the loss is not a finite number; lower the weights of the terms or use float32",
-            )
-        return outcome
-    if isinstance(outcome, FloatingPointError):
-        return PairError(ErrorCode.DIVERGED, str(outcome))
-    if isinstance(outcome, EmptyGuide):
-        return PairError(ErrorCode.BAD_MASK, f"{outcome} (with coarse, at its smallest size)")
-    if isinstance(outcome, torch.cuda.OutOfMemoryError):
-        return PairError(
-            ErrorCode.OUT_OF_MEMORY,
-            "this pair alone does not fit the device's memory, in tiles either; use a smaller size",
-        )
-    log.error("pair=%s error=%s: %s", pair_id, type(outcome).__name__, outcome)
-    return PairError(ErrorCode.INTERNAL, f"{type(outcome).__name__}: {outcome}")

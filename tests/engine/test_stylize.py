@@ -306,7 +306,7 @@ class Faulty(Stylizer):
         self.batched = True
         self.fault, self.asked = fault, []  # type: tuple[Callable[[list[int]], None], list[list[int]]]
 
-    def run(self, pairs: Sequence[Pair], on_evaluation: Callable[[int], None] | None = None) -> list[Result]:
+    def run(self, pairs: Sequence[Pair], *callbacks: object) -> list[Result]:
         seeds = [p.seed for p in pairs]
         self.asked.append(seeds)
         self.fault(seeds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ class Small(Stylizer):
         self.batched, self.side = True, side
         self.asked: list[tuple[int, int]] = []
 
-    def run(self, pairs: Sequence[Pair], on_evaluation: Callable[[int], None] | None = None) -> list[Result]:
+    def run(self, pairs: Sequence[Pair], *callbacks: object) -> list[Result]:
         tile = self.settings(pairs[0].settings).tile_size
         self.asked.append((len(pairs), tile))
         if not 0 < tile <= self.side:

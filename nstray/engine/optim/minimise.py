@@ -47,7 +47,9 @@ class OptimResult:
 
 
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-Progress = Callable[[int], None] | None
+# Called after each evaluation with their count, the lowest losses (B,), and what gives the images
+# (B, 3, H, W) of these losses. It launches nothing on the device unless the last one is called.
+Watch = Callable[[int, Tensor, Callable[[], Tensor]], None] | None
 
 
 def lbfgs_loop(
@@ -55,7 +57,7 @@ def lbfgs_loop(
     x: Tensor,
     budgets: Sequence[int],
     config: StylizeConfig,
-    on_evaluation: Progress,
+    watch: Watch,
 ) -> OptimResult:
     """L-BFGS on pixels, or with ``lbfgs-spectral`` on frequencies.
 
@@ -67,13 +69,13 @@ def lbfgs_loop(
         x: start (B, 3, H, W).
         budgets: evaluations of each pair.
         config: `optimizer` and `value_range` count.
-        on_evaluation: called with the count after each evaluation.
+        watch: as `Watch` says.
     """
     bounds = BOUNDS[config.value_range]
     one_phase = config.value_range == "clamped" and min(budgets) < 2
     if config.optimizer == "lbfgs" or one_phase:
-        return _on_pixels(evaluate, x, budgets, bounds, on_evaluation)
-    return _on_frequencies(evaluate, x, budgets, bounds, on_evaluation)
+        return _on_pixels(evaluate, x, budgets, bounds, watch)
+    return _on_frequencies(evaluate, x, budgets, bounds, watch)
 
 
 def _on_pixels(
@@ -81,12 +83,12 @@ def _on_pixels(
     x: Tensor,
     budgets: Sequence[int],
     bounds: tuple[float, float] | None,
-    on_evaluation: Progress,
+    watch: Watch,
 ) -> OptimResult:
     optimizer = BatchedLBFGS(x.flatten(1), first_step=FIRST_STEP, bounds=bounds)
     forward = partial(torch.flatten, start_dim=1)
     inverse = partial(torch.reshape, shape=x.shape)
-    return _minimise(optimizer, evaluate, forward, inverse, budgets, on_evaluation)
+    return _minimise(optimizer, evaluate, forward, inverse, budgets, watch)
 
 
 def _on_frequencies(
@@ -94,7 +96,7 @@ def _on_frequencies(
     x: Tensor,
     budgets: Sequence[int],
     bounds: tuple[float, float] | None,
-    on_evaluation: Progress,
+    watch: Watch,
 ) -> OptimResult:
     spectrum = Spectrum(x.shape[2], x.shape[3], x.device)
     forward, inverse = spectrum.forward, spectrum.inverse
@@ -102,12 +104,12 @@ def _on_frequencies(
         forward(x), first_step=FIRST_STEP, bands=spectrum.bands, change=(forward, inverse)
     )
     if bounds is None:
-        return _minimise(optimizer, evaluate, forward, inverse, budgets, on_evaluation)
+        return _minimise(optimizer, evaluate, forward, inverse, budgets, watch)
     pixel_budgets = [max(1, round(PIXEL_PHASE * budget)) for budget in budgets]
     free_budgets = [n - k for n, k in zip(budgets, pixel_budgets, strict=True)]
-    first = _minimise(optimizer, evaluate, forward, inverse, free_budgets, on_evaluation)
+    first = _minimise(optimizer, evaluate, forward, inverse, free_budgets, watch)
     done = first.curve.shape[1]
-    counted = None if on_evaluation is None else lambda count: on_evaluation(done + count)
+    counted = None if watch is None else _counting_from(done, watch)
     optimizer.restart_within(bounds)
 
     def clamped(values: Tensor) -> Tensor:
@@ -116,6 +118,10 @@ def _on_frequencies(
 
     second = _minimise(optimizer, evaluate, forward, clamped, pixel_budgets, counted)
     return _join(first, second, budgets)
+
+
+def _counting_from(done: int, watch: Callable[[int, Tensor, Callable[[], Tensor]], None]) -> Watch:
+    return lambda count, loss, images: watch(done + count, loss, images)
 
 
 def _join(first: OptimResult, second: OptimResult, budgets: Sequence[int]) -> OptimResult:
@@ -133,7 +139,7 @@ def _minimise(
     forward: Callable[[Tensor], Tensor],
     inverse: Callable[[Tensor], Tensor],
     budgets: Sequence[int],
-    on_evaluation: Progress,
+    watch: Watch,
 ) -> OptimResult:
     """Run an optimizer of variables (B, n); `forward` makes them of images, `inverse` undoes it."""
     limits = torch.tensor(budgets, device=optimizer.x.device)
@@ -147,8 +153,8 @@ def _minimise(
         best_terms = torch.where(good, terms, best_terms)
         curve[:, k] = optimizer.loss
         optimizer.stop(used >= limits)
-        if on_evaluation:
-            on_evaluation(k + 1)
+        if watch:
+            watch(k + 1, optimizer.loss, partial(inverse, optimizer.x))
         if (k + 1) % STOP_CHECK == 0 and not bool(optimizer.active.any()):
             break
     return OptimResult(
@@ -161,7 +167,7 @@ def adam_loop(
     x: Tensor,
     budgets: Sequence[int],
     config: StylizeConfig,
-    on_evaluation: Progress,
+    watch: Watch,
 ) -> OptimResult:
     """Adam, each pair's best point (Kingma and Ba, arXiv 1412.6980, algorithm 1, default betas).
 
@@ -195,6 +201,10 @@ def adam_loop(
         unbiased_square = square / (1 - beta2 ** (k + 1))
         x = x - config.learning_rate * unbiased_mean / (unbiased_square.sqrt() + epsilon)
         x = x if bounds is None else x.clamp(*bounds)
-        if on_evaluation:
-            on_evaluation(k + 1)
+        if watch:
+            watch(k + 1, best_loss, partial(_same, best_x))
     return OptimResult(best_x, best_loss, best_terms, curve, limits, limits)
+
+
+def _same(images: Tensor) -> Tensor:
+    return images
