@@ -69,7 +69,7 @@ def stylise_command(
 
     \b
     nstray stylise photo.jpg painting.jpg
-    nstray stylise photo.jpg painting.jpg -o out.png --size 384 --preview preview.png
+    nstray stylise photo.jpg painting.jpg -o out.png --preview preview.png
     nstray stylise photos/ paintings/ -o made/
     """
     from nstray import storage
