@@ -282,6 +282,7 @@ output | sources, images, config, engine | storage, errors, system, text.
         streams.py          stdout and stderr that outlive their readers
         stop_signals.py     SIGTERM, SIGINT and SIGHUP from first to last
         terminal.py         what stderr can show
+        torch_threads.py    how torch's threads wait
         surroundings.py     what the machine lacks, on one line
         gpus.py             whether it has a GPU, without torch
         owned_folders.py    temporary folders; those of dead processes removed

@@ -26,6 +26,7 @@ from ray.job_config import JobConfig
 from nstray import storage
 from nstray.cluster import own_cluster, ray_address
 from nstray.errors import JobFailed, UsageError
+from nstray.system import torch_threads
 from nstray.text import log_event, redact
 
 log = logging.getLogger("nstray.cluster")
@@ -36,7 +37,6 @@ CLOSE_SECONDS = 2.0  # seconds that workers have at the end of a run to release 
 FOLDER_BYTES = (103 if sys.platform == "darwin" else 107) - 64
 _UNUSABLE = re.compile(r"""[^ -~]|["'\\]""")  # with one of these Ray 2.60 does not start
 SHORT_FOLDER = "/tmp"
-SPINS = 1000  # turns of a thread's loop before it sleeps (docs/performance.md, "Torch's threads")
 
 
 # the session
@@ -55,7 +55,7 @@ def start_ray() -> None:
         bind_to_loopback()
         own_cluster.require_loopback()
         keep_workers_in_our_environment()
-        let_threads_sleep()
+        torch_threads.let_sleep()
         options["_temp_dir"] = own_cluster.make_folder(_ray_folder())
     try:
         if address == "local":
@@ -262,17 +262,6 @@ def keep_workers_in_our_environment() -> None:
     """
     if "RAY_ENABLE_UV_RUN_RUNTIME_ENV" not in os.environ:
         ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
-
-
-def let_threads_sleep() -> None:
-    """Let torch's threads in workers of a cluster that this process starts give way soon.
-
-    They spin while they wait for each other. By default they go on for so long that beside one
-    other busy process two cores do a tenth of the work (docs/performance.md). GNU's OpenMP reads
-    the variable when it is loaded; the workers inherit it. One that is set stays.
-    """
-    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = str(SPINS)
 
 
 class _NoFolders(list[str]):

@@ -23,6 +23,7 @@ from nstray.commands.options import (
 from nstray.commands.printing import print_record, say
 from nstray.engine.network.recipe import Recipe
 from nstray.engine.settings import BLOCKS, CONV_LAYERS, canonical_layer
+from nstray.system import torch_threads
 from nstray.text import counted
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -238,6 +239,7 @@ def weights_normalise(weights: str, images: str, out: str, as_json: bool, **opti
     """
     from nstray.commands.weights import normalise
 
+    torch_threads.let_sleep()
     print_record(normalise(weights, images, out, **options, say=_log), as_json)
 
 
@@ -297,6 +299,7 @@ def weights_distil(teacher: str, images: str, out: str, as_json: bool, **options
     """
     from nstray.commands.distil import distil
 
+    torch_threads.let_sleep()
     names = [field.name for field in dataclasses.fields(Recipe) if field.name in options]
     recipe = Recipe(**{name: options.pop(name) for name in names})
     print_record(distil(teacher, images, out, recipe, **options, say=_log), as_json)

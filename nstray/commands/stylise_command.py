@@ -17,6 +17,7 @@ from nstray.commands.options import (
 )
 from nstray.config import CARRIED_FIELDS, RUN_FIELDS, JobConfig
 from nstray.engine.presets import QUICK
+from nstray.system import torch_threads
 
 # Settings without a meaning here: there are no workers, no shards, and no rows of a manifest.
 _LEFT_OUT = {"fine_layers", "shard_size", *RUN_FIELDS, *CARRIED_FIELDS}
@@ -75,6 +76,7 @@ def stylise_command(
     from nstray import storage
     from nstray.commands import stylise, stylise_plan
 
+    torch_threads.let_sleep()
     config = stylise_plan.settings(config_file, given(options), out)
     storage.request_payer(config.request_payer)
     storage.allow_remote(config.allow_remote)

@@ -245,17 +245,6 @@ def test_under_uv_run_the_workers_stay_in_our_environment(monkeypatch: pytest.Mo
     assert worker._maybe_modify_runtime_env(None, False) is None
 
 
-@pytest.mark.parametrize(("given", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)])
-def test_threads_sleep_soon_unless_the_user_wishes_otherwise(given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    ray_session.let_threads_sleep()
-    assert os.environ.get("GOMP_SPINCOUNT") == spins
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1")  # so that what was set is undone
-
-
 def test_the_variable_of_a_submitted_job(tmp_path: Path) -> None:
     """And the folder that its working_dir is unpacked to."""
     assert RAY_JOB_CONFIG_JSON_ENV_VAR == ray_job.JOB_VARIABLE

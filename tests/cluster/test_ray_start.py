@@ -15,6 +15,7 @@ from ray.exceptions import AuthenticationError, RaySystemError
 
 from nstray.cluster import own_cluster, ray_session
 from nstray.errors import JobFailed, NstrayError, UsageError
+from nstray.system import torch_threads
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def no_ray_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setattr(ray_session, "bind_to_loopback", lambda: None)
     monkeypatch.setattr(ray_session, "keep_workers_in_our_environment", lambda: None)
-    monkeypatch.setattr(ray_session, "let_threads_sleep", lambda: None)
+    monkeypatch.setattr(torch_threads, "let_sleep", lambda: None)
     monkeypatch.setattr(ray_session, "ensure_token", lambda: None)
     monkeypatch.setattr(own_cluster, "require_loopback", lambda: None)
     monkeypatch.setattr(own_cluster, "make_folder", lambda root: f"{root}/nstray-0000")
