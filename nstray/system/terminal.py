@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from nstray.text import is_terminal
+
 
 def redrawn() -> bool:
     """Whether a display may be redrawn in place on stderr.
@@ -13,7 +15,7 @@ def redrawn() -> bool:
     system keeps every redrawing as lines.
     """
     plain = os.environ.get("NO_COLOR") or os.environ.get("CI")
-    return sys.stderr.isatty() and not plain and os.environ.get("TERM") != "dumb"
+    return is_terminal(sys.stderr) and not plain
 
 
 def shows(text: str) -> bool:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("cluster/*.md"), *ROOT.glob("manifests/**/*.md")])
 PICTURES = ROOT / "manifests" / "example"
 
-# Added to `nstray run`, `plan`, `demo`: the last of an option given twice counts.
+# Added to `nstray run`, `plan`, `demo`, `stylise`: the last of an option given twice counts.
 TINY = "--weights random --size 64 --evaluations 2"
 LAYERS = "--content-layers conv2_1 --style-layers conv1_1,conv2_1"
 # What is changed in a bash block before it runs.
@@ -71,7 +71,7 @@ SUBMIT = "ray job submit --address http://HEAD:8265 \\"
 OPTIONAL = ("datasets", "duckdb", "pandas", "polars", "webdataset")
 # Folders that blocks read, and how they are exported.
 EXPORTED = {"packed": "parquet", "folders": "imagefolder", "tars": "webdataset --image-format jpeg"}
-SLOW_BASH = re.compile(r"nstray (run|plan|demo|retry|weights normalise|weights distil)")
+SLOW_BASH = re.compile(r"nstray (run|plan|demo|stylise|retry|weights normalise|weights distil)")
 SLOW_PYTHON = re.compile(r"import ray|nstray\.engine")
 
 
@@ -141,7 +141,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     program.write_text(f"""#!{sys.executable}
 import sys
 words = sys.argv[1:]
-if words[0] in ("run", "plan", "demo"):
+if words[0] in ("run", "plan", "demo", "stylise"):
     words += {TINY.split()}
     if not any("manifests/" in word for word in words):  # whose rows have layers of their own
         words += {LAYERS.split()}
