@@ -22,7 +22,7 @@ def next_command(activity: str, errors: int, record: Mapping[str, Any], output: 
     if activity in ("running", "starting"):
         return f"nstray status {out} --watch"
     if activity == "complete":
-        return f"nstray retry {out}" if errors else f"nstray sheet {out} -o sheet.png"
+        return f"nstray retry {out}" if errors else f"nstray report {out} -o report.html"
     try:
         check_resumable(record, str(output))
         return resume_command(record, output)

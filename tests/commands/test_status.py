@@ -175,7 +175,7 @@ def test_a_record_of_another_version_names_no_command_that_fails(tmp_path: Path)
 def test_the_other_next_commands(tmp_path: Path) -> None:
     output = Output(str(tmp_path / "out"))
     assert next_command.next_command("running", 3, {}, output) == f"nstray status {output} --watch"
-    assert next_command.next_command("complete", 0, {}, output) == f"nstray sheet {output} -o sheet.png"
+    assert next_command.next_command("complete", 0, {}, output) == f"nstray report {output} -o report.html"
 
 
 # --watch
