@@ -125,7 +125,7 @@ def test_an_outage_beyond_patience_gives_the_shard_back(
     proxy.add("stall", method="GET", seconds=2)
     with pytest.raises(Unreachable):
         small.worker.process(small.shards[0])
-    assert max(tries(caplog)) <= 2
+    assert max(tries(caplog), default=0) <= 2  # none if the first try took as long as all may
     proxy.clear()
     assert jobs.parts(small.out) == {}
     assert small.worker.process(small.shards[0]).won
