@@ -251,7 +251,7 @@ def test_each_problem_stops_at_its_own_budget() -> None:
         return loss, gradient.view(shape), torch.stack([loss, loss, loss])
 
     x = start(3, 12).view(shape)
-    outcome = lbfgs_loop(evaluate, x, [1, 5, 9], StylizeConfig(value_range="free"), ticks.append)
+    outcome = lbfgs_loop(evaluate, x, [1, 5, 9], StylizeConfig(value_range="free"), lambda count, *_: ticks.append(count))
     assert outcome.used.tolist() == [1, 5, 9]
     assert ticks == list(range(1, 10))
     assert torch.equal(outcome.x[0], x[0])
