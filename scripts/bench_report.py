@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -228,21 +228,11 @@ def main() -> None:
                 lines.append(measured(f"{base}/{rows}", Path(folder)))
             print(lines[-1], file=sys.stderr, flush=True)
 
-    on_radosgw(all_sizes)
+    from soak import on_radosgw
+
+    on_radosgw("report", all_sizes)
     if arguments.out:
         Path(arguments.out).write_text("\n".join(lines) + "\n")
-
-
-def on_radosgw(then: Callable[[str], None]) -> None:
-    from soak import with_radosgw
-
-    def with_environment(env: dict[str, str]) -> None:
-        os.environ.update(env)
-        s3_client.client().create_bucket(Bucket="report")
-        then("s3://report")
-
-    with tempfile.TemporaryDirectory(prefix="rgw-", dir="/tmp") as server:
-        with_radosgw(Path(server), with_environment)
 
 
 if __name__ == "__main__":

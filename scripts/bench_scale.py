@@ -23,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
@@ -40,7 +39,6 @@ from nstray.manifest.manifest import Manifest
 from nstray.manifest.shards import cut_shards, cut_windows
 from nstray.output.layout import WINDOW_ROWS, part_name
 from nstray.output.records import Counts, PartInfo
-from nstray.storage import s3_client
 
 SETTINGS = {"weights": "random", "content_layers": "conv1_1", "style_layers": "conv1_1"}
 NSTRAY = (sys.executable, "-c", "from nstray.__main__ import main; main()")
@@ -173,22 +171,12 @@ def main() -> None:
         if arguments.resume and arguments.local:
             resume(f"{name}/out")
         elif arguments.resume:
-            on_radosgw(resume)
+            from soak import on_radosgw
+
+            on_radosgw("scale", resume)
     from benchmarks import publish  # here, since it imports torch, and the process that is measured must not
 
     publish("\n".join(lines) + "\n", arguments.out)
-
-
-def on_radosgw(then: Callable[[str], None]) -> None:
-    from soak import with_radosgw
-
-    def with_environment(env: dict[str, str]) -> None:
-        os.environ.update(env)
-        s3_client.client().create_bucket(Bucket="scale")
-        then("s3://scale")
-
-    with tempfile.TemporaryDirectory(prefix="rgw-", dir="/tmp") as server:
-        with_radosgw(Path(server), with_environment)
 
 
 if __name__ == "__main__":

@@ -216,6 +216,18 @@ def with_radosgw(folder: Path, then: Callable[[dict[str, str]], None]) -> None:
         subprocess.run([script, "stop", folder], check=False)
 
 
+def on_radosgw(bucket: str, then: Callable[[str], None]) -> None:
+    """Call `then` with the URI of a new bucket of a radosgw, to which this process's environment leads."""
+
+    def with_environment(env: dict[str, str]) -> None:
+        os.environ.update(env)
+        s3_client.client().create_bucket(Bucket=bucket)
+        then(f"s3://{bucket}")
+
+    with tempfile.TemporaryDirectory(prefix="rgw-", dir="/tmp") as server:
+        with_radosgw(Path(server), with_environment)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20.0)
