@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from nstray.engine.settings import NAMED_WEIGHTS
 from nstray.errors import JobFailed, StorageError, Unreachable, UsageError, WeightsError
 from nstray.system import streams
 from nstray.text import did_you_mean
+
+if TYPE_CHECKING:
+    from nstray.engine.network.weights import VGGWeights
 
 # what is known of a network besides its tensors
 ABOUT = ("id", "source", "input", "padding", "pooling")
@@ -150,19 +153,34 @@ def _unreadable(source: str, error: Exception) -> WeightsError:
     return WeightsError(f"weights {storage.redact(source)}: {error}{hint}")
 
 
-def _write_answer(request: dict[str, Any], given: bytes, answer: IO[bytes]) -> None:
+def up_to_taps(
+    source: str, data: bytes | None, *, input: Literal["auto", "rgb", "bgr"], taps: Sequence[str]
+) -> VGGWeights:
+    """The network of a name, or of a file's bytes, up to the deepest of `taps`. Imports torch.
+
+    Args:
+        source: the name; of a file, as messages call it.
+        data: of the file; None for a name.
+
+    Raises `WeightsError`.
+    """
     from nstray.engine.network.weight_files import load_weights, parse_weights
 
+    if data is None:
+        weights = load_weights(source, layers=taps)
+    else:
+        weights = parse_weights(data, source, input=input)
+    weights.require(taps)
+    return weights.up_to(taps)
+
+
+def _write_answer(request: dict[str, Any], given: bytes, answer: IO[bytes]) -> None:
+    data = None if request["named"] else given
     try:
-        if request["named"]:
-            weights = load_weights(request["source"], layers=request["taps"])
-        else:
-            weights = parse_weights(given, request["source"], input=request["input"])
-        weights.require(request["taps"])
+        weights = up_to_taps(request["source"], data, input=request["input"], taps=request["taps"])
     except WeightsError as error:
         answer.write(json.dumps({"error": str(error)}).encode() + b"\n")
         return
-    weights = weights.up_to(request["taps"])
     arrays = {name: tensor.numpy() for name, tensor in weights.tensors.items()}
     about = {name: getattr(weights, name) for name in ABOUT}
     shapes = {name: array.shape for name, array in arrays.items()}

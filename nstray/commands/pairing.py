@@ -187,16 +187,11 @@ def common_folder(content: str, style: str) -> str:
     if there == other:
         common = os.path.commonpath(["/" + content_path.strip("/"), "/" + style_path.strip("/")])
         found = common if there is None else f"{storage.root(there)}/{common.strip('/')}"
-        is_file = found in (content, style) and storage.head(found) is not None
-        if is_file and not _is_local_folder(found):
+        if found in (content, style) and storage.head(found) is not None:  # a file
             found = storage.parent(found).rstrip("/")
         if there is not None or found not in ("", "/"):
             return found.rstrip("/")
     return storage.parent(content).rstrip("/") or "/"
-
-
-def _is_local_folder(uri: str) -> bool:
-    return not storage.is_uri(uri) and os.path.isdir(uri)
 
 
 def _below(uri: str, base: str) -> str:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from nstray import storage
 from nstray.errors import OutputError
-from nstray.output.schema import features
+from nstray.output.schema import changed_columns
 
 _ROWS = 65_536
 
@@ -56,14 +56,14 @@ def _new_rows(now: str, known: dict[str, pa.Array], every: bool) -> Iterator[pa.
 
 
 def _check_columns(then: pa.Schema, now: pa.Schema) -> None:
-    columns = [{f"{field.name}: {field.type}" for field in schema} for schema in (then, now)]
-    differing = sorted(columns[0] ^ columns[1])
-    meant, means = features(then), features(now)
-    differing += [
-        f"{name} (other names of classes)"
-        for name in sorted({*meant, *means})
-        if meant.get(name) != means.get(name)
+    changed, renamed = changed_columns(then, now)
+    differing = [
+        f"{name}: {schema.field(name).type}"
+        for name in changed
+        for schema in (then, now)
+        if name in schema.names
     ]
+    differing += [f"{name} (other names of classes)" for name in renamed]
     if differing:
         raise OutputError(
             f"the pictures have other columns than when the job was begun: {', '.join(differing)}; "

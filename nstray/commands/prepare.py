@@ -34,7 +34,7 @@ from nstray.output import records
 from nstray.output.folder import Output
 from nstray.output.layout import parts_per_window
 from nstray.output.records import FORMAT
-from nstray.output.schema import carried_schema, encode_schema, features
+from nstray.output.schema import carried_schema, changed_columns, encode_schema
 from nstray.sources.read import Sources, absolute_reference
 from nstray.worker.messages import JobSpec
 
@@ -315,20 +315,15 @@ def _now(unit: str = "seconds") -> str:
 
 
 def _check_same_columns(output: Output, there: pa.Schema, here: pa.Schema) -> None:
-    """Raise `OutputError` if carried columns came, went or got another type or feature.
-
-    Types are compared as types: two texts of one type may differ, as those of maps do.
-    """
+    """Raise `OutputError` if carried columns came, went or got another type or feature."""
     then, now = ({field.name: field.type for field in schema} for schema in (there, here))
-    meant, means = features(there), features(here)
+    changed, renamed = changed_columns(there, here)
     differing = [
         f"{name} ({then.get(name, 'absent')} then, {now.get(name, 'absent')} now)"
-        for name in sorted({*then, *now})
-        if then.get(name) != now.get(name)
+        for name in changed
     ] + [
         f"{name} (another Hugging Face feature, such as a ClassLabel of other names)"
-        for name in sorted({*meant, *means})
-        if meant.get(name) != means.get(name) and then.get(name) == now.get(name)
+        for name in renamed
     ]
     if differing:
         raise OutputError(

@@ -10,10 +10,9 @@ import pyarrow as pa
 import torch
 
 from nstray import storage
-from nstray.commands.load_weights import read_file
+from nstray.commands.load_weights import read_file, up_to_taps
 from nstray.config import JobConfig
 from nstray.engine import settings
-from nstray.engine.network.weight_files import load_weights, parse_weights
 from nstray.engine.network.weights import VGGWeights
 from nstray.engine.stylizer import Stylizer
 from nstray.errors import UsageError
@@ -72,10 +71,6 @@ def _weights(config: JobConfig) -> VGGWeights:
         *(config.content_layers if config.content_weight > 0 else ()),
         *(config.style_layers if config.style_weight > 0 else ()),
     )
-    if config.weights in settings.NAMED_WEIGHTS:
-        weights = load_weights(config.weights, layers=taps)
-    else:
-        data = read_file(config.weights)
-        weights = parse_weights(data, storage.redact(config.weights), input=config.weights_input)
-    weights.require(taps)
-    return weights.up_to(taps)
+    source = config.weights
+    data = None if source in settings.NAMED_WEIGHTS else read_file(source)
+    return up_to_taps(storage.redact(source), data, input=config.weights_input, taps=taps)

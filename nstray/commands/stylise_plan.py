@@ -14,7 +14,7 @@ from nstray import storage
 from nstray.commands.config_file import load, read
 from nstray.config import JobConfig
 from nstray.errors import NotFound, UsageError
-from nstray.images.encode import extension
+from nstray.images.encode import FORMATS, extension
 from nstray.manifest.build_names import slugs
 from nstray.sources.listing.folder_pictures import below, find_pictures
 from nstray.sources.listing.pictures import stem
@@ -23,14 +23,7 @@ from nstray.text import counted, did_you_mean
 
 PRESET = "quick"
 SHEET = "sheet.png"
-_FORMATS = {
-    ".png": "png",
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".webp": "webp",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-}
+_FORMATS = {f".{ending}": name for ending, name in FORMATS.items()}
 _PREVIEWS = (".png", ".jpg", ".jpeg", ".webp")
 _LONGEST = 255  # bytes of a file's name, on most file systems
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nstray import storage
 from nstray.errors import PairError, StorageError
-from nstray.images.encode import encode, quantize
+from nstray.images.encode import FORMATS, encode, quantize
 from nstray.images.resize import fit
 
 EVERY = 3.0  # seconds between two previews, at least
@@ -32,8 +32,7 @@ class Preview:
     def __init__(self, path: str, warn: Callable[[str], None]) -> None:
         self.path, self._warn = path, warn
         self.shows: tuple[str, int] | None = None
-        ending = storage.ending(path)[1:]
-        self._format = "jpeg" if ending in ("jpg", "jpeg") else ending
+        self._format = FORMATS[storage.ending(path)[1:]]
         self._size = (0, 0)
         self._next = 0.0
         self._failed = False

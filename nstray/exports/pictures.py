@@ -11,12 +11,11 @@ from nstray import storage
 from nstray.errors import BadCredentials, ErrorCode, PairError, StorageError, Unreachable
 from nstray.exports.plan import Plan
 from nstray.images.decode import decode
-from nstray.images.encode import encode, extension
+from nstray.images.encode import FORMATS, encode, extension
 from nstray.images.resize import fit, target_shape
 from nstray.output.reader import MAX_PIXELS
 from nstray.sources.read import Sources, absolute_reference
 
-_FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff"}
 _MAX_BYTES = 2**30  # of a picture of an output
 
 
@@ -70,7 +69,7 @@ class Pictures:
     ) -> tuple[bytes, str, tuple[int | None, int | None]]:
         """Bytes, file name and size; no size if the picture stays as it is."""
         name, _, ending = path.rpartition(".")
-        own = _FORMATS[ending]
+        own = FORMATS[ending]
         image_format = self._format or own
         if self._size is None and image_format == own and self._quality is None:
             return data, path, (None, None)
@@ -107,7 +106,7 @@ class Pictures:
             width, height = target_shape(width, height, self._size, "shortest", False)
         pixels = fit(pixels, f"{width}x{height}", "exact", True, what=what)
         name, _, ending = path.rpartition(".")
-        image_format = self._format or _FORMATS[ending]
+        image_format = self._format or FORMATS[ending]
         encoded = encode(pixels, image_format, self._quality)
         return encoded, f"{name}-original.{extension(image_format)}", width, height
 

@@ -14,6 +14,15 @@ from nstray.errors import ErrorCode, PairError
 from nstray.images import Pixels, Pixels16
 
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tiff"}
+# The format of a picture's file by the ending of its name.
+FORMATS = {
+    "png": "png",
+    "jpg": "jpeg",
+    "jpeg": "jpeg",
+    "webp": "webp",
+    "tif": "tiff",
+    "tiff": "tiff",
+}
 _DEEP = {"tiff": np.uint16}  # the formats of more than 8 bits per channel
 # libjpeg's JPEG_MAX_DIMENSION and libwebp's WEBP_MAX_DIMENSION.
 _MAX_SIDE = {"jpeg": 65_500, "webp": 16_383}

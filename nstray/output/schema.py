@@ -105,6 +105,22 @@ def features(schema: pa.Schema) -> dict[str, Any]:
     return dict(json.loads(schema.metadata[HUGGINGFACE])["info"]["features"])
 
 
+def changed_columns(then: pa.Schema, now: pa.Schema) -> tuple[list[str], list[str]]:
+    """Names of the columns that came, went or have another type, and of those with another feature.
+
+    Types are compared as types: two texts of one type may differ, as those of maps do.
+    """
+    before, after = ({field.name: field.type for field in schema} for schema in (then, now))
+    meant, means = features(then), features(now)
+    changed = [n for n in sorted({*before, *after}) if before.get(n) != after.get(n)]
+    renamed = [
+        n
+        for n in sorted({*meant, *means})
+        if meant.get(n) != means.get(n) and before.get(n) == after.get(n)
+    ]
+    return changed, renamed
+
+
 def full_row(**values: Any) -> dict[str, Any]:
     """A row with every column of the output; a column that is not given is null.
 
